@@ -1,0 +1,1 @@
+"""NeuroEdge: one self-hosted AI backend."""

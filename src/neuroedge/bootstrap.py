@@ -1,0 +1,170 @@
+"""Builds the platform: settings → data directory → servers → pools → runtimes → engines → services.
+
+Nothing else constructs adapters, and importing this module does nothing.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import valkey.asyncio
+
+from neuroedge.contract.errors import Unavailable
+from neuroedge.http.platform import Platform
+from neuroedge.infra import datadir
+from neuroedge.infra.blobs import open_store
+from neuroedge.infra.clock import SystemClock
+from neuroedge.infra.embedded import EmbeddedServers
+from neuroedge.infra.events import Events
+from neuroedge.infra.limits import RateLimits
+from neuroedge.infra.queue import JobQueue
+from neuroedge.infra.telemetry import Metrics
+from neuroedge.infra.tokens import AccessTokens
+from neuroedge.jobs import recordings as recording_jobs
+from neuroedge.jobs.worker import work
+from neuroedge.runtimes import device
+from neuroedge.runtimes.catalogue import Catalogue, load_catalogue
+from neuroedge.runtimes.pool import Pool
+from neuroedge.services import engines
+from neuroedge.services.accounts import PROBE, Accounts
+from neuroedge.services.recordings import Recordings
+from neuroedge.services.run_engine import Contexts, EngineRunner
+from neuroedge.settings import Settings
+from neuroedge.stores import schema
+from neuroedge.stores.postgres import Database
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Servers:
+    """Where database and cache are, embedded or external."""
+
+    postgres_owner: str
+    postgres_app: str
+    valkey: str
+    secrets: datadir.Secrets
+
+
+def catalogue_of(settings: Settings) -> Catalogue:
+    """The model catalogue with the operator's additions and choices."""
+    return load_catalogue(
+        store=settings.model_store, extra=settings.data_dir / "models.toml", overrides=settings.models
+    )
+
+
+@asynccontextmanager
+async def open_servers(settings: Settings) -> AsyncIterator[Servers]:
+    """Data directory ready, embedded servers running (unless external ones are configured)."""
+    secrets = await asyncio.to_thread(datadir.prepare, settings)
+    embedded = EmbeddedServers(
+        settings.data_dir, secrets, postgres=settings.postgres_url is None, valkey=settings.redis_url is None
+    )
+    addresses = await asyncio.to_thread(embedded.start)
+    try:
+        yield Servers(
+            postgres_owner=addresses.postgres_owner or _secret(settings.postgres_url),
+            postgres_app=addresses.postgres_app or _external_app_url(settings, secrets),
+            valkey=addresses.valkey or _secret(settings.redis_url),
+            secrets=secrets,
+        )
+    finally:
+        await asyncio.to_thread(embedded.stop)
+
+
+def app_password(settings: Settings, secrets: datadir.Secrets) -> str | None:
+    """The password `db upgrade` gives the application's role; None when the operator made the role."""
+    return None if settings.postgres_app_url is not None else secrets.postgres_app_password
+
+
+@asynccontextmanager
+async def open_platform(settings: Settings, *, worker: bool) -> AsyncIterator[Platform]:
+    """The whole platform; with `worker`, it also runs jobs. Everything started here is stopped on leaving."""
+    async with AsyncExitStack() as stack:
+        servers = await stack.enter_async_context(open_servers(settings))
+        await asyncio.to_thread(
+            schema.upgrade, servers.postgres_owner, app_password=app_password(settings, servers.secrets)
+        )
+        db = Database(servers.postgres_app, max_size=settings.postgres_pool_size)
+        await db.open()
+        stack.push_async_callback(db.close)
+        client = valkey.asyncio.Valkey.from_url(servers.valkey, socket_connect_timeout=2)
+        stack.push_async_callback(client.aclose)
+        platform = await _assemble(settings, servers, db, Events(client), stack)
+        recording_jobs.register(platform.queue.app, recordings=platform.recordings, metrics=platform.metrics)
+        if worker:
+            job = asyncio.create_task(work(platform.queue, settings=settings, metrics=platform.metrics, signals=False))
+            stack.push_async_callback(_end, job)
+        yield platform
+
+
+async def _assemble(
+    settings: Settings, servers: Servers, db: Database, events: Events, stack: AsyncExitStack
+) -> Platform:
+    clock, metrics, catalogue = SystemClock(), Metrics(), catalogue_of(settings)
+    pool = Pool(
+        catalogue,
+        threads=settings.model_threads or device.available_cores(),
+        device=lambda: device.resolve(settings.model_device),
+        idle_s=settings.model_idle_s,
+    )
+    stack.push_async_callback(pool.close)
+    stack.push_async_callback(_end, asyncio.create_task(pool.reap_idle()))
+    contexts = Contexts(
+        db=db,
+        models=pool,
+        blob_store=open_store(settings.blob_url, settings.data_dir / "blobs"),
+        clock=clock,
+        max_audio_bytes=settings.max_upload_bytes,
+        max_audio_s=settings.max_audio_s,
+    )
+    runner = EngineRunner(contexts=contexts, db=db, metrics=metrics)
+    runner.use(engines.build(probe=runner.context(PROBE, request_id="probe")))
+    queue = JobQueue(db.pool)
+    await queue.open()
+    secret = settings.jwt_secret.get_secret_value() if settings.jwt_secret else servers.secrets.jwt_secret
+    tokens = AccessTokens(secret)
+    return Platform(
+        settings=settings,
+        db=db,
+        events=events,
+        limits=RateLimits(servers.valkey),
+        metrics=metrics,
+        pool=pool,
+        catalogue=catalogue,
+        queue=queue,
+        tokens=tokens,
+        accounts=Accounts(db=db, tokens=tokens, clock=clock, settings=settings),
+        runner=runner,
+        recordings=Recordings(db=db, runner=runner, queue=queue, events=events, metrics=metrics, settings=settings),
+    )
+
+
+def build_app(settings: Settings) -> "FastAPI":
+    """The HTTP application over a platform that its lifespan opens."""
+    from neuroedge.http.app import create_app
+
+    return create_app(settings, lambda: open_platform(settings, worker=settings.worker == "embedded"))
+
+
+async def _end(task: "asyncio.Task[None]") -> None:
+    """Cancel a task of ours and wait for it; its own failure is logged by asyncio, not raised into the shutdown."""
+    task.cancel()
+    await asyncio.wait([task])
+
+
+def _secret(value: object) -> str:
+    if value is None:
+        raise Unavailable("no address for a server that is not embedded")
+    return str(value.get_secret_value())  # type: ignore[attr-defined]
+
+
+def _external_app_url(settings: Settings, secrets: datadir.Secrets) -> str:
+    if settings.postgres_app_url is not None:
+        return settings.postgres_app_url.get_secret_value()
+    from psycopg.conninfo import make_conninfo
+
+    return make_conninfo(_secret(settings.postgres_url), user="neuroedge_app", password=secrets.postgres_app_password)

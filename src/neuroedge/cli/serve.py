@@ -1,0 +1,80 @@
+"""neuroedge serve and worker."""
+
+import asyncio
+import os
+import socket
+import sys
+
+from neuroedge.cli.output import readable_errors, settings_or_exit
+
+_GRACE_S = 10
+
+
+def serve(*, host: str | None, port: int | None) -> None:
+    """Serve until SIGTERM or SIGINT; prints the address on stdout once requests are answered."""
+    import uvicorn
+
+    from neuroedge.bootstrap import build_app
+    from neuroedge.infra.telemetry import configure_logging
+
+    settings = settings_or_exit()
+    configure_logging(level=settings.log_level, fmt=settings.log_format)
+    listener = bind(host or settings.host, settings.port if port is None else port)
+    app = build_app(settings)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        timeout_graceful_shutdown=_GRACE_S,
+        server_header=False,
+    )
+    server = uvicorn.Server(config)
+    app.state.on_ready = lambda: _announce(listener)
+    with readable_errors():
+        server.run(sockets=[listener])
+        if (error := getattr(app.state, "startup_error", None)) is not None:
+            raise error
+    if not server.started:
+        sys.exit(1)
+
+
+def _announce(listener: socket.socket) -> None:
+    """One line on stdout, which scripts wait for, once requests are answered."""
+    host, port = listener.getsockname()[:2]
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    print(f"NeuroEdge is ready at {url} (API pages: {url}/docs)", flush=True)  # noqa: T201
+
+
+def worker() -> None:
+    """Run jobs until SIGTERM or SIGINT."""
+    from neuroedge.bootstrap import open_platform
+    from neuroedge.infra.telemetry import configure_logging
+    from neuroedge.jobs.worker import work
+
+    settings = settings_or_exit()
+    configure_logging(level=settings.log_level, fmt=settings.log_format)
+
+    async def run() -> None:
+        async with open_platform(settings, worker=False) as platform:
+            print(f"NeuroEdge worker {os.getpid()} is waiting for jobs", flush=True)  # noqa: T201
+            await work(platform.queue, settings=settings, metrics=platform.metrics, signals=True)
+
+    with readable_errors():
+        asyncio.run(run())
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket; exits with the remedy when the port is taken."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        print(f"error: cannot listen on {host}:{port}: {error.strerror}", file=sys.stderr)  # noqa: T201
+        print("hint: stop what uses the port, or set NEUROEDGE_PORT", file=sys.stderr)  # noqa: T201
+        sys.exit(1)
+    return listener

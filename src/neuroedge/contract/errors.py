@@ -1,0 +1,139 @@
+"""The one exception tree. Each class carries its HTTP status, a stable code and whether a retry can help.
+
+    NeuroEdgeError 500 internal
+    ├── InvalidInput 422 invalid_input
+    │   ├── UnsupportedMedia 415 unsupported_media
+    │   ├── UnreadableMedia 422 unreadable_media
+    │   ├── EmptyMedia 422 empty_media
+    │   └── MediaTooShort 422 media_too_short
+    ├── TooLarge 413 too_large
+    ├── Unauthenticated 401 unauthenticated
+    ├── Forbidden 403 forbidden
+    ├── NotFound 404 not_found
+    ├── Conflict 409 conflict
+    ├── DeadlineExceeded 408 deadline_exceeded
+    ├── Overloaded 429 overloaded
+    └── Unavailable 503 unavailable
+        └── ModelUnavailable 503 model_unavailable
+
+Library errors are wrapped once, at the adapter, with `raise ... from`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+
+class NeuroEdgeError(Exception):
+    """Base of all errors NeuroEdge raises on purpose; `detail` is safe to show to a caller."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, detail: str, *, hint: str | None = None, retry_after_s: int | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.hint = hint
+        self.retry_after_s = retry_after_s
+
+
+class InvalidInput(NeuroEdgeError):
+    """The payload is well-formed HTTP but breaks the contract."""
+
+    status = 422
+    code = "invalid_input"
+
+    def __init__(self, detail: str, *, hint: str | None = None, errors: Sequence[Mapping[str, Any]] = ()) -> None:
+        super().__init__(detail, hint=hint)
+        self.errors = errors
+        """Per field: `loc` (path), `msg`, `type`, as pydantic reports them, without the input."""
+
+
+class UnsupportedMedia(InvalidInput):
+    """The bytes are of no media format NeuroEdge decodes."""
+
+    status = 415
+    code = "unsupported_media"
+
+
+class UnreadableMedia(InvalidInput):
+    """The container was recognised but its content is broken."""
+
+    code = "unreadable_media"
+
+
+class EmptyMedia(InvalidInput):
+    """A file without bytes, or without an audio track."""
+
+    code = "empty_media"
+
+
+class MediaTooShort(InvalidInput):
+    """Less audio than the shortest the method can work on."""
+
+    code = "media_too_short"
+
+
+class TooLarge(NeuroEdgeError):
+    """More bytes, seconds or items than the configured limit."""
+
+    status = 413
+    code = "too_large"
+
+
+class Unauthenticated(NeuroEdgeError):
+    """No token, or one that is not valid any more."""
+
+    status = 401
+    code = "unauthenticated"
+
+
+class Forbidden(NeuroEdgeError):
+    """A valid token without the permission the route asks for."""
+
+    status = 403
+    code = "forbidden"
+
+
+class NotFound(NeuroEdgeError):
+    """No such thing in the caller's tenant (another tenant's things look the same)."""
+
+    status = 404
+    code = "not_found"
+
+
+class Conflict(NeuroEdgeError):
+    """The change contradicts what is stored."""
+
+    status = 409
+    code = "conflict"
+
+
+class DeadlineExceeded(NeuroEdgeError):
+    """The work did not finish within its time limit."""
+
+    status = 408
+    code = "deadline_exceeded"
+    retryable = True
+
+
+class Overloaded(NeuroEdgeError):
+    """A queue or rate limit is full; `retry_after_s` says when to come back."""
+
+    status = 429
+    code = "overloaded"
+    retryable = True
+
+
+class Unavailable(NeuroEdgeError):
+    """A part NeuroEdge depends on (database, cache, provider) does not answer."""
+
+    status = 503
+    code = "unavailable"
+    retryable = True
+
+
+class ModelUnavailable(Unavailable):
+    """A model's files are missing, changed or do not load; the hint names the command that mends it."""
+
+    code = "model_unavailable"

@@ -1,0 +1,215 @@
+"""What engines may ask of models: typed roles, never a library.
+
+A role names what a model does ("speech_to_text"); settings map each role to an entry of the model catalogue, and a
+runtime adapter implements the role's protocol. All calls are coroutines: adapters run the computation in their own
+bounded thread pool, so the event loop never blocks.
+"""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+SAMPLE_RATE_HZ = 16_000
+"""Rate of every waveform inside NeuroEdge: mono float32 in [-1, 1]."""
+
+M = TypeVar("M")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef(Generic[M]):
+    """A role an engine leases a model for; `type_` is the protocol the leased object implements."""
+
+    role: str
+    type_: type[M] = field(compare=False)
+
+
+ModelState = Literal["missing", "unloaded", "loading", "ready", "failed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelStatus:
+    """What the pool knows of the model behind a role."""
+
+    role: str
+    id: str
+    state: ModelState
+    runtime: str
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpokenWord:
+    """One recognised word; times in seconds from the start of the waveform, `p` its probability."""
+
+    w: str
+    start_s: float
+    end_s: float
+    p: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Utterance:
+    """A stretch of speech the recogniser decoded in one piece."""
+
+    text: str
+    start_s: float
+    end_s: float
+    words: list[SpokenWord]
+    avg_logprob: float
+    no_speech_prob: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transcription:
+    """The recogniser's result for a waveform; no utterances when nobody spoke."""
+
+    utterances: list[Utterance]
+    language: str
+    language_p: float
+    duration_s: float
+
+
+class SpeechToText(Protocol):
+    """Automatic speech recognition with word times."""
+
+    model_id: str
+
+    async def transcribe(
+        self,
+        samples: Floats,
+        *,
+        language: str | None = None,
+        hot_words: Sequence[str] = (),
+        on_progress: Callable[[float], None] | None = None,
+    ) -> Transcription:
+        """Transcribe `samples` [n] at 16 kHz. `on_progress` gets the fraction done, from a worker thread."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """A stretch of time, in seconds."""
+
+    start_s: float
+    end_s: float
+
+
+class VoiceActivity(Protocol):
+    """Speech or not, per frame."""
+
+    model_id: str
+
+    async def speech(self, samples: Floats) -> list[Span]:
+        """Stretches of speech in `samples` [n] at 16 kHz, in order, not overlapping."""
+        ...
+
+
+class SpeakerEncoder(Protocol):
+    """Maps speech to a vector that is near for the same voice."""
+
+    model_id: str
+    dim: int
+
+    async def encode(self, windows: Sequence[Floats]) -> Floats:
+        """L2-normalised vectors [len(windows), dim], one for each waveform (any lengths, 16 kHz)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embeddings:
+    """Sentence vectors [n, dim], L2-normalised, with the tokens each text took."""
+
+    vectors: Floats
+    tokens: list[int]
+
+
+class TextEncoder(Protocol):
+    """Sentence embeddings."""
+
+    model_id: str
+    dim: int
+    max_tokens: int
+
+    async def encode(self, texts: Sequence[str], *, kind: Literal["query", "passage"] = "passage") -> Embeddings:
+        """Embed `texts`; longer ones are cut at `max_tokens`. `kind` picks the model's instruction, if it has one."""
+        ...
+
+
+class TextClassifier(Protocol):
+    """A trained head over sentence embeddings with calibrated probabilities."""
+
+    model_id: str
+    labels: tuple[str, ...]
+    thresholds: Floats
+    """Per label, the decision threshold chosen on the development set [len(labels)]."""
+
+    async def predict(self, vectors: Floats) -> Floats:
+        """Probabilities [n, len(labels)] for sentence vectors [n, dim]."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatMessage:
+    """One turn of a conversation as an LLM sees it."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatDelta:
+    """A piece of a generated answer; the last one carries `finish_reason` and the token counts."""
+
+    text: str
+    finish_reason: Literal["stop", "length"] | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class ChatModel(Protocol):
+    """An instruction-tuned LLM."""
+
+    model_id: str
+    context_tokens: int
+
+    def stream(
+        self,
+        messages: Sequence[ChatMessage],
+        *,
+        max_tokens: int = 256,
+        temperature: float = 0.0,
+        seed: int | None = None,
+        stop: Sequence[str] = (),
+        json_schema: dict[str, Any] | None = None,
+    ) -> AsyncIterator[ChatDelta]:
+        """Generate; closing the iterator cancels. `json_schema` constrains the output where the model can."""
+        ...
+
+    async def count_tokens(self, text: str) -> int:
+        """Tokens `text` takes in this model's vocabulary."""
+        ...
+
+
+class Models(Protocol):
+    """The pool as engines see it."""
+
+    def lease(self, ref: ModelRef[M]) -> AbstractAsyncContextManager[M]:
+        """Hold the model of a role, loading it when needed. Raises ModelUnavailable with the remedy."""
+        ...
+
+    def status(self, ref: ModelRef[Any]) -> ModelStatus:
+        """What is known of the role's model without loading it."""
+        ...
+
+
+SPEECH_TO_TEXT = ModelRef("speech_to_text", SpeechToText)  # type: ignore[type-abstract]
+VOICE_ACTIVITY = ModelRef("voice_activity", VoiceActivity)  # type: ignore[type-abstract]
+SPEAKER_EMBEDDING = ModelRef("speaker_embedding", SpeakerEncoder)  # type: ignore[type-abstract]
+TEXT_EMBEDDING = ModelRef("text_embedding", TextEncoder)  # type: ignore[type-abstract]
+EMOTION_TEXT = ModelRef("emotion_text", TextClassifier)  # type: ignore[type-abstract]
+CHAT = ModelRef("chat", ChatModel)  # type: ignore[type-abstract]

@@ -1,0 +1,139 @@
+"""Tenant-bound ports: what an engine may touch of the world, already bound to its caller's organisation."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from neuroedge.contract.models import Floats
+
+
+class AudioSource(BaseModel):
+    """Where the audio of a request lies: exactly one of the fields."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    base64: str | None = Field(
+        default=None, description="The file's bytes in base64 (WAV, FLAC, OGG, MP3, M4A, WebM/Opus)."
+    )
+    blob: str | None = Field(default=None, description="Key of an object in the caller's blob storage.")
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> "AudioSource":
+        if (self.base64 is None) == (self.blob is None):
+            raise ValueError("give exactly one of 'base64' and 'blob'")
+        return self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audio:
+    """A decoded waveform: mono float32 [n] at 16 kHz, with what the file said of itself."""
+
+    samples: Floats
+    duration_s: float
+    source_rate_hz: int
+    source_channels: int
+    codec: str
+    container: str
+
+
+class Media(Protocol):
+    """Decoding of what callers send."""
+
+    async def audio(self, source: AudioSource) -> Audio:
+        """Decode, mix to mono, resample to 16 kHz. Raises EmptyMedia, UnsupportedMedia, UnreadableMedia, TooLarge."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewMemory:
+    """Something to remember; `embedding` [dim] is L2-normalised."""
+
+    content: str
+    embedding: Floats
+    embedding_model: str
+    title: str | None = None
+    tags: Sequence[str] = ()
+    keywords: Sequence[str] = ()
+    memory_type: str = "note"
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    recording_id: UUID | None = None
+    segment_id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryFilter:
+    """Restrict a search; None means no restriction."""
+
+    recording_id: UUID | None = None
+    memory_type: str | None = None
+    tags: Sequence[str] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryHit:
+    """A remembered row with the score of the query that found it."""
+
+    id: UUID
+    content: str
+    score: float
+    title: str | None
+    tags: list[str]
+    keywords: list[str]
+    memory_type: str
+    metadata: dict[str, Any]
+    recording_id: UUID | None
+    created_at: datetime
+
+
+class Memories(Protocol):
+    """The caller's remembered rows: embedding (HNSW) and keywords (full text)."""
+
+    async def add(self, items: Sequence[NewMemory]) -> list[UUID]:
+        """Store all or none; ids in the order given."""
+        ...
+
+    async def nearest(
+        self, vector: Floats, *, model: str, limit: int, where: MemoryFilter = MemoryFilter()
+    ) -> list[MemoryHit]:
+        """By cosine similarity (score in [-1, 1]) among rows embedded by `model`, best first."""
+        ...
+
+    async def matching(self, query: str, *, limit: int, where: MemoryFilter = MemoryFilter()) -> list[MemoryHit]:
+        """By full-text rank (score >= 0) of any of the query's words, best first."""
+        ...
+
+
+class Blobs(Protocol):
+    """The caller's objects; keys are relative to the organisation and cannot leave it."""
+
+    async def put(self, key: str, data: bytes) -> None:
+        """Write or replace an object."""
+        ...
+
+    async def get(self, key: str) -> bytes:
+        """Read an object. Raises NotFound."""
+        ...
+
+    async def delete_prefix(self, prefix: str) -> None:
+        """Delete every object whose key starts with `prefix`; none is fine."""
+        ...
+
+
+class Progress(Protocol):
+    """How long work tells where it is."""
+
+    async def __call__(self, stage: str, fraction: float, **data: Any) -> None:
+        """Report that `stage` is `fraction` (0..1) done."""
+        ...
+
+
+class Clock(Protocol):
+    """Time, so that tests can set it."""
+
+    def now(self) -> datetime:
+        """The current time, timezone-aware, in UTC."""
+        ...

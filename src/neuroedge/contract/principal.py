@@ -1,0 +1,38 @@
+"""Who is asking: the only source of a tenant anywhere in NeuroEdge."""
+
+from dataclasses import dataclass
+from typing import Literal
+from uuid import UUID
+
+Role = Literal["owner", "admin", "member", "viewer"]
+
+READ = "read"
+WRITE = "write"
+RUN_ENGINES = "engines:run"
+MANAGE_ORG = "org:manage"
+
+ROLE_PERMISSIONS: dict[Role, frozenset[str]] = {
+    "owner": frozenset({READ, WRITE, RUN_ENGINES, MANAGE_ORG}),
+    "admin": frozenset({READ, WRITE, RUN_ENGINES, MANAGE_ORG}),
+    "member": frozenset({READ, WRITE, RUN_ENGINES}),
+    "viewer": frozenset({READ}),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """An authenticated caller acting inside one organisation.
+
+    `admin` is the operator of the whole installation, not an organisation's own admin.
+    """
+
+    user_id: UUID
+    org_id: UUID
+    username: str
+    role: Role
+    permissions: frozenset[str]
+    admin: bool = False
+
+    def may(self, permission: str) -> bool:
+        """Whether the caller holds `permission` in this organisation."""
+        return permission in self.permissions

@@ -1,0 +1,81 @@
+"""The HTTP application: lifespan, middleware, routes, dialects."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+
+from neuroedge.contract.errors import NeuroEdgeError
+from neuroedge.http import problems
+from neuroedge.http.dialects import nemo
+from neuroedge.http.middleware import RequestEnvelope
+from neuroedge.http.platform import Platform
+from neuroedge.http.routes import auth, engines, recordings, system
+from neuroedge.settings import Settings
+
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {
+        "description": text,
+        "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+    for status, text in {
+        401: "No valid access token",
+        403: "The token lacks the permission",
+        404: "No such thing in the caller's organisation",
+        408: "Not finished within its time limit",
+        413: "Larger than the limit",
+        422: "The input breaks the contract",
+        429: "Too many requests; Retry-After says when",
+        503: "A part NeuroEdge depends on does not answer",
+    }.items()
+}
+
+
+def create_app(settings: Settings, open_platform: Callable[[], AbstractAsyncContextManager[Platform]]) -> FastAPI:
+    """The application; building it starts nothing, its lifespan opens the platform."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            try:
+                app.state.platform = await stack.enter_async_context(open_platform())
+            except NeuroEdgeError as error:
+                app.state.startup_error = error  # the command shows it in two lines instead of a stack trace
+                raise
+            if (on_ready := getattr(app.state, "on_ready", None)) is not None:
+                on_ready()
+            yield
+
+    app = FastAPI(
+        title="NeuroEdge",
+        version=version("neuroedge"),
+        description="One self-hosted AI backend: it hears, remembers and answers, for many tenants.",
+        lifespan=lifespan,
+    )
+    app.add_middleware(
+        RequestEnvelope,
+        max_body_bytes=settings.max_body_bytes,
+        max_upload_bytes=settings.max_upload_bytes,
+    )
+    problems.install(app)
+    app.include_router(system.router)
+    app.include_router(auth.router, responses=_PROBLEMS)
+    app.include_router(recordings.router, responses=_PROBLEMS)
+    app.include_router(engines.build_router(), responses=_PROBLEMS)
+    app.include_router(nemo.router, responses=_PROBLEMS)
+    _document_problem(app)
+    return app
+
+
+def _document_problem(app: FastAPI) -> None:
+    """Put the Problem schema, which no route returns by its type, into OpenAPI."""
+    original = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        schema = original()
+        schema["components"]["schemas"].setdefault("Problem", problems.Problem.model_json_schema())
+        return schema
+
+    app.openapi = openapi  # type: ignore[method-assign]

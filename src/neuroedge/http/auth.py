@@ -1,0 +1,63 @@
+"""Who may call a route: the parameter's type is the access rule.
+
+Reader   any member of an organisation
+Writer   a member who may change things
+Runner   a member who may run engines
+"""
+
+from typing import Annotated
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from neuroedge.contract.errors import Forbidden, Unauthenticated
+from neuroedge.contract.principal import READ, RUN_ENGINES, WRITE, Principal
+from neuroedge.http.platform import Platform
+
+_bearer = HTTPBearer(auto_error=False, description="Access token of POST /auth/login.")
+
+
+def platform_of(request: Request) -> Platform:
+    """The platform the application runs on."""
+    platform: Platform = request.app.state.platform
+    return platform
+
+
+def request_id_of(request: Request) -> str:
+    """The id of this request, as X-Request-ID gives it back."""
+    return str(request.scope["request_id"])
+
+
+ThePlatform = Annotated[Platform, Depends(platform_of)]
+RequestId = Annotated[str, Depends(request_id_of)]
+
+
+def current_principal(
+    request: Request,
+    platform: ThePlatform,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+) -> Principal:
+    """The caller of the bearer token. Raises Unauthenticated."""
+    if credentials is None:
+        raise Unauthenticated("this route needs an access token", hint="send 'Authorization: Bearer <token>'")
+    principal = platform.tokens.read(credentials.credentials)
+    request.scope["tenant_id"] = str(principal.org_id)
+    return principal
+
+
+class Requires:
+    """A dependency that gives the caller when it holds a permission. Raises Forbidden."""
+
+    def __init__(self, permission: str) -> None:
+        self._permission = permission
+
+    def __call__(self, principal: Annotated[Principal, Depends(current_principal)]) -> Principal:
+        """The caller."""
+        if not principal.may(self._permission):
+            raise Forbidden(f"this needs the permission {self._permission}")
+        return principal
+
+
+Reader = Annotated[Principal, Depends(Requires(READ))]
+Writer = Annotated[Principal, Depends(Requires(WRITE))]
+Runner = Annotated[Principal, Depends(Requires(RUN_ENGINES))]

@@ -1,0 +1,207 @@
+"""NeMo Server's paths and field names over the canonical services; /auth/* is the same in both."""
+
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, ConfigDict, Field
+
+from neuroedge.contract.errors import DeadlineExceeded
+from neuroedge.http.auth import Reader, RequestId, Runner, ThePlatform, Writer
+from neuroedge.http.uploads import form_schema, receive
+from neuroedge.services.recordings import RecordingDetail
+
+router = APIRouter(tags=["NeMo dialect"])
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Timestamp(BaseModel):
+    """A segment as NeMo's clients read it."""
+
+    start: float = Field(description="Seconds.")
+    end: float = Field(description="Seconds.")
+    speaker: str
+    text: str
+
+
+class TranscriptOut(BaseModel):
+    """A finished transcript."""
+
+    transcript_id: UUID
+    text: str
+    speakers: list[str]
+    timestamps: list[Timestamp]
+    language: str | None = None
+    created_at: datetime
+
+    @classmethod
+    def of(cls, detail: RecordingDetail) -> "TranscriptOut":
+        """From the canonical recording."""
+        return cls(
+            transcript_id=detail.recording.id,
+            text=detail.text,
+            speakers=[speaker.label for speaker in detail.speakers],
+            timestamps=[
+                Timestamp(start=s.start_s, end=s.end_s, speaker=s.speaker, text=s.text) for s in detail.segments
+            ],
+            language=detail.language,
+            created_at=detail.recording.created_at,
+        )
+
+
+class MemoryIn(_Body):
+    """Something to remember."""
+
+    content: str
+    title: str | None = None
+    tags: list[str] = []
+    memory_type: str = "note"
+
+
+class MemoryOut(BaseModel):
+    """Where it was remembered."""
+
+    id: UUID
+    memory_id: UUID
+
+
+class SearchIn(_Body):
+    """A question to what is remembered."""
+
+    query: str
+    top_k: int = 5
+
+
+class FoundOut(BaseModel):
+    """One remembered thing."""
+
+    content: str
+    score: float
+    metadata: dict[str, Any]
+
+
+class ChatIn(_Body):
+    """A message, answered from what is remembered when `include_context`."""
+
+    message: str
+    include_context: bool = True
+    max_tokens: int = 256
+
+
+class ChatOut(BaseModel):
+    """The answer with its sources."""
+
+    response: str
+    message: str
+    answered: bool
+    citations: list[dict[str, Any]]
+    model: str | None
+    usage: dict[str, Any]
+
+
+class Emotion(BaseModel):
+    """An emotion of the words, over the whole file."""
+
+    label: str
+    score: float
+
+
+class EmotionOut(BaseModel):
+    """Emotions of a file."""
+
+    emotions: list[Emotion]
+    audio_metrics: dict[str, Any]
+
+
+@router.post(
+    "/transcription/upload",
+    summary="Transcribe a file, answered when the transcript is ready",
+    openapi_extra=form_schema("file", {"context": "What the recording is about."}),
+)
+async def upload(request: Request, principal: Writer, platform: ThePlatform, request_id: RequestId) -> TranscriptOut:
+    """Keep and process the file; the answer comes when it is done."""
+    async with receive(request, file_field="file", fields=("context",)) as received:
+        recording = await platform.recordings.add(
+            received.upload, principal=principal, request_id=request_id, context=received.fields.get("context")
+        )
+    try:
+        detail = await platform.recordings.wait(principal, recording.id, timeout_s=platform.settings.request_timeout_s)
+    except TimeoutError as error:
+        raise DeadlineExceeded(
+            f"the transcript {recording.id} is not ready yet; the work goes on",
+            hint=f"GET /v1/recordings/{recording.id}",
+        ) from error
+    return TranscriptOut.of(detail)
+
+
+@router.get("/transcription/recent", summary="The newest finished transcripts")
+async def recent(
+    principal: Reader, platform: ThePlatform, limit: Annotated[int, Query(ge=1, le=100)] = 10
+) -> list[TranscriptOut]:
+    """Newest first."""
+    found = await platform.recordings.list(principal, limit=limit, status="done")
+    return [TranscriptOut.of(await platform.recordings.get(principal, recording.id)) for recording in found]
+
+
+@router.post("/rag/memory", summary="Remember a text")
+async def remember(body: MemoryIn, principal: Writer, platform: ThePlatform, request_id: RequestId) -> MemoryOut:
+    """Store one memory."""
+    answer = await platform.runner.run(
+        "memory", {"items": [body.model_dump()]}, principal=principal, request_id=request_id
+    )
+    memory_id = answer.model_dump()["ids"][0]
+    return MemoryOut(id=memory_id, memory_id=memory_id)
+
+
+@router.post("/rag/search", summary="Search what is remembered")
+async def search(body: SearchIn, principal: Runner, platform: ThePlatform, request_id: RequestId) -> list[FoundOut]:
+    """Best first."""
+    answer = await platform.runner.run("search", body.model_dump(), principal=principal, request_id=request_id)
+    return [
+        FoundOut(
+            content=hit["content"],
+            score=hit["score"],
+            metadata={
+                **hit["metadata"],
+                "id": str(hit["id"]),
+                "title": hit["title"],
+                "tags": hit["tags"],
+                "created_at": hit["created_at"],
+            },
+        )
+        for hit in answer.model_dump(mode="json")["hits"]
+    ]
+
+
+@router.post("/gemma/chat", summary="Ask")
+async def chat(body: ChatIn, principal: Runner, platform: ThePlatform, request_id: RequestId) -> ChatOut:
+    """An answer from what is remembered, with its sources."""
+    answer = await platform.runner.run("chat", body.model_dump(), principal=principal, request_id=request_id)
+    facts = answer.model_dump(mode="json")
+    return ChatOut(
+        response=facts["message"],
+        message=facts["message"],
+        answered=facts["answered"],
+        citations=facts["citations"],
+        model=next(iter(facts["models"]), None),
+        usage=facts["usage"],
+    )
+
+
+@router.post(
+    "/emotion/analyze",
+    summary="Emotions of a recording, without keeping it",
+    openapi_extra=form_schema("file", {}),
+)
+async def emotion(request: Request, principal: Runner, platform: ThePlatform, request_id: RequestId) -> EmotionOut:
+    """Emotions of the words spoken in the file, and measures of its sound."""
+    async with receive(request, file_field="file") as received:
+        found = await platform.recordings.feel(received.upload, principal=principal, request_id=request_id)
+    return EmotionOut(
+        emotions=[Emotion(label=e["label"], score=e["score"]) for e in found["emotions"]],
+        audio_metrics=found["audio_metrics"],
+    )

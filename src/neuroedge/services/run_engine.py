@@ -1,0 +1,180 @@
+"""Permission, validation, deadline, usage and metrics around any engine call: every protocol goes through here."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+from pydantic import BaseModel, ValidationError
+
+from neuroedge.contract.engine import Engine, EngineContext
+from neuroedge.contract.errors import DeadlineExceeded, Forbidden, InvalidInput, NeuroEdgeError
+from neuroedge.contract.models import Models
+from neuroedge.contract.ports import Clock, Media, Progress
+from neuroedge.contract.principal import Principal
+from neuroedge.executors.local import LocalExecutor
+from neuroedge.infra.blobs import TenantBlobs
+from neuroedge.infra.media import PyAVMedia
+from neuroedge.infra.telemetry import Metrics
+from neuroedge.services.engines import Registry
+from neuroedge.stores import ledgers
+from neuroedge.stores.memories import TenantMemories
+from neuroedge.stores.postgres import Database
+
+log = structlog.get_logger(__name__)
+
+
+async def no_progress(stage: str, fraction: float, **data: Any) -> None:
+    """Progress nobody listens to."""
+
+
+class Contexts:
+    """Makes contexts whose every port is bound to one caller."""
+
+    def __init__(
+        self,
+        *,
+        db: Database,
+        models: Models,
+        blob_store: Any,
+        clock: Clock,
+        max_audio_bytes: int,
+        max_audio_s: float,
+    ) -> None:
+        self._db = db
+        self._models = models
+        self._blob_store = blob_store
+        self._clock = clock
+        self._max_audio_bytes = max_audio_bytes
+        self._max_audio_s = max_audio_s
+
+    def blobs(self, principal: Principal) -> TenantBlobs:
+        """The caller's objects."""
+        return TenantBlobs(self._blob_store, principal.org_id)
+
+    def media(self, principal: Principal) -> Media:
+        """Decoding of what the caller sends or has stored."""
+        return PyAVMedia(blobs=self.blobs(principal), max_bytes=self._max_audio_bytes, max_duration_s=self._max_audio_s)
+
+    def make(self, principal: Principal, *, request_id: str, progress: Progress, call: Any) -> EngineContext:
+        """A context for one engine call."""
+        return EngineContext(
+            principal=principal,
+            request_id=request_id,
+            models=self._models,
+            memories=TenantMemories(self._db, principal),
+            blobs=self.blobs(principal),
+            media=self.media(principal),
+            clock=self._clock,
+            progress=progress,
+            call=call,
+        )
+
+
+class EngineRunner:
+    """Runs engines by name."""
+
+    def __init__(self, *, contexts: Contexts, db: Database, metrics: Metrics) -> None:
+        self.contexts = contexts
+        self._db = db
+        self._metrics = metrics
+        self._executor = LocalExecutor()
+        self._registry = Registry([])
+
+    def use(self, registry: Registry) -> None:
+        """Take the engines in; they are built after the runner, because their probe context calls through it."""
+        self._registry = registry
+
+    @property
+    def registry(self) -> Registry:
+        """The engines it runs."""
+        return self._registry
+
+    async def run(
+        self,
+        name: str,
+        payload: Mapping[str, Any] | BaseModel,
+        *,
+        principal: Principal,
+        request_id: str,
+        progress: Progress = no_progress,
+    ) -> BaseModel:
+        """The engine's Output. Raises NotFound, Forbidden, InvalidInput, DeadlineExceeded, what the engine raises."""
+        engine = self._registry.get(name)
+        if not principal.may(engine.permission):
+            raise Forbidden(f"running {name} needs the permission {engine.permission}")
+        checked = validate(engine, payload)
+        ctx = self.context(principal, request_id=request_id, progress=progress)
+        started = time.perf_counter()
+        outcome, answer = "ok", None
+        try:
+            answer = await self._within_deadline(engine, checked, ctx)
+        except NeuroEdgeError as error:
+            outcome = error.code
+            raise
+        except asyncio.CancelledError:
+            outcome = "cancelled"
+            raise
+        except Exception:
+            outcome = "internal"
+            raise
+        finally:
+            await asyncio.shield(self._account(engine, outcome, answer, time.perf_counter() - started, ctx))
+        return answer
+
+    def context(self, principal: Principal, *, request_id: str, progress: Progress = no_progress) -> EngineContext:
+        """A context whose `call` runs other engines under the same caller; they count as part of the outer call."""
+
+        async def call(name: str, payload: BaseModel) -> BaseModel:
+            engine = self._registry.get(name)
+            return await self._executor.run(engine, validate(engine, payload), ctx)
+
+        ctx = self.contexts.make(principal, request_id=request_id, progress=progress, call=call)
+        return ctx
+
+    async def _within_deadline(self, engine: Engine[Any, Any], payload: BaseModel, ctx: EngineContext) -> BaseModel:
+        try:
+            async with asyncio.timeout(engine.timeout_s):
+                return await self._executor.run(engine, payload, ctx)
+        except TimeoutError as error:
+            raise DeadlineExceeded(
+                f"{engine.name} did not answer within {engine.timeout_s:g} s", hint="send less, or try again later"
+            ) from error
+
+    async def _account(
+        self, engine: Engine[Any, Any], outcome: str, answer: BaseModel | None, seconds: float, ctx: EngineContext
+    ) -> None:
+        self._metrics.engine_seconds.labels(engine.name, outcome).observe(seconds)
+        used = getattr(answer, "usage", None)
+        try:
+            async with self._db.tenant(ctx.principal) as conn:
+                await ledgers.add_usage(
+                    conn,
+                    org_id=ctx.principal.org_id,
+                    user_id=ctx.principal.user_id,
+                    request_id=ctx.request_id,
+                    engine=engine.name,
+                    outcome=outcome,
+                    seconds=seconds,
+                    prompt_tokens=getattr(used, "prompt_tokens", 0) or 0,
+                    completion_tokens=getattr(used, "completion_tokens", 0) or 0,
+                )
+        except NeuroEdgeError as error:
+            # The caller's answer is not lost because the ledger can't be written; operators see the line.
+            log.error("usage_not_written", engine=engine.name, detail=error.detail)
+
+
+def validate(engine: Engine[Any, Any], payload: Mapping[str, Any] | BaseModel) -> BaseModel:
+    """The payload as the engine's Input. Raises InvalidInput with the fields that are wrong."""
+    if isinstance(payload, engine.Input):
+        return payload
+    raw = payload.model_dump() if isinstance(payload, BaseModel) else payload
+    try:
+        return engine.Input.model_validate(raw)
+    except ValidationError as error:
+        raise InvalidInput(
+            f"the payload is not what {engine.name} takes",
+            hint=f"GET /v1/engines/{engine.name} shows the schema and an example",
+            errors=error.errors(include_url=False, include_input=False, include_context=False),
+        ) from error

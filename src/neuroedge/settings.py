@@ -1,0 +1,152 @@
+"""All configuration: one frozen object, read from NEUROEDGE_* variables, the source systems' names as aliases.
+
+Nothing secret has a default. What must stay secret and was not given (the JWT key, database passwords) is generated at
+first start into `secrets.json` in the data directory, mode 0600, by `infra/secrets.py`.
+"""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+import platformdirs
+from pydantic import AliasChoices, Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+GIB = 1024**3
+MIB = 1024**2
+
+
+def default_data_dir() -> Path:
+    """Where data lives unless NEUROEDGE_DATA_DIR says otherwise."""
+    return Path(platformdirs.user_data_dir("neuroedge", appauthor=False))
+
+
+def _names(name: str, *others: str) -> AliasChoices:
+    return AliasChoices(f"NEUROEDGE_{name}", *others)
+
+
+class Settings(BaseSettings):
+    """Every setting; the first name of each is NEUROEDGE_<FIELD>, others are accepted aliases."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True, env_prefix="NEUROEDGE_")
+
+    data_dir: Path = Field(
+        default_factory=default_data_dir,
+        description="Folder for everything NeuroEdge keeps: databases, blobs, models, secrets.",
+    )
+    models_dir: Path | None = Field(
+        default=None, description="Model store; `models/` in the data directory when not set."
+    )
+    host: str = Field(default="127.0.0.1", description="Address the HTTP server binds.")
+    port: int = Field(
+        default=8080, ge=0, le=65535, validation_alias=_names("PORT", "PORT"), description="Port of the HTTP server."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least severe log line that is written."
+    )
+    log_format: Literal["json", "console"] = Field(default="json", description="JSON lines, or text for people.")
+
+    postgres_url: SecretStr | None = Field(
+        default=None,
+        validation_alias=_names("POSTGRES_URL", "POSTGRES_URL", "DATABASE_URL"),
+        description="External PostgreSQL, as a role that may migrate the schema. Embedded when not set.",
+    )
+    postgres_app_url: SecretStr | None = Field(
+        default=None,
+        description="External PostgreSQL as the application's role (no superuser, no BYPASSRLS). When not set, the role "
+        "neuroedge_app is created by `neuroedge db upgrade` with a generated password.",
+    )
+    postgres_pool_size: int = Field(default=16, ge=4, le=200, description="Most database connections of one process.")
+    redis_url: SecretStr | None = Field(
+        default=None,
+        validation_alias=_names("REDIS_URL", "REDIS_URL", "VALKEY_URL"),
+        description="External Valkey or Redis. Embedded Valkey when not set.",
+    )
+    blob_url: str | None = Field(
+        default=None,
+        description="Object store (s3://, gs://, az://, file://); `blobs/` in the data directory when not set.",
+    )
+
+    jwt_secret: SecretStr | None = Field(
+        default=None,
+        validation_alias=_names("JWT_SECRET", "JWT_SECRET"),
+        description="Key of the access tokens, at least 32 characters. Generated at first start when not set.",
+    )
+    access_token_ttl_s: int = Field(default=900, ge=60, le=86_400, description="Life of an access token, seconds.")
+    refresh_token_ttl_s: int = Field(
+        default=30 * 86_400, ge=3600, description="Life of a refresh token, seconds; each use replaces it."
+    )
+    self_registration: bool = Field(
+        default=True, description="Whether /auth/register makes a user with an organisation of their own."
+    )
+    tenant_default: str | None = Field(
+        default=None,
+        validation_alias=_names("TENANT_DEFAULT", "TENANT_DEFAULT"),
+        description="Name for the organisation of a self-registered user, instead of the user's name.",
+    )
+    login_attempts_per_minute: int = Field(
+        default=20, ge=1, description="Failed and successful logins allowed a minute per user name and address."
+    )
+
+    model_device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        default="auto",
+        validation_alias=_names("MODEL_DEVICE", "MODEL_DEVICE"),
+        description="Device of the models; auto takes the best the runtime finds.",
+    )
+    model_threads: int = Field(default=0, ge=0, description="Threads of a model's computation; 0: the cores available.")
+    models: Annotated[dict[str, str], NoDecode] = Field(
+        default_factory=dict,
+        description='Model of a role, as "role=catalogue-id,role=catalogue-id", over the catalogue\'s defaults.',
+    )
+    model_idle_s: int = Field(default=0, ge=0, description="Unload a model not used for so many seconds; 0: never.")
+
+    worker: Literal["embedded", "external"] = Field(
+        default="embedded", description="Run jobs inside the server, or leave them to `neuroedge worker` processes."
+    )
+    worker_concurrency: int = Field(default=1, ge=1, le=64, description="Jobs one worker runs at the same time.")
+    job_heartbeat_s: float = Field(default=2.0, gt=0, description="Seconds between two signs of life of a worker.")
+    job_stalled_s: float = Field(
+        default=10.0, gt=0, description="Seconds without a sign of life after which a worker's jobs are resumed."
+    )
+
+    max_upload_bytes: int = Field(default=2 * GIB, ge=1, description="Largest upload, bytes.")
+    max_body_bytes: int = Field(
+        default=32 * MIB, ge=1024, description="Largest request body other than uploads, bytes."
+    )
+    max_audio_s: float = Field(default=4 * 3600.0, gt=0, description="Longest recording, seconds.")
+    request_timeout_s: float = Field(
+        default=600.0, gt=0, description="Longest a request may wait for its answer, seconds."
+    )
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _parse_models(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        pairs = [part.split("=", 1) for part in value.split(",") if part.strip()]
+        if any(len(pair) != 2 for pair in pairs):
+            raise ValueError("expected role=catalogue-id, separated by commas")
+        return {role.strip(): model.strip() for role, model in pairs}
+
+    @field_validator("data_dir", "models_dir", mode="after")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return None if value is None else value.expanduser().resolve()
+
+    @field_validator("jwt_secret", mode="after")
+    @classmethod
+    def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < 32:
+            raise ValueError("must have at least 32 characters")
+        return value
+
+    @property
+    def model_store(self) -> Path:
+        """The folder of the weight files."""
+        return self.models_dir or self.data_dir / "models"
+
+
+@lru_cache(maxsize=1)
+def load_settings() -> Settings:
+    """The settings of this process's environment."""
+    return Settings()

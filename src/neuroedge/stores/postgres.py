@@ -1,0 +1,107 @@
+"""Connections bound to one tenant: the only way to the tables.
+
+Every unit of work is a transaction that first sets `app.current_org_id` for itself (`SET LOCAL`: it cannot outlive the
+transaction, so a pooled connection never carries a tenant into the next request). Row level security does the rest.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import psycopg_pool
+from pgvector.psycopg import register_vector_async
+from psycopg import AsyncConnection
+from psycopg.rows import DictRow, dict_row
+
+from neuroedge.contract.errors import Unavailable
+from neuroedge.contract.principal import Principal
+
+Connection = AsyncConnection[DictRow]
+_ACQUIRE_TIMEOUT_S = 10.0
+
+
+class UnsafeRole(Unavailable):
+    """The application's database role could see past row level security."""
+
+    code = "unsafe_database_role"
+
+
+class Database:
+    """The application's connection pool."""
+
+    def __init__(self, app_url: str, *, max_size: int) -> None:
+        self.pool: psycopg_pool.AsyncConnectionPool[Connection] = psycopg_pool.AsyncConnectionPool(
+            app_url,
+            min_size=2,
+            max_size=max_size,
+            open=False,
+            timeout=_ACQUIRE_TIMEOUT_S,
+            check=psycopg_pool.AsyncConnectionPool.check_connection,
+            configure=_configure,
+            kwargs={"row_factory": dict_row, "options": "-c search_path=public,queue"},
+        )
+
+    async def open(self) -> None:
+        """Connect, and refuse a role that row level security would not bind. Raises Unavailable, UnsafeRole."""
+        try:
+            await self.pool.open(wait=True, timeout=_ACQUIRE_TIMEOUT_S)
+        except psycopg_pool.PoolTimeout as error:
+            raise Unavailable("PostgreSQL does not answer", hint="check POSTGRES_URL and the server") from error
+        async with self.pool.connection() as conn:
+            cursor = await conn.execute(
+                "SELECT rolsuper OR rolbypassrls OR EXISTS (SELECT 1 FROM pg_tables WHERE schemaname = 'public'"
+                " AND tableowner = current_user) AS unsafe FROM pg_roles WHERE rolname = current_user"
+            )
+            row = await cursor.fetchone()
+        if row is None or row["unsafe"]:
+            await self.close()
+            raise UnsafeRole(
+                "the application's database role is a superuser, bypasses row level security or owns tables",
+                hint="let NEUROEDGE_POSTGRES_APP_URL name a role with neither, as docs/operations.md shows",
+            )
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.pool.close()
+
+    async def ping(self) -> None:
+        """Raise Unavailable unless the database answers."""
+        async with self._connection() as conn:
+            await conn.execute("SELECT 1")
+
+    @asynccontextmanager
+    async def tenant(self, principal: Principal) -> AsyncIterator[Connection]:
+        """A transaction that sees the principal's organisation and nothing else; commits on leaving."""
+        async with self._connection() as conn, conn.transaction():
+            await bind(conn, principal.org_id)
+            yield conn
+
+    @asynccontextmanager
+    async def unbound(self) -> AsyncIterator[Connection]:
+        """A transaction without tenant, for login and registration: sees no tenant's rows until `bind`."""
+        async with self._connection() as conn, conn.transaction():
+            yield conn
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Connection]:
+        try:
+            async with self.pool.connection() as conn:
+                yield conn
+        except psycopg_pool.PoolTimeout as error:
+            raise Unavailable(
+                "no database connection became free", hint="raise NEUROEDGE_POSTGRES_POOL_SIZE", retry_after_s=1
+            ) from error
+        except psycopg.OperationalError as error:
+            raise Unavailable("the database does not answer", retry_after_s=2) from error
+
+
+async def bind(conn: Connection, org_id: UUID) -> None:
+    """Let the rest of this transaction see one organisation."""
+    await conn.execute("SELECT set_config('app.current_org_id', %s, true)", [str(org_id)])
+
+
+async def _configure(conn: AsyncConnection[Any]) -> None:
+    await register_vector_async(conn)
+    await conn.commit()

@@ -1,0 +1,207 @@
+"""Recordings, the finished steps of their processing, speakers and segments."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from psycopg.types.json import Jsonb
+
+from neuroedge.stores.postgres import Connection
+
+Status = Literal["queued", "running", "done", "failed"]
+_COLUMNS = (
+    "id, user_id, title, context, filename, language, bytes, status, step, attempts, error_code, error_detail,"
+    " error_hint, created_at, finished_at"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recording:
+    """A recording and where its processing stands."""
+
+    id: UUID
+    user_id: UUID
+    title: str
+    context: str | None
+    filename: str
+    language: str | None
+    bytes: int
+    status: Status
+    step: str | None
+    attempts: int
+    error_code: str | None
+    error_detail: str | None
+    error_hint: str | None
+    created_at: datetime
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """A stretch of one speaker's speech."""
+
+    id: UUID
+    speaker: str
+    position: int
+    start_s: float
+    end_s: float
+    text: str
+    confidence: float
+    words: list[dict[str, Any]]
+    emotion: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speaker:
+    """A voice of a recording with its seconds of speech."""
+
+    id: UUID
+    label: str
+    speech_s: float
+
+
+async def insert(conn: Connection, *, org_id: UUID, recording: Recording) -> None:
+    """Store a new recording."""
+    await conn.execute(
+        "INSERT INTO recordings (org_id, id, user_id, title, context, filename, language, bytes, status)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        [
+            org_id,
+            recording.id,
+            recording.user_id,
+            recording.title,
+            recording.context,
+            recording.filename,
+            recording.language,
+            recording.bytes,
+            recording.status,
+        ],
+    )
+
+
+async def find(conn: Connection, recording_id: UUID, *, lock: bool = False) -> Recording | None:
+    """One recording of the transaction's organisation; `lock` holds its row until the transaction ends."""
+    query = f"SELECT {_COLUMNS} FROM recordings WHERE id = %s" + (" FOR UPDATE" if lock else "")
+    row = await (await conn.execute(query, [recording_id])).fetchone()
+    return Recording(**row) if row else None
+
+
+async def recent(
+    conn: Connection, *, limit: int, before: UUID | None = None, status: Status | None = None
+) -> list[Recording]:
+    """Newest first; `before` continues after the last id of the page before (ids are in time order)."""
+    cursor = await conn.execute(
+        f"SELECT {_COLUMNS} FROM recordings WHERE (%(before)s::uuid IS NULL OR id < %(before)s)"
+        " AND (%(status)s::text IS NULL OR status = %(status)s) ORDER BY id DESC LIMIT %(limit)s",
+        {"before": before, "status": status, "limit": limit},
+    )
+    return [Recording(**row) for row in await cursor.fetchall()]
+
+
+async def delete(conn: Connection, recording_id: UUID) -> bool:
+    """Delete a recording with its steps, speakers, segments and memories; whether it was there."""
+    cursor = await conn.execute("DELETE FROM recordings WHERE id = %s", [recording_id])
+    return cursor.rowcount == 1
+
+
+async def start_attempt(conn: Connection, recording_id: UUID) -> None:
+    """A worker took the job."""
+    await conn.execute(
+        "UPDATE recordings SET status = 'running', attempts = attempts + 1 WHERE id = %s", [recording_id]
+    )
+
+
+async def set_step(conn: Connection, recording_id: UUID, step: str) -> None:
+    """The step that runs now."""
+    await conn.execute("UPDATE recordings SET step = %s WHERE id = %s", [step, recording_id])
+
+
+async def finish(conn: Connection, recording_id: UUID) -> None:
+    """Everything is done."""
+    await conn.execute(
+        "UPDATE recordings SET status = 'done', step = NULL, error_code = NULL, error_detail = NULL,"
+        " error_hint = NULL, finished_at = now() WHERE id = %s",
+        [recording_id],
+    )
+
+
+async def fail(conn: Connection, recording_id: UUID, *, code: str, detail: str, hint: str | None) -> None:
+    """The recording can't be processed."""
+    await conn.execute(
+        "UPDATE recordings SET status = 'failed', error_code = %s, error_detail = %s, error_hint = %s,"
+        " finished_at = now() WHERE id = %s",
+        [code, detail, hint, recording_id],
+    )
+
+
+async def steps(conn: Connection, recording_id: UUID) -> dict[str, Any]:
+    """Output of every finished step."""
+    cursor = await conn.execute("SELECT step, output FROM recording_steps WHERE recording_id = %s", [recording_id])
+    return {row["step"]: row["output"] for row in await cursor.fetchall()}
+
+
+async def save_step(
+    conn: Connection, *, org_id: UUID, recording_id: UUID, step: str, output: Any, seconds: float
+) -> None:
+    """A step is finished; saving it again (a resumed job) replaces it."""
+    await conn.execute(
+        "INSERT INTO recording_steps (org_id, recording_id, step, output, seconds) VALUES (%s, %s, %s, %s, %s)"
+        " ON CONFLICT (org_id, recording_id, step) DO UPDATE SET output = EXCLUDED.output,"
+        " seconds = EXCLUDED.seconds, finished_at = now()",
+        [org_id, recording_id, step, Jsonb(output), seconds],
+    )
+
+
+async def replace_segments(
+    conn: Connection, *, org_id: UUID, recording_id: UUID, speakers: Sequence[Speaker], segments: Sequence[Segment]
+) -> None:
+    """Store speakers and segments in place of any from an earlier attempt (their memories go with them)."""
+    await conn.execute("DELETE FROM segments WHERE recording_id = %s", [recording_id])
+    await conn.execute("DELETE FROM speakers WHERE recording_id = %s", [recording_id])
+    ids = {speaker.label: speaker.id for speaker in speakers}
+    async with conn.cursor() as cursor:
+        await cursor.executemany(
+            "INSERT INTO speakers (org_id, id, recording_id, label, speech_s) VALUES (%s, %s, %s, %s, %s)",
+            [(org_id, s.id, recording_id, s.label, s.speech_s) for s in speakers],
+        )
+        await cursor.executemany(
+            "INSERT INTO segments (org_id, id, recording_id, speaker_id, position, start_s, end_s, text, confidence,"
+            " words, emotion) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+            [
+                (
+                    org_id,
+                    s.id,
+                    recording_id,
+                    ids[s.speaker],
+                    s.position,
+                    s.start_s,
+                    s.end_s,
+                    s.text,
+                    s.confidence,
+                    Jsonb(s.words),
+                    Jsonb(s.emotion) if s.emotion is not None else None,
+                )
+                for s in segments
+            ],
+        )
+
+
+async def segments(conn: Connection, recording_id: UUID) -> list[Segment]:
+    """In the order of time."""
+    cursor = await conn.execute(
+        "SELECT g.id, s.label AS speaker, g.position, g.start_s, g.end_s, g.text, g.confidence, g.words, g.emotion"
+        " FROM segments g JOIN speakers s ON (s.org_id, s.id) = (g.org_id, g.speaker_id)"
+        " WHERE g.recording_id = %s ORDER BY g.position",
+        [recording_id],
+    )
+    return [Segment(**row) for row in await cursor.fetchall()]
+
+
+async def speakers(conn: Connection, recording_id: UUID) -> list[Speaker]:
+    """By label."""
+    cursor = await conn.execute(
+        "SELECT id, label, speech_s FROM speakers WHERE recording_id = %s ORDER BY label", [recording_id]
+    )
+    return [Speaker(**row) for row in await cursor.fetchall()]

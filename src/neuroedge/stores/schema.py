@@ -1,0 +1,87 @@
+"""The schema's version: bring a database up to date, and tell where it stands.
+
+Migrations run as the owner; the application's role (no superuser, no BYPASSRLS, owner of nothing) is made here, so
+that it exists before a migration grants to it.
+"""
+
+from contextlib import closing
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from neuroedge.contract.errors import Unavailable
+
+HEAD = "0001"
+"""Newest revision; a test compares it with the migration scripts, so that start-up need not import Alembic."""
+_MIGRATION_LOCK = 0x4E45_5552_4F45
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchemaStatus:
+    """Where a database stands."""
+
+    current: str | None
+    head: str
+
+    @property
+    def up_to_date(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.current == self.head
+
+
+def connect(url: str) -> psycopg.Connection[Any]:
+    """A plain connection. Raises Unavailable without the password in its text."""
+    try:
+        return psycopg.connect(url, connect_timeout=10)
+    except psycopg.OperationalError as error:
+        raise Unavailable(f"PostgreSQL does not answer: {error}", hint="check POSTGRES_URL and the server") from error
+
+
+def status(owner_url: str) -> SchemaStatus:
+    """Read the schema version; `current` is None for an empty database."""
+    with closing(connect(owner_url)) as conn:
+        if conn.execute("SELECT to_regclass('public.schema_version')").fetchone() == (None,):
+            return SchemaStatus(current=None, head=HEAD)
+        row = conn.execute("SELECT version_num FROM public.schema_version").fetchone()
+    return SchemaStatus(current=row[0] if row else None, head=HEAD)
+
+
+def upgrade(owner_url: str, *, app_password: str | None) -> SchemaStatus:
+    """Bring the schema to HEAD; does nothing when it is there. Safe when several processes start at once.
+
+    `app_password` None: the role neuroedge_app is the operator's own and is left as it is.
+    """
+    with closing(connect(owner_url)) as conn:
+        conn.autocommit = True
+        conn.execute("SELECT pg_advisory_lock(%s)", [_MIGRATION_LOCK])  # ends with the connection
+        _ensure_app_role(conn, app_password)
+        before = status(owner_url)
+        if not before.up_to_date:
+            _run_alembic(owner_url)
+    return status(owner_url)
+
+
+def _ensure_app_role(conn: psycopg.Connection[Any], password: str | None) -> None:
+    exists = conn.execute("SELECT 1 FROM pg_roles WHERE rolname = 'neuroedge_app'").fetchone()
+    if not exists:
+        conn.execute("CREATE ROLE neuroedge_app NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE LOGIN")
+    if password is not None:
+        conn.execute(sql.SQL("ALTER ROLE neuroedge_app PASSWORD {}").format(sql.Literal(password)))
+
+
+def _run_alembic(owner_url: str) -> None:
+    # Imported here: SQLAlchemy and Alembic cost 0.4 s that a start with an up-to-date schema need not pay.
+    import sqlalchemy
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(resources.files("neuroedge.stores") / "migrations"))
+    engine = sqlalchemy.create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(owner_url))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+    engine.dispose()
