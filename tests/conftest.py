@@ -1,0 +1,128 @@
+"""Fixtures all tests share: model store, the sample call, one real server, accounts on it."""
+
+import contextlib
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from neuroedge.settings import default_data_dir
+
+PASSWORD = "correct horse battery"  # noqa: S105
+
+
+@dataclass(frozen=True)
+class SampleCall:
+    """The real two-speaker telephone call with its references."""
+
+    wav: Path
+    rttm: Path
+    stm: Path
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Async tests run on asyncio, as the product does."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def models_dir() -> Path:
+    """The model store with the default set pulled (`make setup`)."""
+    return Path(os.environ.get("NEUROEDGE_MODELS_DIR") or default_data_dir() / "models")
+
+
+@pytest.fixture(scope="session")
+def sample_call(models_dir: Path) -> SampleCall:
+    """A 30 s two-speaker telephone call with who-spoke-when (RTTM) and words (STM)."""
+    folder = models_dir / "sample-call"
+    return SampleCall(wav=folder / "sample.wav", rttm=folder / "sample.rttm", stm=folder / "sample.stm")
+
+
+@dataclass
+class Server:
+    """A `neuroedge serve` process started for the tests."""
+
+    url: str
+    data_dir: Path
+    process: subprocess.Popen[str]
+    env: dict[str, str]
+
+    def new_account(self) -> httpx.Client:
+        """A client logged in as the owner of an organisation of its own."""
+        name = f"user-{secrets.token_hex(6)}"
+        client = httpx.Client(base_url=self.url, timeout=120)
+        body = {"username": name, "email": f"{name}@example.org", "password": PASSWORD}
+        assert client.post("/auth/register", json=body).status_code == 201
+        tokens = client.post("/auth/login", json={"username": name, "password": PASSWORD}).json()
+        client.headers["Authorization"] = f"Bearer {tokens['access_token']}"
+        return client
+
+
+StartServer = Callable[..., contextlib.AbstractContextManager[Server]]
+
+
+def environment(data_dir: Path, models_dir: Path, **more: str) -> dict[str, str]:
+    """The environment of a NeuroEdge process on a data directory of its own."""
+    return {
+        **os.environ,
+        "NEUROEDGE_DATA_DIR": str(data_dir),
+        "NEUROEDGE_MODELS_DIR": str(models_dir),
+        "NEUROEDGE_LOGIN_ATTEMPTS_PER_MINUTE": "100000",
+        "NEUROEDGE_JOB_HEARTBEAT_S": "0.5",
+        "NEUROEDGE_JOB_STALLED_S": "2",
+        **more,
+    }
+
+
+@contextlib.contextmanager
+def running_server(data_dir: Path, models_dir: Path, **more: str) -> Iterator[Server]:
+    """Serve on a free port until the block ends."""
+    env = environment(data_dir, models_dir, **more)
+    with (data_dir.parent / f"{data_dir.name}.log").open("a") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "neuroedge", "serve", "--port", "0"],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env=env,
+        )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert "ready at" in line, Path(log.name).read_text()[-3000:]
+        yield Server(url=line.split("ready at ")[1].split()[0], data_dir=data_dir, process=process, env=env)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        process.wait(timeout=60)
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterator[Server]:
+    """One server for all tests; each test uses organisations of its own."""
+    with running_server(tmp_path_factory.mktemp("server") / "data", models_dir) as running:
+        yield running
+
+
+@pytest.fixture
+def account(server: Server) -> Iterator[httpx.Client]:
+    """The owner of a fresh organisation."""
+    with server.new_account() as client:
+        yield client
+
+
+@pytest.fixture
+def stranger(server: Server) -> Iterator[httpx.Client]:
+    """The owner of another organisation."""
+    with server.new_account() as client:
+        yield client

@@ -1,0 +1,85 @@
+"""NeMo Server's clients, unchanged but for the base URL."""
+
+import httpx
+import pytest
+
+from tests.conftest import SampleCall
+
+pytestmark = pytest.mark.models
+
+
+def test_upload_answers_when_the_transcript_is_ready(account: httpx.Client, sample_call: SampleCall) -> None:
+    """transcript_id, text, speakers, timestamps; then it is the newest of /transcription/recent."""
+    with sample_call.wav.open("rb") as file:
+        answer = account.post(
+            "/transcription/upload", files={"file": ("call.wav", file)}, data={"context": "a telephone call"}
+        )
+    assert answer.status_code == 200, answer.text
+    body = answer.json()
+    assert "hello" in body["text"].lower()
+    assert body["speakers"] == ["S1", "S2"]
+    assert {"start", "end", "speaker", "text"} <= set(body["timestamps"][0])
+    recent = account.get("/transcription/recent", params={"limit": 1}).json()
+    assert [item["transcript_id"] for item in recent] == [body["transcript_id"]]
+
+
+def test_remember_search_and_chat(account: httpx.Client) -> None:
+    """What is remembered is found by meaning and answered from, with its source."""
+    memory = {
+        "content": "The workshop on bread baking starts on Friday at nine in the town hall.",
+        "title": "Workshop",
+        "tags": ["events"],
+        "memory_type": "note",
+    }
+    stored = account.post("/rag/memory", json=memory)
+    assert stored.status_code == 200
+    account.post("/rag/memory", json={"content": "The cellar door sticks when it rains."})
+    hits = account.post("/rag/search", json={"query": "When does the baking course begin?", "top_k": 2}).json()
+    assert hits[0]["content"] == memory["content"]
+    assert set(hits[0]) == {"content", "score", "metadata"}
+    assert hits[0]["metadata"]["id"] == stored.json()["memory_id"]
+    chat = account.post(
+        "/gemma/chat",
+        json={"message": "When does the workshop on bread baking start?", "include_context": True, "max_tokens": 64},
+    ).json()
+    assert chat["answered"], chat
+    assert "friday" in chat["response"].lower()
+    assert chat["citations"][0]["memory_id"] == stored.json()["memory_id"]
+
+
+def test_chat_without_context_says_so(account: httpx.Client) -> None:
+    """include_context=false answers from the model alone, without citations."""
+    chat = account.post("/gemma/chat", json={"message": "Say hello.", "include_context": False, "max_tokens": 16})
+    assert chat.status_code == 200
+    assert chat.json()["citations"] == []
+    assert chat.json()["usage"]["completion_tokens"] > 0
+
+
+def test_emotion_of_a_file(account: httpx.Client, sample_call: SampleCall) -> None:
+    """Emotions with scores, measures of the sound, and nothing kept."""
+    with sample_call.wav.open("rb") as file:
+        answer = account.post("/emotion/analyze", files={"file": ("call.wav", file)})
+    assert answer.status_code == 200, answer.text
+    body = answer.json()
+    assert body["emotions"]
+    assert all(0 <= emotion["score"] <= 1 for emotion in body["emotions"])
+    assert body["audio_metrics"]["duration_s"] == pytest.approx(30, abs=0.5)
+    assert account.get("/v1/recordings").json()["recordings"] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/rag/memory", {"content": ""}),
+        ("/rag/memory", {}),
+        ("/rag/search", {"query": "x", "top_k": 0}),
+        ("/rag/search", {"query": ""}),
+        ("/gemma/chat", {"message": "x", "max_tokens": 100_000}),
+        ("/gemma/chat", {"message": ""}),
+    ],
+)
+def test_bad_input_is_a_422(account: httpx.Client, path: str, body: dict[str, object]) -> None:
+    """The engines' limits hold behind the dialect too."""
+    answer = account.post(path, json=body)
+    assert answer.status_code == 422
+    assert answer.json()["code"] == "invalid_input"

@@ -1,0 +1,121 @@
+"""A worker killed in the middle: the job goes on from the last finished step and nothing is doubled."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import psycopg
+import pytest
+
+from tests.conftest import SampleCall, Server, running_server
+from tests.e2e.following import events, finished, send
+
+pytestmark = [pytest.mark.models, pytest.mark.slow]
+
+
+def _start_worker(server: Server) -> subprocess.Popen[str]:
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "neuroedge", "worker"], stdout=subprocess.PIPE, text=True, env=server.env
+    )
+    assert worker.stdout is not None
+    assert "waiting for jobs" in worker.stdout.readline()
+    return worker
+
+
+def _kill(worker: subprocess.Popen[str]) -> None:
+    worker.send_signal(signal.SIGKILL)
+    worker.wait()
+    assert worker.stdout is not None
+    worker.stdout.close()
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("step", ["transcribe", "emotion"])
+def test_a_killed_workers_job_is_resumed(
+    step: str, tmp_path: Path, models_dir: Path, sample_call: SampleCall
+) -> None:
+    """kill -9 while a step runs; the next worker does only what was not finished."""
+    with running_server(tmp_path / "data", models_dir, NEUROEDGE_WORKER="external") as server:
+        first = _start_worker(server)
+        second = None
+        try:
+            with server.new_account() as client:
+                recording = send(client, sample_call.wav)
+                for _, name, data in events(client, recording["id"]):
+                    if name == "progress" and data["step"] == step:
+                        break
+                _kill(first)
+                time.sleep(0.5)
+                assert client.get(f"/v1/recordings/{recording['id']}").json()["status"] == "running"
+                second = _start_worker(server)
+                detail = finished(client, recording["id"])
+                assert detail["status"] == "done", detail
+                done = [data["step"] for _, name, data in events(client, recording["id"]) if name == "step"]
+                assert done == ["analyse", "transcribe", "diarize", "emotion", "remember"]
+                query = {"query": detail["segments"][0]["text"], "recording_id": recording["id"], "top_k": 50}
+                hits = client.post("/v1/engines/search/run", json=query).json()["result"]["hits"]
+                assert len(hits) == len({hit["id"] for hit in hits})
+                assert len({(h["metadata"]["start_s"], h["content"]) for h in hits}) == len(hits)
+                assert len(hits) <= len(detail["segments"])
+        finally:
+            for worker in (first, second):
+                if worker is not None and worker.poll() is None:
+                    _kill(worker)
+
+
+@pytest.mark.timeout(300)
+def test_a_stopped_server_gives_its_job_back_and_goes_on_at_the_next_start(
+    tmp_path: Path, models_dir: Path, sample_call: SampleCall
+) -> None:
+    """SIGTERM in the middle; the second start on the same data finds the recording and finishes it."""
+    data_dir = tmp_path / "data"
+    with running_server(data_dir, models_dir) as server:
+        client = server.new_account()
+        token = client.headers["Authorization"]
+        recording = send(client, sample_call.wav)
+        for _, name, data in events(client, recording["id"]):
+            if name == "progress" and data["step"] == "transcribe":
+                break
+        client.close()
+    with (
+        running_server(data_dir, models_dir) as server,
+        httpx.Client(base_url=server.url, headers={"Authorization": token}, timeout=60) as client,
+    ):
+        assert finished(client, recording["id"])["status"] == "done"
+
+
+@pytest.mark.timeout(300)
+def test_a_server_killed_with_9_starts_again(tmp_path: Path, models_dir: Path) -> None:
+    """No stale lock or pid stops the next start; users and tokens are still good."""
+    data_dir = tmp_path / "data"
+    with running_server(data_dir, models_dir) as server:
+        client = server.new_account()
+        token = client.headers["Authorization"]
+        client.close()
+        os.kill(server.process.pid, signal.SIGKILL)
+        server.process.wait()
+    with running_server(data_dir, models_dir) as server:
+        me = httpx.get(f"{server.url}/auth/me", headers={"Authorization": token})
+        assert me.status_code == 200
+
+
+def test_two_processes_share_the_embedded_servers(tmp_path: Path, models_dir: Path) -> None:
+    """A command beside a running server joins its database, and leaves it running when it ends."""
+    with running_server(tmp_path / "data", models_dir) as server:
+        done = subprocess.run(
+            [sys.executable, "-m", "neuroedge", "users", "create", "second", "second@example.org"],
+            env={**server.env, "NEUROEDGE_PASSWORD": "a good password"},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        login = {"username": "second", "password": "a good password"}
+        assert httpx.post(f"{server.url}/auth/login", json=login).status_code == 200
+    # Whoever is last to leave stops the servers.
+    if "POSTGRES_URL" not in server.env:
+        with pytest.raises(psycopg.OperationalError):
+            psycopg.connect(f"host={tmp_path / 'data' / 'postgres'} user=postgres dbname=neuroedge")

@@ -1,0 +1,184 @@
+"""In-memory ports, so that an engine can be tested without database, cache or weights."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+from uuid_utils.compat import uuid7
+
+from neuroedge.contract.engine import EngineCall, EngineContext
+from neuroedge.contract.errors import ModelUnavailable, NotFound
+from neuroedge.contract.models import Floats, ModelRef, ModelStatus
+from neuroedge.contract.ports import Audio, AudioSource, MemoryFilter, MemoryHit, NewMemory
+from neuroedge.contract.principal import ROLE_PERMISSIONS, Principal
+
+
+class FakeModels:
+    """A pool whose roles hold the objects it was given."""
+
+    def __init__(self, models: Mapping[str, Any]) -> None:
+        self._models = dict(models)
+
+    @asynccontextmanager
+    async def lease(self, ref: ModelRef[Any]) -> AsyncIterator[Any]:
+        """Hand out the object of the role."""
+        if ref.role not in self._models:
+            raise ModelUnavailable(f"no model for {ref.role}", hint="give one to make_context")
+        yield self._models[ref.role]
+
+    def status(self, ref: ModelRef[Any]) -> ModelStatus:
+        """Ready when the role has an object."""
+        state = "ready" if ref.role in self._models else "missing"
+        return ModelStatus(role=ref.role, id=ref.role, state=state, runtime="fake")  # type: ignore[arg-type]
+
+
+class FakeMemories:
+    """Rows in a list; exact cosine and word overlap."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[UUID, NewMemory, datetime]] = []
+
+    async def add(self, items: Sequence[NewMemory]) -> list[UUID]:
+        """Keep the rows."""
+        ids = [UUID(str(uuid7())) for _ in items]
+        self.rows += [(i, m, datetime.now(UTC)) for i, m in zip(ids, items, strict=True)]
+        return ids
+
+    def _where(self, where: MemoryFilter) -> list[tuple[UUID, NewMemory, datetime]]:
+        return [
+            r
+            for r in self.rows
+            if (where.recording_id in (None, r[1].recording_id))
+            and (where.memory_type in (None, r[1].memory_type))
+            and (where.tags is None or set(where.tags) <= set(r[1].tags))
+        ]
+
+    async def nearest(
+        self, vector: Floats, *, model: str, limit: int, where: MemoryFilter = MemoryFilter()
+    ) -> list[MemoryHit]:
+        """Exact cosine."""
+        hits = [_hit(r, float(np.dot(r[1].embedding, vector))) for r in self._where(where)]
+        return sorted(hits, key=lambda h: -h.score)[:limit]
+
+    async def matching(self, query: str, *, limit: int, where: MemoryFilter = MemoryFilter()) -> list[MemoryHit]:
+        """Share of the query's words the row holds."""
+        words = set(query.lower().split())
+        hits = [
+            _hit(r, len(words & set(r[1].content.lower().split())) / max(1, len(words))) for r in self._where(where)
+        ]
+        return sorted((h for h in hits if h.score > 0), key=lambda h: -h.score)[:limit]
+
+
+def _hit(row: tuple[UUID, NewMemory, datetime], score: float) -> MemoryHit:
+    id_, m, at = row
+    return MemoryHit(
+        id=id_,
+        content=m.content,
+        score=score,
+        title=m.title,
+        tags=list(m.tags),
+        keywords=list(m.keywords),
+        memory_type=m.memory_type,
+        metadata=dict(m.metadata),
+        recording_id=m.recording_id,
+        created_at=at,
+    )
+
+
+class FakeBlobs:
+    """Objects in a dict."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+
+    async def put(self, key: str, data: bytes) -> None:
+        """Keep the bytes."""
+        self.objects[key] = data
+
+    async def get(self, key: str) -> bytes:
+        """Return the bytes or NotFound."""
+        if key not in self.objects:
+            raise NotFound(f"no object {key}")
+        return self.objects[key]
+
+    async def delete_prefix(self, prefix: str) -> None:
+        """Drop what starts with the prefix."""
+        self.objects = {k: v for k, v in self.objects.items() if not k.startswith(prefix)}
+
+
+class FakeMedia:
+    """Answers every source with one waveform."""
+
+    def __init__(self, samples: Floats | None = None) -> None:
+        self._samples = np.zeros(16_000, np.float32) if samples is None else samples
+
+    async def audio(self, source: AudioSource) -> Audio:
+        """The waveform, as if decoded from a 16 kHz WAV."""
+        return Audio(
+            samples=self._samples,
+            duration_s=len(self._samples) / 16_000,
+            source_rate_hz=16_000,
+            source_channels=1,
+            codec="pcm_s16le",
+            container="wav",
+        )
+
+
+class SystemClock:
+    """The real time."""
+
+    def now(self) -> datetime:
+        """Now, in UTC."""
+        return datetime.now(UTC)
+
+
+class RecordedProgress:
+    """Keeps what was reported."""
+
+    def __init__(self) -> None:
+        self.reports: list[tuple[str, float]] = []
+
+    async def __call__(self, stage: str, fraction: float, **data: Any) -> None:
+        """Keep the report."""
+        self.reports.append((stage, fraction))
+
+
+async def _no_call(name: str, payload: Any) -> Any:
+    raise AssertionError(f"the engine called {name}; give make_context a `call`")
+
+
+def make_principal() -> Principal:
+    """A member of a fresh organisation."""
+    return Principal(
+        user_id=UUID(str(uuid7())),
+        org_id=UUID(str(uuid7())),
+        username="test",
+        role="owner",
+        permissions=ROLE_PERMISSIONS["owner"],
+    )
+
+
+def make_context(
+    *,
+    models: Mapping[str, Any] | None = None,
+    memories: FakeMemories | None = None,
+    blobs: FakeBlobs | None = None,
+    media: Any = None,
+    call: EngineCall = _no_call,
+    progress: RecordedProgress | None = None,
+) -> EngineContext:
+    """An EngineContext over in-memory ports."""
+    return EngineContext(
+        principal=make_principal(),
+        request_id="test",
+        models=FakeModels(models or {}),
+        memories=memories or FakeMemories(),
+        blobs=blobs or FakeBlobs(),
+        media=media or FakeMedia(),
+        clock=SystemClock(),
+        progress=progress or RecordedProgress(),
+        call=call,
+    )

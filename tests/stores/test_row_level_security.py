@@ -1,0 +1,183 @@
+"""Tenants never meet, even for SQL that forgets them: the database itself keeps them apart."""
+
+import numpy as np
+import psycopg
+import pytest
+
+from neuroedge.contract.ports import MemoryFilter, NewMemory
+from neuroedge.contract.principal import Principal
+from neuroedge.stores import ledgers
+from neuroedge.stores.ids import new_id
+from neuroedge.stores.memories import TenantMemories
+from neuroedge.stores.postgres import Database, UnsafeRole
+from tests.stores.conftest import Migrated, new_principal
+
+pytestmark = pytest.mark.anyio
+
+
+def _vector(seed: int) -> np.ndarray:
+    vector = np.random.default_rng(seed).normal(size=384).astype(np.float32)
+    return vector / np.linalg.norm(vector)
+
+
+async def _remember(db: Database, caller: Principal, text: str, seed: int = 1) -> None:
+    item = NewMemory(content=text, embedding=_vector(seed), embedding_model="m")
+    await TenantMemories(db, caller).add([item])
+
+
+async def test_every_table_with_a_tenant_has_row_level_security(db: Database) -> None:
+    """No table of the schema is left without a policy, partitions reached by name included."""
+    async with db.unbound() as conn:
+        cursor = await conn.execute(
+            "SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+            " WHERE n.nspname = 'public' AND c.relkind IN ('r', 'p') AND NOT c.relrowsecurity"
+        )
+        assert {row["relname"] for row in await cursor.fetchall()} == {"schema_version"}
+
+
+async def test_select_without_a_tenant_sees_nothing(db: Database) -> None:
+    """Forgetting to bind a tenant gives no rows, not all rows."""
+    await _remember(db, await new_principal(db), "a secret")
+    async with db.unbound() as conn:
+        for table in ("memories", "users", "organisations", "memberships", "audit", "usage", "recordings"):
+            row = await (await conn.execute(f"SELECT count(*) AS n FROM {table}")).fetchone()
+            assert row is not None
+            assert row["n"] == 0, table
+
+
+async def test_sql_that_names_no_tenant_sees_its_own_rows_only(db: Database) -> None:
+    """SELECT, UPDATE, DELETE, COPY and a partition by name reach the bound organisation only."""
+    first, second = await new_principal(db), await new_principal(db)
+    await _remember(db, first, "first's secret")
+    await _remember(db, second, "second's secret")
+    async with db.tenant(first) as conn:
+        for table in ("memories", *(f"memories_{n}" for n in range(8))):
+            cursor = await conn.execute(f"SELECT content FROM {table}")
+            assert {row["content"] for row in await cursor.fetchall()} <= {"first's secret"}
+        copied = []
+        async with conn.cursor().copy("COPY (SELECT content FROM memories) TO STDOUT") as copy:
+            async for row in copy:
+                copied.append(bytes(row).decode().strip())
+        assert copied == ["first's secret"]
+        assert (await conn.execute("UPDATE memories SET title = 'mine'")).rowcount == 1
+        assert (await conn.execute("DELETE FROM memories")).rowcount == 1
+    async with db.tenant(second) as conn:
+        row = await (await conn.execute("SELECT content, title FROM memories")).fetchone()
+        assert row == {"content": "second's secret", "title": None}
+
+
+async def test_a_row_cannot_be_written_into_another_tenant(db: Database) -> None:
+    """INSERT with a foreign org_id, and moving a row there, are refused by the policy."""
+    first, second = await new_principal(db), await new_principal(db)
+    await _remember(db, first, "stays")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        async with db.tenant(first) as conn:
+            await conn.execute(
+                "INSERT INTO divisions (org_id, id, name) VALUES (%s, %s, 'x')", [second.org_id, new_id()]
+            )
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        async with db.tenant(first) as conn:
+            await conn.execute("UPDATE memories SET org_id = %s", [second.org_id])
+
+
+async def test_a_pooled_connection_does_not_carry_a_tenant_on(migrated: Migrated) -> None:
+    """With one connection for all, what one caller bound is gone for the next, also after an error."""
+    database = Database(migrated.app_url, max_size=2)
+    database.pool.min_size = 1
+    await database.open()
+    try:
+        caller = await new_principal(database)
+        await _remember(database, caller, "a secret")
+        for failing in (False, True):
+            try:
+                async with database.tenant(caller) as conn:
+                    assert await (await conn.execute("SELECT 1 FROM memories")).fetchone()
+                    if failing:
+                        await conn.execute("SELECT 1/0")
+            except psycopg.errors.DivisionByZero:
+                pass
+            for _ in range(4):
+                async with database.unbound() as conn:
+                    cursor = await conn.execute("SELECT current_setting('app.current_org_id', true) AS org")
+                    assert (await cursor.fetchone() or {})["org"] in (None, "")
+                    assert await (await conn.execute("SELECT 1 FROM memories")).fetchone() is None
+    finally:
+        await database.close()
+
+
+async def test_the_applications_role_cannot_turn_the_rules_off(db: Database) -> None:
+    """No ALTER TABLE, no SET ROLE, no row_security=off, no dropping of policies."""
+    caller = await new_principal(db)
+    for statement in (
+        "ALTER TABLE memories DISABLE ROW LEVEL SECURITY",
+        "DROP POLICY tenant ON memories",
+        "SET ROLE postgres",
+        "ALTER ROLE neuroedge_app BYPASSRLS",
+        "CREATE TABLE public.loot (x text)",
+    ):
+        with pytest.raises((psycopg.errors.InsufficientPrivilege, psycopg.errors.InvalidParameterValue)):
+            async with db.tenant(caller) as conn:
+                await conn.execute(statement)
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        async with db.tenant(caller) as conn:
+            await conn.execute("SET LOCAL row_security = off")
+            await conn.execute("SELECT * FROM memories")
+
+
+async def test_the_platform_refuses_to_run_as_a_role_that_sees_everything(migrated: Migrated) -> None:
+    """Starting with the owner's connection string is an error, not a silent loss of isolation."""
+    database = Database(migrated.owner_url, max_size=4)
+    with pytest.raises(UnsafeRole):
+        await database.open()
+
+
+async def test_audit_and_usage_are_append_only(db: Database) -> None:
+    """The application can add to its ledgers but not rewrite them."""
+    caller = await new_principal(db)
+    async with db.tenant(caller) as conn:
+        await ledgers.add_audit(
+            conn, org_id=caller.org_id, user_id=caller.user_id, request_id="r", action="a", target="t"
+        )
+    for statement in ("DELETE FROM audit", "UPDATE audit SET action = 'b'", "DELETE FROM usage"):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            async with db.tenant(caller) as conn:
+                await conn.execute(statement)
+
+
+async def test_nearest_finds_a_small_tenant_among_many_rows_of_others(db: Database) -> None:
+    """The iterative index scan does not starve a tenant whose rows share a partition with many others."""
+    small, large = await new_principal(db), await new_principal(db)
+    await _remember(db, small, "mine", seed=7)
+    items = [NewMemory(content=f"n{i}", embedding=_vector(1000 + i), embedding_model="m") for i in range(500)]
+    await TenantMemories(db, large).add(items)
+    found = await TenantMemories(db, small).nearest(_vector(7), model="m", limit=3)
+    assert [hit.content for hit in found] == ["mine"]
+    assert found[0].score == pytest.approx(1.0, abs=1e-3)
+
+
+async def test_search_filters_hold(db: Database) -> None:
+    """Type and tags restrict both searches."""
+    caller = await new_principal(db)
+    port = TenantMemories(db, caller)
+    await port.add(
+        [
+            NewMemory(content="red apples", embedding=_vector(1), embedding_model="m", tags=["fruit"]),
+            NewMemory(content="red cars", embedding=_vector(2), embedding_model="m", memory_type="fact"),
+        ]
+    )
+    by_tag = await port.matching("red", limit=5, where=MemoryFilter(tags=["fruit"]))
+    by_type = await port.nearest(_vector(1), model="m", limit=5, where=MemoryFilter(memory_type="fact"))
+    assert [hit.content for hit in by_tag] == ["red apples"]
+    assert [hit.content for hit in by_type] == ["red cars"]
+    assert await port.nearest(_vector(1), model="another-model", limit=5) == []
+
+
+async def test_plans_prune_to_the_tenants_partition(db: Database) -> None:
+    """A search touches one hash partition, not all eight."""
+    caller = await new_principal(db)
+    async with db.tenant(caller) as conn:
+        cursor = await conn.execute(
+            "EXPLAIN (FORMAT JSON) SELECT id FROM memories WHERE org_id = %s", [caller.org_id]
+        )
+        plan = str(await cursor.fetchone())
+    assert sum(f"memories_{n}'" in plan for n in range(8)) == 1

@@ -1,0 +1,179 @@
+"""Every route × nobody's token × a second tenant's token. A new route without a row here fails."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+from fastapi.routing import APIRoute
+
+from neuroedge.bootstrap import build_app
+from neuroedge.settings import Settings
+from tests.conftest import SampleCall, Server
+
+OPEN = {
+    "GET /health",
+    "GET /ready",
+    "GET /metrics",
+    "GET /docs",
+    "GET /redoc",
+    "GET /openapi.json",
+    "GET /docs/oauth2-redirect",
+    "POST /auth/register",
+    "POST /auth/login",
+    "POST /auth/refresh",
+    "POST /auth/logout",
+}
+"""Routes that need no token: they hold nothing of a tenant, or are how one gets a token."""
+
+OWN_ONLY = {
+    "GET /auth/me",
+    "GET /v1/engines",
+    "GET /v1/engines/{name}",
+    "GET /v1/engines/{name}/health",
+    "POST /v1/engines/{name}/run",
+    "POST /engine/run",
+    "GET /v1/recordings",
+    "POST /v1/recordings",
+    "GET /transcription/recent",
+    "POST /transcription/upload",
+    "POST /rag/memory",
+    "POST /rag/search",
+    "POST /gemma/chat",
+    "POST /emotion/analyze",
+}
+"""Routes without an id of a tenant's thing: what they show must be the caller's own (tested below)."""
+
+BY_ID = {
+    "GET /v1/recordings/{recording_id}",
+    "DELETE /v1/recordings/{recording_id}",
+    "GET /v1/recordings/{recording_id}/events",
+}
+"""Routes that name a tenant's thing: another tenant gets the 404 of a thing that does not exist."""
+
+
+def routes() -> set[str]:
+    """METHOD path of every route."""
+    app = build_app(Settings())
+    found = set()
+    for route in _flat(app.routes):
+        if isinstance(route, APIRoute) and not re.fullmatch(r"/v1/engines/[a-z_]+/run", route.path):
+            found |= {f"{method} {route.path}" for method in route.methods}
+    return found
+
+
+def _flat(items: list[Any]) -> list[Any]:
+    """Routes of nested routers too."""
+    flat: list[Any] = []
+    for item in items:
+        nested = getattr(item, "routes", None) or getattr(getattr(item, "original_router", None), "routes", None)
+        flat += _flat(list(nested)) if nested and not isinstance(item, APIRoute) else [item]
+    return flat
+
+
+def test_every_route_is_covered_here() -> None:
+    """A route nobody thought of is a route nobody tested."""
+    assert len(routes()) > 20
+    assert routes() <= OPEN | OWN_ONLY | BY_ID
+
+
+def _call(client: httpx.Client, route: str, thing: str) -> httpx.Response:
+    method, path = route.split(" ")
+    path = path.replace("{recording_id}", thing).replace("{name}", "embedding")
+    return client.request(method, path, json={} if method == "POST" else None)
+
+
+@pytest.mark.parametrize("route", sorted(OWN_ONLY | BY_ID))
+def test_nobody_gets_in_without_a_token(server: Server, route: str) -> None:
+    """401 with the scheme to use, before anything else is looked at."""
+    with httpx.Client(base_url=server.url) as nobody:
+        for headers in ({}, {"Authorization": "Bearer forged.token.here"}):
+            nobody.headers.update(headers)
+            answer = _call(nobody, route, "019a0000-0000-7000-8000-000000000000")
+            assert answer.status_code == 401
+            assert answer.json()["code"] == "unauthenticated"
+            assert answer.headers["www-authenticate"] == "Bearer"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What the first tenant has."""
+
+    recording_id: str
+    secret: str
+
+
+@pytest.fixture(scope="module")
+def owner(server: Server) -> Any:
+    """The first tenant."""
+    with server.new_account() as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def kept(owner: httpx.Client, sample_call: SampleCall) -> Kept:
+    """The first tenant's recording and memory."""
+    secret = "The launch code of the blue rocket is forty-two."
+    assert owner.post("/rag/memory", json={"content": secret}).status_code == 200
+    with sample_call.wav.open("rb") as file:
+        done = owner.post("/transcription/upload", files={"file": ("call.wav", file)}).json()
+    return Kept(recording_id=done["transcript_id"], secret=secret)
+
+
+@pytest.mark.models
+@pytest.mark.parametrize("route", sorted(BY_ID))
+def test_another_tenants_thing_is_not_found(kept: Kept, stranger: httpx.Client, route: str) -> None:
+    """The same 404 as for an id that never existed; nothing tells that it is there."""
+    theirs = _call(stranger, route, kept.recording_id)
+    never = _call(stranger, route, "019a0000-0000-7000-8000-000000000000")
+    assert theirs.status_code == never.status_code == 404
+    assert theirs.json()["code"] == never.json()["code"] == "not_found"
+    assert theirs.json()["hint"]
+
+
+@pytest.mark.models
+def test_lists_and_searches_hold_the_callers_own_only(
+    kept: Kept, owner: httpx.Client, stranger: httpx.Client
+) -> None:
+    """What the owner finds, a second tenant does not."""
+    query = {"query": "launch code of the blue rocket"}
+    assert kept.secret in owner.post("/rag/search", json=query).text
+    assert stranger.post("/rag/search", json=query).json() == []
+    assert owner.get("/v1/recordings").json()["recordings"]
+    assert stranger.get("/v1/recordings").json()["recordings"] == []
+    assert owner.get("/transcription/recent").json()
+    assert stranger.get("/transcription/recent").json() == []
+
+
+@pytest.mark.models
+def test_chat_and_search_of_another_tenants_recording_find_nothing(kept: Kept, stranger: httpx.Client) -> None:
+    """Naming another tenant's recording as the place to search gives no answer from it."""
+    found = stranger.post(
+        "/v1/engines/search/run", json={"query": "who is calling", "recording_id": kept.recording_id}
+    )
+    assert found.json()["result"]["hits"] == []
+    answer = stranger.post("/gemma/chat", json={"message": "What is the launch code of the blue rocket?"}).json()
+    assert not answer["answered"]
+    assert answer["citations"] == []
+    assert "forty-two" not in answer["message"]
+
+
+@pytest.mark.models
+def test_a_blob_key_cannot_leave_the_tenant(kept: Kept, stranger: httpx.Client, owner: httpx.Client) -> None:
+    """Audio by blob key is looked up below the caller's own organisation; paths that climb are refused."""
+    key = f"recordings/{kept.recording_id}/audio.wav"
+    org = owner.get("/auth/me").json()["tenant"]
+    assert owner.post("/v1/engines/audio/run", json={"audio": {"blob": key}}).status_code == 200
+    assert stranger.post("/v1/engines/audio/run", json={"audio": {"blob": key}}).status_code == 404
+    for climbing in (f"../{org}/{key}", f"x/../../{org}/{key}", f"/{org}/{key}"):
+        assert stranger.post("/v1/engines/audio/run", json={"audio": {"blob": climbing}}).status_code == 422
+
+
+def test_a_tenant_in_the_payload_or_a_header_changes_nothing(account: httpx.Client, stranger: httpx.Client) -> None:
+    """The tenant comes from the token alone."""
+    me, other = account.get("/auth/me").json()["tenant"], stranger.get("/auth/me").json()["tenant"]
+    assert account.get("/auth/me", headers={"X-Tenant-ID": other}).json()["tenant"] == me
+    assert account.post("/rag/search", json={"query": "x", "org_id": other}).status_code == 422
+
+
