@@ -1,0 +1,321 @@
+"""Who spoke when, from speaker vectors of overlapping windows: clustering, then a hidden Markov model.
+
+1. Average-linkage agglomerative clustering of the windows' vectors by cosine distance into rather too many clusters
+   (as x-vector systems start: Sell et al. 2018, "Diarization is hard").
+2. Viterbi over short frames: a state per cluster, von Mises-Fisher emissions around its mean direction, a price for
+   each change of speaker. Directions are estimated anew and the search repeated, as VBx does (Landini et al. 2022,
+   "Bayesian HMM clustering of x-vector sequences"), here with cosine scores in place of its PLDA model.
+3. The two clusters whose union costs least are merged while that cost, the resultant length lost (Ward's criterion on
+   the sphere, Banerjee et al. 2005), stays below a threshold: the number of speakers falls out, and short stretches are
+   judged by what they pool to, not one by one.
+
+Overlapping speech is given to one speaker.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Numbers = NDArray[np.float64]
+Labels = NDArray[np.intp]
+Stretch = tuple[float, float]
+"""Start and end in seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """A stretch of one speaker; `confidence` is the mean posterior probability of that speaker in it."""
+
+    speaker: str
+    start_s: float
+    end_s: float
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuning:
+    """Constants of the method, chosen on conversations spliced from single voices for the GE2E encoder."""
+
+    window_s: float = 1.6
+    hop_s: float = 0.25
+    bridge_s: float = 0.4
+    """Pauses up to this length lie inside a window; a turn never spans one unless the speaker stays the same."""
+    frame_s: float = 0.05
+    first_distance: float = 0.30
+    """Mean cosine distance up to which windows join in the first clustering."""
+    merge_cost_s: float = 0.39
+    """Clusters merge while it costs less resultant length than this, in seconds of perfectly uniform speech."""
+    concentration: float = 160.0
+    """Weight of a cosine in the log-likelihood of a second of speech."""
+    change_cost: float = 3.0
+    """Price of another speaker in the next frame, in nats."""
+    pause_change_cost: float = 1.5
+    """The same after a pause."""
+    posterior_share: float = 0.25
+    """Part of the evidence that counts in `confidence`: neighbouring frames share windows, so they repeat evidence."""
+    min_speaker_s: float = 0.5
+    """Less speech than this makes no speaker."""
+    join_s: float = 0.25
+    """Turns of one speaker with no longer pause than this are one turn."""
+    max_first_clusters: int = 20
+    max_linked: int = 3000
+    """Windows in the first clustering (its memory grows with the square); evenly chosen when there are more."""
+
+
+DEFAULT = Tuning()
+
+
+@dataclass(frozen=True, slots=True)
+class _Frames:
+    times_s: Numbers
+    after_pause: NDArray[np.bool_]
+    spans: Labels
+    """Which span each frame lies in."""
+    vectors: Numbers
+    """Mean of the windows around each frame, nearer ones weighing more [frames, dim]."""
+    step_s: float
+
+    def scores(self, directions: Numbers) -> Numbers:
+        return self.vectors @ directions.T * self.step_s
+
+
+def sliding_windows(spans: Sequence[Stretch], *, tuning: Tuning = DEFAULT) -> list[Stretch]:
+    """Windows of `window_s` every `hop_s` over each stretch of speech, in order; shorter stretches are one window."""
+    found: list[Stretch] = []
+    for start, end in _bridged(spans, gap_s=tuning.bridge_s):
+        last = max(start, end - tuning.window_s)
+        count = int(np.ceil((last - start) / tuning.hop_s - 1e-9)) + 1
+        starts = (min(start + step * tuning.hop_s, last) for step in range(count))
+        found += [(at, min(end, at + tuning.window_s)) for at in starts]
+    return found
+
+
+def cut(samples: Floats, windows: Sequence[Stretch], *, rate_hz: int, tuning: Tuning = DEFAULT) -> list[Floats]:
+    """The waveform of each window; one shorter than `window_s` is repeated to that length.
+
+    Silence instead of repetition would pull the vectors of all short windows towards each other.
+    """
+    full = round(tuning.window_s * rate_hz)
+    pieces = [
+        samples[int(start * rate_hz) : max(int(start * rate_hz) + 1, int(end * rate_hz))] for start, end in windows
+    ]
+    return [np.resize(piece, full) if 0 < len(piece) < full else piece[:full] for piece in pieces]
+
+
+def find_turns(
+    vectors: Floats,
+    windows: Sequence[Stretch],
+    spans: Sequence[Stretch],
+    *,
+    min_speakers: int = 1,
+    max_speakers: int = 8,
+    tuning: Tuning = DEFAULT,
+) -> list[Turn]:
+    """Turns in order of time, one speaker at each moment of `spans`; speakers are S1, S2, … as they first speak.
+
+    `vectors` [n, dim] L2-normalised belong to `windows` [n], made by `sliding_windows` of the same sorted `spans`.
+    Fewer speakers than `min_speakers` come out when the speech is too short to tell so many apart. Raises ValueError
+    when the numbers of vectors and windows differ or the limits contradict each other.
+    """
+    if len(vectors) != len(windows):
+        raise ValueError(f"{len(vectors)} vectors for {len(windows)} windows")
+    if not 1 <= min_speakers <= max_speakers:
+        raise ValueError("speakers must be limited by 1 <= min_speakers <= max_speakers")
+    if not windows or not spans:
+        return []
+    vectors64 = vectors.astype(np.float64)
+    directions = _first_directions(vectors64, at_least=min_speakers, tuning=tuning)
+    coarse = _frames(vectors64, windows, spans, step_s=tuning.hop_s)
+    directions = _merge(coarse, directions, at_least=min_speakers, at_most=max_speakers, tuning=tuning)
+    fine = _frames(vectors64, windows, spans, step_s=tuning.frame_s)
+    labels, directions = _settle(fine, directions, tuning=tuning)
+    posteriors = _posteriors(fine, directions, tuning=tuning)
+    return _turns(fine, spans, labels, posteriors, join_s=tuning.join_s)
+
+
+def snap_to_words(turns: Sequence[Turn], words: Sequence[Stretch], *, reach_s: float = 0.3) -> list[Turn]:
+    """Move each change of speaker that cuts a word to that word's nearer edge, if no farther than `reach_s`."""
+    edges = {turn: [turn.start_s, turn.end_s] for turn in turns}
+    starts = np.array([start for start, _ in words])
+    for before, after in pairwise(turns):
+        if before.speaker == after.speaker or after.start_s - before.end_s > 1e-6 or not words:
+            continue
+        start, end = words[max(0, int(np.searchsorted(starts, before.end_s)) - 1)]
+        edge = min((start, end), key=lambda at: abs(at - before.end_s))
+        inside = start < before.end_s < end and edges[before][0] < edge < after.end_s
+        if inside and abs(edge - before.end_s) <= reach_s:
+            edges[before][1] = edges[after][0] = edge
+    return [replace(turn, start_s=edges[turn][0], end_s=edges[turn][1]) for turn in turns]
+
+
+def _bridged(spans: Sequence[Stretch], *, gap_s: float) -> list[Stretch]:
+    joined: list[Stretch] = []
+    for start, end in spans:
+        if joined and start - joined[-1][1] <= gap_s:
+            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+        else:
+            joined.append((start, end))
+    return joined
+
+
+def _unit(vectors: Numbers) -> Numbers:
+    normed: Numbers = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-9)
+    return normed
+
+
+def _first_directions(vectors: Numbers, *, at_least: int, tuning: Tuning) -> Numbers:
+    """Mean directions of the first clusters, biggest first; clusters of one or two windows only when none is bigger."""
+    from scipy.cluster.hierarchy import fcluster, linkage
+
+    chosen = np.unique(np.linspace(0, len(vectors) - 1, min(len(vectors), tuning.max_linked)).round().astype(int))
+    linked = vectors[chosen]
+    if len(linked) < 2:
+        return _unit(linked)
+    tree = linkage(linked, "average", metric="cosine")
+    labels = fcluster(tree, tuning.first_distance, "distance")
+    if len(np.unique(labels)) < at_least:
+        labels = fcluster(tree, at_least, "maxclust")
+    names, sizes = np.unique(labels, return_counts=True)
+    order = np.argsort(-sizes, kind="stable")[: tuning.max_first_clusters]
+    kept = [i for rank, i in enumerate(order) if sizes[i] >= 3 or rank < at_least]
+    return _unit(np.stack([linked[labels == names[i]].mean(axis=0) for i in kept]))
+
+
+def _frames(vectors: Numbers, windows: Sequence[Stretch], spans: Sequence[Stretch], *, step_s: float) -> _Frames:
+    counts = [max(1, round((end - start) / step_s)) for start, end in spans]
+    times = [start + (np.arange(n) + 0.5) * (end - start) / n for (start, end), n in zip(spans, counts, strict=True)]
+    fresh = [np.arange(n) == 0 for n in counts]
+    owner = np.repeat(np.arange(len(spans)), counts)
+    at = np.concatenate(times)
+    return _Frames(at, np.concatenate(fresh), owner, _pooled(vectors, windows, at), step_s)
+
+
+def _pooled(vectors: Numbers, windows: Sequence[Stretch], at_s: Numbers) -> Numbers:
+    """Mean of the windows that cover each moment, weighted by a triangle over the window [moments, dim]."""
+    starts, ends = np.array(windows).T
+    last = np.maximum(np.searchsorted(starts, at_s, "right"), 1)
+    first = np.minimum(np.searchsorted(ends, at_s, "left"), last - 1)
+    total = np.zeros((len(at_s), vectors.shape[1]))
+    weights = np.zeros((len(at_s), 1))
+    for step in range(int((last - first).max())):
+        window = np.minimum(first + step, len(windows) - 1)
+        half = (ends[window] - starts[window]) / 2
+        nearness = np.maximum(1 - np.abs(at_s - starts[window] - half) / half, 1e-3)
+        weight = np.where(first + step < last, nearness, 0.0)[:, None]
+        total += weight * vectors[window]
+        weights += weight
+    pooled: Numbers = total / weights
+    return pooled
+
+
+def _merge(frames: _Frames, directions: Numbers, *, at_least: int, at_most: int, tuning: Tuning) -> Numbers:
+    """Join clusters until each further union would cost too much, within the limits on their number."""
+    while True:
+        labels, directions = _settle(frames, directions, tuning=tuning, keep=at_least)
+        count = len(directions)
+        if count <= at_least:
+            return directions
+        sums = np.stack([frames.vectors[labels == i].sum(axis=0) for i in range(count)]) * frames.step_s
+        lengths = np.linalg.norm(sums, axis=1)
+        costs = lengths[:, None] + lengths[None] - np.linalg.norm(sums[:, None] + sums[None], axis=-1)
+        np.fill_diagonal(costs, np.inf)
+        i, j = np.unravel_index(int(costs.argmin()), costs.shape)
+        if costs[i, j] >= tuning.merge_cost_s and count <= at_most:
+            return directions
+        directions = np.vstack([np.delete(directions, [i, j], axis=0), _unit(sums[i] + sums[j])])
+
+
+def _settle(frames: _Frames, directions: Numbers, *, tuning: Tuning, keep: int = 1) -> tuple[Labels, Numbers]:
+    """Search and re-estimate in turn until nothing moves; speakers with too little speech vanish, down to `keep`."""
+    for _ in range(10):
+        labels = _viterbi(frames, directions, tuning=tuning)
+        sizes = np.bincount(labels, minlength=len(directions))
+        rank = np.argsort(np.argsort(-sizes, kind="stable"))
+        heard = (sizes > 0) & ((sizes * frames.step_s >= tuning.min_speaker_s) | (rank < keep))
+        heard[sizes.argmax()] = True
+        means = _unit(np.stack([frames.vectors[labels == i].mean(axis=0) for i in np.flatnonzero(heard)]))
+        if heard.all() and np.allclose(means, directions, atol=1e-9):
+            break
+        directions = means
+    return _viterbi(frames, directions, tuning=tuning), directions
+
+
+def _viterbi(frames: _Frames, directions: Numbers, *, tuning: Tuning) -> Labels:
+    """The likeliest speaker of each frame [frames]."""
+    scores = frames.scores(directions) * tuning.concentration
+    prices = np.where(frames.after_pause, tuning.pause_change_cost, tuning.change_cost)
+    came_from = np.zeros(scores.shape, np.intp)
+    same = np.arange(scores.shape[1])
+    best = scores[0].copy()
+    for t in range(1, len(scores)):
+        rival = int(best.argmax())
+        changed = best[rival] - prices[t]
+        came_from[t] = np.where(best >= changed, same, rival)
+        best = np.maximum(best, changed) + scores[t]
+    labels = np.zeros(len(scores), np.intp)
+    labels[-1] = best.argmax()
+    for t in range(len(scores) - 1, 0, -1):
+        labels[t - 1] = came_from[t, labels[t]]
+    return labels
+
+
+def _posteriors(frames: _Frames, directions: Numbers, *, tuning: Tuning) -> Numbers:
+    """Probability of each speaker in each frame, by the forward-backward algorithm [frames, speakers]."""
+    scores = frames.scores(directions) * tuning.concentration * tuning.posterior_share
+    likelihoods = np.exp(scores - scores.max(axis=1, keepdims=True))
+    change = np.exp(-np.where(frames.after_pause, tuning.pause_change_cost, tuning.change_cost))
+    change /= 1 + change * (len(directions) - 1)
+    stay = 1 - change * len(directions)
+    forward, backward = np.empty_like(scores), np.ones_like(scores)
+    forward[0] = likelihoods[0] / likelihoods[0].sum()
+    for t in range(1, len(scores)):
+        joint = (stay[t] * forward[t - 1] + change[t]) * likelihoods[t]
+        forward[t] = joint / joint.sum()
+    for t in range(len(scores) - 2, -1, -1):
+        ahead = backward[t + 1] * likelihoods[t + 1]
+        ahead = stay[t + 1] * ahead + change[t + 1] * ahead.sum()
+        backward[t] = ahead / ahead.sum()
+    both = forward * backward
+    posteriors: Numbers = both / both.sum(axis=1, keepdims=True)
+    return posteriors
+
+
+def _turns(
+    frames: _Frames, spans: Sequence[Stretch], labels: Labels, posteriors: Numbers, *, join_s: float
+) -> list[Turn]:
+    breaks = np.flatnonzero((np.diff(labels) != 0) | frames.after_pause[1:]) + 1
+    names: dict[int, str] = {}
+    turns: list[Turn] = []
+    for first, stop in pairwise([0, *breaks.tolist(), len(labels)]):
+        speaker = names.setdefault(int(labels[first]), f"S{len(names) + 1}")
+        start, end = _edges(frames, spans, first, stop)
+        confidence = float(posteriors[first:stop, labels[first]].mean())
+        turns.append(Turn(speaker=speaker, start_s=start, end_s=end, confidence=confidence))
+    return _joined(turns, join_s=join_s)
+
+
+def _edges(frames: _Frames, spans: Sequence[Stretch], first: int, stop: int) -> Stretch:
+    """Start and end of frames [first, stop) of one span: the span's own, or midway between two frames."""
+    start, end = spans[int(frames.spans[first])]
+    if not frames.after_pause[first]:
+        start = float(frames.times_s[first - 1 : first + 1].mean())
+    if stop < len(frames.times_s) and not frames.after_pause[stop]:
+        end = float(frames.times_s[stop - 1 : stop + 1].mean())
+    return start, end
+
+
+def _joined(turns: Sequence[Turn], *, join_s: float) -> list[Turn]:
+    joined: list[Turn] = []
+    for turn in turns:
+        before = joined[-1] if joined else None
+        if before is None or before.speaker != turn.speaker or turn.start_s - before.end_s > join_s:
+            joined.append(turn)
+            continue
+        share = (turn.end_s - turn.start_s) / max(1e-9, turn.end_s - turn.start_s + before.end_s - before.start_s)
+        confidence = before.confidence + share * (turn.confidence - before.confidence)
+        joined[-1] = replace(before, end_s=turn.end_s, confidence=confidence)
+    return joined

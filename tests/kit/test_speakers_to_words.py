@@ -1,0 +1,116 @@
+"""Words get speakers and become segments."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from neuroedge.kit.diarization import Turn
+from neuroedge.kit.speakers_to_words import TimedWord, segments_by_speaker
+
+
+def _turn(speaker: str, start_s: float, end_s: float, confidence: float = 0.9) -> Turn:
+    return Turn(speaker=speaker, start_s=start_s, end_s=end_s, confidence=confidence)
+
+
+def _words(text: str, *, start_s: float = 0.0, step_s: float = 0.5, lead: str = " ") -> list[TimedWord]:
+    times = [start_s + i * step_s for i in range(len(text.split()))]
+    return [
+        TimedWord(w=lead + w, start_s=t, end_s=t + step_s * 0.9, p=0.8)
+        for w, t in zip(text.split(), times, strict=True)
+    ]
+
+
+def test_a_change_of_speaker_starts_a_segment() -> None:
+    """Each speaker's words, joined, with times and mean probability."""
+    words = _words("hello there who is it")
+    first, second = segments_by_speaker(words, [_turn("S1", 0, 1), _turn("S2", 1, 3)])
+    assert (first.speaker, first.text, first.start_s, first.end_s) == ("S1", "hello there", 0.0, 0.95)
+    assert (second.speaker, second.text) == ("S2", "who is it")
+    assert second.confidence == pytest.approx(0.8)
+
+
+def test_a_word_over_two_turns_goes_to_the_larger_part() -> None:
+    """0.2 s in the first turn, 0.3 s in the second."""
+    word = TimedWord(w="well", start_s=0.8, end_s=1.3, p=1)
+    assert segments_by_speaker([word], [_turn("S1", 0, 1), _turn("S2", 1, 3)])[0].speaker == "S2"
+
+
+def test_a_word_in_a_gap_goes_to_the_nearest_turn() -> None:
+    """Between two turns, and after the last."""
+    turns = [_turn("S1", 0, 1), _turn("S2", 3, 4)]
+    words = [TimedWord(w="a", start_s=1.1, end_s=1.3, p=1), TimedWord(w="b", start_s=9, end_s=9.1, p=1)]
+    assert [segment.speaker for segment in segments_by_speaker(words, turns)] == ["S1", "S2"]
+
+
+def test_a_weak_lone_word_goes_to_its_surroundings() -> None:
+    """A blip of 0.3 s of another speaker inside a run does not cut the sentence."""
+    turns = [_turn("S1", 0, 1.0), _turn("S2", 1.0, 1.3), _turn("S1", 1.3, 3)]
+    (only,) = segments_by_speaker(_words("we went to the sea"), turns)
+    assert (only.speaker, only.text) == ("S1", "we went to the sea")
+
+
+def test_a_firm_lone_word_keeps_its_speaker() -> None:
+    """A sure turn of its own, and a doubtful one set apart by pauses, both stay."""
+    firm = [_turn("S1", 0, 1.0), _turn("S2", 1.0, 1.5), _turn("S1", 1.5, 3)]
+    assert [s.speaker for s in segments_by_speaker(_words("we went yes the sea"), firm)] == ["S1", "S2", "S1"]
+    apart = [*_words("so then"), TimedWord(w=" yes", start_s=1.6, end_s=1.8, p=1), *_words("I left", start_s=2.5)]
+    doubtful = [_turn("S1", 0, 1.2), _turn("S2", 1.5, 1.9, 0.5), _turn("S1", 2.4, 4)]
+    assert [s.speaker for s in segments_by_speaker(apart, doubtful)] == ["S1", "S2", "S1"]
+
+
+def test_a_pause_over_a_second_starts_a_segment() -> None:
+    """The same speaker goes on after 1.2 s; after 0.9 s it is one segment."""
+    for pause_s, expected in ((1.2, 2), (0.9, 1)):
+        words = [*_words("one two"), *_words("three", start_s=0.95 + pause_s)]
+        assert len(segments_by_speaker(words, [_turn("S1", 0, 9)])) == expected
+
+
+def test_a_long_monologue_is_cut_at_sentence_ends_only() -> None:
+    """Sentence ends before 3 s do not cut; the first one after does, quotation marks or not."""
+    text = "a. " * 2 + "b " * 5 + 'c." d e'
+    first, second = segments_by_speaker(_words(text), [_turn("S1", 0, 99)])
+    assert first.text.endswith('c."')
+    assert second.text == "d e"
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ([" Hello", ",", " you", "-all"], "Hello, you-all"),
+        (["Hello", ",", "you"], "Hello, you"),
+        (["今日", "は", "雨", "。"], "今日は雨。"),
+        (["привет", "мир"], "привет мир"),
+    ],
+)
+def test_text_is_joined_with_and_without_leading_spaces(words: list[str], text: str) -> None:
+    """Whisper's tokens carry their spaces; other recognisers' do not; some scripts write none."""
+    timed = [TimedWord(w=w, start_s=i, end_s=i + 0.9, p=1) for i, w in enumerate(words)]
+    assert segments_by_speaker(timed, [])[0].text == text
+
+
+def test_without_words_or_turns() -> None:
+    """No words, no segments; no turns, no speaker."""
+    assert segments_by_speaker([], [_turn("S1", 0, 1)]) == []
+    (segment,) = segments_by_speaker(_words("hello you"), [])
+    assert segment.speaker is None
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 2), st.floats(0, 2), st.sampled_from(["a", " b.", "c!", "…", ""])), max_size=40),
+    st.lists(st.tuples(st.floats(0, 2), st.floats(0.01, 2), st.sampled_from(["S1", "S2", "S3"])), max_size=15),
+)
+def test_every_word_is_in_one_segment_in_order(
+    gaps: list[tuple[float, float, str]], stretches: list[tuple[float, float, str]]
+) -> None:
+    """Whatever the times, no word is lost, doubled or moved."""
+    words, at = [], 0.0
+    for gap, length, text in gaps:
+        words.append(TimedWord(w=text, start_s=at + gap, end_s=at + gap + length, p=0.5))
+        at += gap
+    turns, at = [], 0.0
+    for gap, length, speaker in stretches:
+        turns.append(_turn(speaker, at + gap, at + gap + length))
+        at += gap + length
+    segments = segments_by_speaker(words, turns)
+    assert [word for segment in segments for word in segment.words] == words
+    assert all(segment.words for segment in segments)
