@@ -1,0 +1,83 @@
+"""The peer of the transcription engine: faster-whisper called directly with the same parameters, and word error rates.
+
+Run as: python -m benchmarks.peer_whisper sample.wav sample.stm path/to/whisper-base
+
+A 30 s call is too little to choose parameters by: leaving out its first 8 to 380 ms alone moves the word error rate
+by as much as the parameters do, so the shipped ones are faster-whisper's own.
+"""
+
+import sys
+import time
+import wave
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neuroedge.runtimes.whisper import DECODING
+
+
+def direct(
+    wav: Path, model_dir: Path, repeats: int, *, threads: int = 2, changes: Mapping[str, Any] | None = None
+) -> list[float]:
+    """Seconds of `repeats` transcriptions of a 16 kHz mono PCM16 file, after one that does not count."""
+    return [seconds for seconds, _ in _runs(wav, model_dir, repeats, threads=threads, changes=changes or {})]
+
+
+def wer(reference: Path | str, hypothesis: str) -> float:
+    """Word error rate against a text or an .stm file: lower case, no punctuation, contractions spelt out."""
+    import jiwer
+
+    text = stm_text(reference) if isinstance(reference, Path) else reference
+    normal = jiwer.Compose(
+        [
+            jiwer.ToLowerCase(),
+            jiwer.ExpandCommonEnglishContractions(),
+            jiwer.SubstituteRegexes({r"[^\w\s']": " "}),
+            jiwer.RemovePunctuation(),
+            jiwer.RemoveMultipleSpaces(),
+            jiwer.Strip(),
+            jiwer.ReduceToListOfListOfWords(),
+        ]
+    )
+    return float(jiwer.wer(text, hypothesis, reference_transform=normal, hypothesis_transform=normal))
+
+
+def stm_text(path: Path) -> str:
+    """The words of an STM file (name, channel, speaker, start, end, words), in order."""
+    return " ".join(line.split(None, 5)[5].strip() for line in path.read_text().splitlines() if line.strip())
+
+
+def _runs(
+    wav: Path, model_dir: Path, repeats: int, *, threads: int, changes: Mapping[str, Any]
+) -> list[tuple[float, str]]:
+    from faster_whisper import WhisperModel
+
+    with wave.open(str(wav)) as file:
+        samples = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 32_768
+    model = WhisperModel(str(model_dir), device="cpu", compute_type="int8", cpu_threads=threads)
+    results = []
+    for _ in range(repeats + 1):
+        started = time.perf_counter()
+        segments, _info = model.transcribe(samples, **{**DECODING, **changes})
+        text = " ".join(segment.text.strip() for segment in segments)
+        results.append((time.perf_counter() - started, text))
+    return results[1:]
+
+
+def main(wav: Path, stm: Path, model_dir: Path) -> None:
+    """Print seconds and word error rate of parameter sets worth choosing from."""
+    for changes in (
+        {},
+        {"beam_size": 1},
+        {"language": "en"},
+        {"vad_filter": False},
+        {"vad_parameters": {"min_silence_duration_ms": 500, "speech_pad_ms": 200}},
+    ):
+        ((seconds, text),) = _runs(wav, model_dir, 1, threads=2, changes=changes)
+        print(f"{seconds:6.2f} s  WER {wer(stm, text):.3f}  {changes or 'as shipped'}")
+
+
+if __name__ == "__main__":
+    main(*(Path(argument) for argument in sys.argv[1:4]))

@@ -1,0 +1,298 @@
+"""Decoding of recorded sound through FFmpeg (PyAV): any supported file becomes mono float32 at 16 kHz.
+
+What is refused: bytes of no known format (UnsupportedMedia), files without sound (EmptyMedia), files that break off or
+hold garbage (UnreadableMedia), recordings longer than the limit (TooLarge). A file counts as broken off when
+
+- WAV: the data chunk announces more bytes than the file has (streamed headers, which announce none, are accepted);
+- OGG: the file ends inside a page;
+- FLAC, MP4/M4A, WebM/Matroska and MP3 with a Xing/Info/VBRI header: less sound was decoded than announced;
+- any: a packet is cut short or does not decode after the first sound was heard.
+
+An MP3 or ADTS stream without a header that says its length, and a live WebM, cannot be told from a shorter recording.
+"""
+
+import asyncio
+import base64
+import binascii
+import io
+import wave
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from neuroedge.contract.errors import EmptyMedia, InvalidInput, TooLarge, UnreadableMedia, UnsupportedMedia
+from neuroedge.contract.models import SAMPLE_RATE_HZ, Floats
+from neuroedge.contract.ports import Audio, AudioSource, Blobs
+from neuroedge.infra.containers import WavHeader, announces_length, ends_inside_ogg_page, looks_like_media, wav_header
+
+FORMATS = "WAV, FLAC, OGG, MP3, M4A, WebM/Opus"
+# Only these demuxers may probe an upload: playlists and scripts (hls, concat) could make FFmpeg open other files.
+_DEMUXERS = "wav,flac,ogg,mp3,aac,mov,matroska"
+_CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2": "mp4", "matroska,webm": "matroska"}
+_TOLERANCE_S = 0.1
+_TOLERANCE = 0.001
+"""Encoders announce a few frames more than they deliver: a shortfall within 0.1 s + 0.1 % is not a cut."""
+_BLOCK = 1 << 16
+"""Source samples gathered before they are resampled: the resampler's cost per call disappears."""
+
+
+class PyAVMedia:
+    """The Media port over a tenant's blobs."""
+
+    def __init__(self, *, blobs: Blobs, max_bytes: int, max_duration_s: float) -> None:
+        self._blobs = blobs
+        self._max_bytes = max_bytes
+        self._max_duration_s = max_duration_s
+
+    async def audio(self, source: AudioSource) -> Audio:
+        """Decode, mix to mono, resample to 16 kHz. Raises EmptyMedia, UnsupportedMedia, UnreadableMedia, TooLarge."""
+        if source.blob is not None:
+            data = await self._blobs.get(source.blob)
+            self._check_size(len(data))
+            return await asyncio.to_thread(decode, data, max_duration_s=self._max_duration_s)
+        return await asyncio.to_thread(self._decode_base64, source.base64 or "")
+
+    def _decode_base64(self, text: str) -> Audio:
+        self._check_size(len(text) * 3 // 4 - 2)
+        try:
+            data = base64.b64decode("".join(text.split()), validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise InvalidInput("the audio is not valid base64", hint="send the file's bytes in base64") from error
+        self._check_size(len(data))
+        return decode(data, max_duration_s=self._max_duration_s)
+
+    def _check_size(self, n_bytes: int) -> None:
+        if n_bytes > self._max_bytes:
+            raise TooLarge(
+                f"the audio file is larger than {self._max_bytes} bytes", hint="send a compressed or shorter file"
+            )
+
+
+def decode(source: Path | str | bytes, *, max_duration_s: float) -> Audio:
+    """Decode a file's path or bytes to mono float32 [n] at 16 kHz in [-1, 1]; blocking.
+
+    The encoded file is read as a stream. Channels are mixed by their mean, whatever the layout says of them, so that a
+    voice on any one channel is kept. Memory stays below 1.5 x 64 kB per second of `max_duration_s`.
+    """
+    with io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as handle:
+        if not handle.read(1):
+            raise EmptyMedia("the audio file is empty", hint="the upload holds no bytes; send it again")
+        header = wav_header(handle)
+        if header is not None:
+            _check_complete_wav(header)
+            if header.is_native:
+                return _decode_native_wav(handle, header, max_duration_s)
+        return _decode_any(handle, is_wav=header is not None, max_duration_s=max_duration_s)
+
+
+def encode_wav(samples: Floats) -> bytes:
+    """A 16 kHz mono PCM16 WAV file of `samples` [n] in [-1, 1]; values beyond are clipped."""
+    pcm = np.clip(np.rint(samples * 32_768.0), -32_768, 32_767).astype("<i2")
+    file = io.BytesIO()
+    with wave.open(file, "wb") as out:
+        out.setnchannels(1)
+        out.setsampwidth(2)
+        out.setframerate(SAMPLE_RATE_HZ)
+        out.writeframes(pcm.tobytes())
+    return file.getvalue()
+
+
+def _check_complete_wav(header: WavHeader) -> None:
+    if header.missing_bytes:
+        raise _broken_off(f"{header.missing_bytes} of the announced {header.data_bytes} bytes of sound are missing")
+    if header.data_bytes == 0:
+        raise EmptyMedia("the WAV file holds no sound", hint="its data chunk is empty; record again")
+
+
+def _decode_native_wav(handle: BinaryIO, header: WavHeader, max_duration_s: float) -> Audio:
+    n = header.data_bytes // 2
+    if n > max_duration_s * SAMPLE_RATE_HZ:
+        raise _too_long(max_duration_s)
+    handle.seek(header.data_offset)
+    samples = np.frombuffer(handle.read(n * 2), "<i2").astype(np.float32)
+    samples *= np.float32(1 / 32_768)
+    return Audio(
+        samples=samples,
+        duration_s=n / SAMPLE_RATE_HZ,
+        source_rate_hz=SAMPLE_RATE_HZ,
+        source_channels=1,
+        codec="pcm_s16le",
+        container="wav",
+    )
+
+
+def _decode_any(handle: BinaryIO, *, is_wav: bool, max_duration_s: float) -> Audio:
+    if ends_inside_ogg_page(handle):
+        raise _broken_off("its last page is incomplete")
+    says_length = announces_length(handle)
+    with _opened(handle) as container:
+        if not len(container.streams):
+            raise _broken_off("it names no track")
+        if not container.streams.audio:
+            raise EmptyMedia("the file has no audio track", hint="it may be a video without sound")
+        stream = container.streams.audio[0]
+        announced_s = _announced_s(container, stream) if says_length else None
+        if announced_s is not None and announced_s > max_duration_s:
+            raise _too_long(max_duration_s)
+        waveform = _Waveform(max_duration_s)
+        for mono, rate_hz in _blocks(_frames(container, stream, trust_corrupt_flag=not is_wav)):
+            waveform.append(mono, rate_hz)
+        samples = waveform.finish()
+        if announced_s is not None and waveform.source_s < announced_s * (1 - _TOLERANCE) - _TOLERANCE_S:
+            raise _broken_off(f"{announced_s:.2f} s are announced, {waveform.source_s:.2f} s are there")
+        if not len(samples):
+            raise EmptyMedia("the audio track holds no sound", hint="record again")
+        context = stream.codec_context
+        return Audio(
+            samples=samples,
+            duration_s=len(samples) / SAMPLE_RATE_HZ,
+            source_rate_hz=context.sample_rate,
+            source_channels=context.channels,
+            codec=context.codec.canonical_name,
+            container=_CONTAINERS.get(container.format.name, container.format.name),
+        )
+
+
+@contextmanager
+def _opened(handle: BinaryIO) -> Iterator[Any]:
+    import av
+
+    known = looks_like_media(handle)
+    handle.seek(0)
+    try:
+        container = av.open(handle, options={"format_whitelist": _DEMUXERS}, metadata_errors="replace")
+    except (av.FFmpegError, ValueError) as error:
+        if known:
+            raise UnreadableMedia(
+                "the audio file is damaged: its headers cannot be read", hint="it may be cut off; send the whole file"
+            ) from error
+        raise UnsupportedMedia("the bytes are of no known audio format", hint=f"send one of {FORMATS}") from error
+    with container:
+        try:
+            yield container
+        except av.FFmpegError as error:
+            raise _broken_off("a part of it cannot be decoded") from error
+
+
+def _announced_s(container: Any, stream: Any) -> float | None:
+    """Length by the container, or None; a container's own duration may be that of its video, so it needs one stream."""
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    if container.duration and len(container.streams) == 1:
+        return float(container.duration / 1_000_000)
+    return None
+
+
+def _frames(container: Any, stream: Any, *, trust_corrupt_flag: bool) -> Iterator[Any]:
+    """Decoded frames. Undecodable packets are skipped only before the first sound: there they are leftovers of tags.
+
+    FFmpeg also flags the last packet of a streamed WAV as cut, so WAV files are checked by their header instead.
+    """
+    import av
+
+    heard = False
+    for packet in container.demux(stream):
+        if packet.is_corrupt and trust_corrupt_flag:
+            raise _broken_off("a packet is cut short")
+        try:
+            frames = packet.decode()
+        except av.InvalidDataError:
+            if heard:
+                raise
+            continue
+        for frame in frames:
+            heard = True
+            yield frame
+    if not heard and container.duration:
+        raise UnreadableMedia("no part of the audio track can be decoded", hint="the file is damaged; send it again")
+
+
+def _blocks(frames: Iterator[Any]) -> Iterator[tuple[Floats, int]]:
+    """Mono blocks [n] with their rate in Hz; a block never spans a change of rate."""
+    gathered: list[Floats] = []
+    size = rate_hz = 0
+    for frame in frames:
+        if gathered and (size >= _BLOCK or frame.sample_rate != rate_hz):
+            yield np.concatenate(gathered), rate_hz
+            gathered, size = [], 0
+        rate_hz = frame.sample_rate
+        gathered.append(_mono(frame))
+        size += frame.samples
+    if gathered:
+        yield np.concatenate(gathered), rate_hz
+
+
+def _mono(frame: Any) -> Floats:
+    values = frame.to_ndarray()
+    if not frame.format.is_planar:
+        values = values.reshape(-1, frame.layout.nb_channels).T
+    mono: Floats = values.mean(axis=0, dtype=np.float32)
+    if values.dtype == np.uint8:
+        mono -= np.float32(128)
+        mono /= np.float32(128)
+    elif values.dtype.kind == "i":
+        mono /= np.float32(-float(np.iinfo(values.dtype).min))
+    return mono
+
+
+class _Waveform:
+    """A growing 16 kHz waveform which refuses to grow beyond its limit."""
+
+    def __init__(self, max_duration_s: float) -> None:
+        self._max_duration_s = max_duration_s
+        self._buffer: Floats = np.empty(SAMPLE_RATE_HZ * 60, np.float32)
+        self._size = 0
+        self._rate_hz = SAMPLE_RATE_HZ
+        self._resampler: Any = None
+        self.source_s = 0.0
+        """Seconds appended so far, before resampling."""
+
+    def append(self, mono: Floats, rate_hz: int) -> None:
+        """Resample and keep a block; a block of another rate than the one before starts a new resampler."""
+        if not np.isfinite(mono).all():
+            raise UnreadableMedia("the audio holds values that are no numbers", hint="encode it again")
+        if rate_hz != self._rate_hz:
+            self._flush()
+            self._start(rate_hz)
+        self.source_s += len(mono) / rate_hz
+        if self.source_s > self._max_duration_s:
+            raise _too_long(self._max_duration_s)
+        self._keep(mono if self._resampler is None else self._resampler.resample_chunk(mono))
+
+    def finish(self) -> Floats:
+        """The whole waveform [n] in [-1, 1]."""
+        self._flush()
+        self._buffer.resize(self._size, refcheck=False)
+        np.clip(self._buffer, -1.0, 1.0, out=self._buffer)
+        return self._buffer
+
+    def _start(self, rate_hz: int) -> None:
+        import soxr
+
+        self._rate_hz = rate_hz
+        same = rate_hz == SAMPLE_RATE_HZ
+        self._resampler = None if same else soxr.ResampleStream(rate_hz, SAMPLE_RATE_HZ, 1, dtype="float32")
+
+    def _flush(self) -> None:
+        if self._resampler is not None:
+            self._keep(self._resampler.resample_chunk(np.empty(0, np.float32), last=True))
+            self._resampler = None
+
+    def _keep(self, chunk: Floats) -> None:
+        end = self._size + len(chunk)
+        if end > len(self._buffer):
+            # In place: no view of the buffer has been handed out yet.
+            self._buffer.resize(max(end, len(self._buffer) * 3 // 2), refcheck=False)
+        self._buffer[self._size : end] = chunk
+        self._size = end
+
+
+def _broken_off(what: str) -> UnreadableMedia:
+    return UnreadableMedia(f"the audio file is damaged or cut off: {what}", hint="send the whole file again")
+
+
+def _too_long(max_duration_s: float) -> TooLarge:
+    return TooLarge(f"the recording is longer than {max_duration_s:g} s", hint="split it into shorter files")
