@@ -9,10 +9,10 @@ QUESTION ?=
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test check docs lock clean
+.PHONY: help setup demo run test test-external check bench docs lock clean
 
 help: ## Show the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
 
 $(VENV)/.runtime: requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -42,6 +42,14 @@ check: $(VENV)/.dev ## Lint, strict types, layer rules, generated docs fresh
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m docs.generate --check
+
+test-external: setup $(VENV)/.dev ## The same tests on PostgreSQL and Valkey over TCP, as external servers
+	$(BIN)/python -m tests.external $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+bench: setup $(VENV)/.dev ## Measure, and write docs/benchmarks.md
+	$(BIN)/python -m benchmarks.startup
+	$(BIN)/python -m benchmarks.transcription
+	$(BIN)/python -m benchmarks.report
 
 docs: $(VENV)/.dev ## Generate docs/engines.md, docs/settings.md and docs/openapi.json
 	$(BIN)/python -m docs.generate

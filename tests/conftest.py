@@ -58,12 +58,12 @@ class Server:
     def new_account(self) -> httpx.Client:
         """A client logged in as the owner of an organisation of its own."""
         name = f"user-{secrets.token_hex(6)}"
-        client = httpx.Client(base_url=self.url, timeout=120)
         body = {"username": name, "email": f"{name}@example.org", "password": PASSWORD}
-        assert client.post("/auth/register", json=body).status_code == 201
-        tokens = client.post("/auth/login", json={"username": name, "password": PASSWORD}).json()
-        client.headers["Authorization"] = f"Bearer {tokens['access_token']}"
-        return client
+        with httpx.Client(base_url=self.url, timeout=60) as client:
+            assert client.post("/auth/register", json=body).status_code == 201
+            tokens = client.post("/auth/login", json={"username": name, "password": PASSWORD}).json()
+        headers = {"Authorization": f"Bearer {tokens['access_token']}"}
+        return httpx.Client(base_url=self.url, timeout=120, headers=headers)
 
 
 StartServer = Callable[..., contextlib.AbstractContextManager[Server]]
@@ -77,7 +77,7 @@ def environment(data_dir: Path, models_dir: Path, **more: str) -> dict[str, str]
         "NEUROEDGE_MODELS_DIR": str(models_dir),
         "NEUROEDGE_LOGIN_ATTEMPTS_PER_MINUTE": "100000",
         "NEUROEDGE_JOB_HEARTBEAT_S": "0.5",
-        "NEUROEDGE_JOB_STALLED_S": "2",
+        "NEUROEDGE_JOB_STALLED_S": "5",
         **more,
     }
 

@@ -93,7 +93,9 @@ async def open_platform(settings: Settings, *, worker: bool) -> AsyncIterator[Pl
         stack.push_async_callback(db.close)
         client = valkey.asyncio.Valkey.from_url(servers.valkey, socket_connect_timeout=2)
         stack.push_async_callback(client.aclose)
-        platform = await _assemble(settings, servers, db, Events(client), stack)
+        events = Events(client)
+        stack.push_async_callback(events.settled)
+        platform = await _assemble(settings, servers, db, events, stack)
         recording_jobs.register(platform.queue.app, recordings=platform.recordings, metrics=platform.metrics)
         if worker:
             job = asyncio.create_task(work(platform.queue, settings=settings, metrics=platform.metrics, signals=False))

@@ -53,8 +53,8 @@ class Settings(BaseSettings):
     )
     postgres_app_url: SecretStr | None = Field(
         default=None,
-        description="External PostgreSQL as the application's role (no superuser, no BYPASSRLS). When not set, the role "
-        "neuroedge_app is created by `neuroedge db upgrade` with a generated password.",
+        description="External PostgreSQL as the application's role (no superuser, no BYPASSRLS). When not set, the "
+        "role neuroedge_app is created by `neuroedge db upgrade` with a generated password.",
     )
     postgres_pool_size: int = Field(default=16, ge=4, le=200, description="Most database connections of one process.")
     redis_url: SecretStr | None = Field(
@@ -106,7 +106,10 @@ class Settings(BaseSettings):
     worker_concurrency: int = Field(default=1, ge=1, le=64, description="Jobs one worker runs at the same time.")
     job_heartbeat_s: float = Field(default=2.0, gt=0, description="Seconds between two signs of life of a worker.")
     job_stalled_s: float = Field(
-        default=10.0, gt=0, description="Seconds without a sign of life after which a worker's jobs are resumed."
+        # More than the grace a stopping worker gives its jobs (jobs/worker.py), in which it shows no life.
+        default=10.0,
+        ge=5,
+        description="Seconds without a sign of life after which a worker's jobs are resumed.",
     )
 
     max_upload_bytes: int = Field(default=2 * GIB, ge=1, description="Largest upload, bytes.")

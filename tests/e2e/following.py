@@ -29,7 +29,8 @@ def events(client: httpx.Client, recording_id: str, *, after: str | None = None)
     ) as response:
         assert response.status_code == 200
         for event in EventSource(response).iter_sse():
-            yield event.id, event.event, json.loads(event.data)
+            if event.data:  # an empty one is the keep-alive comment
+                yield event.id, event.event, json.loads(event.data)
 
 
 def processed(client: httpx.Client, path: Path, **fields: str) -> dict[str, Any]:

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
+from neuroedge.infra.media import decode, encode_wav
 from tests import audio_samples
 from tests.conftest import SampleCall, Server
-from tests.e2e.following import finished, processed
+from tests.e2e.following import processed
 
 UPLOADS = ("/v1/recordings", "/transcription/upload", "/emotion/analyze")
 
@@ -17,14 +19,14 @@ UPLOADS = ("/v1/recordings", "/transcription/upload", "/emotion/analyze")
 @pytest.fixture
 def files(sample_call: SampleCall) -> dict[str, tuple[bytes, int, str]]:
     """Bad files by name: bytes, status, code."""
-    mp3 = audio_samples.mp3(audio_samples.speechlike(20.0))
+    mp3 = audio_samples.make("mp3", audio_samples.tone(20.0), rate_hz=16_000)
     return {
         "empty.wav": (b"", 422, "empty_media"),
         "text.wav": (b"This is no sound at all, only words.\n" * 50, 415, "unsupported_media"),
-        "truncated.mp3": (mp3[: len(mp3) // 2], 422, "unreadable_media"),
+        "truncated.mp3": (audio_samples.truncated(mp3, keep=0.5), 422, "unreadable_media"),
         "truncated.wav": (sample_call.wav.read_bytes()[:300_000], 422, "unreadable_media"),
-        "short.wav": (audio_samples.wav(audio_samples.speechlike(0.1)), 422, "media_too_short"),
-        "silent-film.mp4": (audio_samples.video_without_sound(), 422, "empty_media"),
+        "short.wav": (encode_wav(audio_samples.tone(0.1)), 422, "media_too_short"),
+        "silent-film.mp4": (audio_samples.silent_video(), 422, "empty_media"),
     }
 
 
@@ -68,7 +70,9 @@ def test_ten_gigabytes_announced_are_refused_unread(server: Server, account: htt
     )
     with socket.create_connection((host, int(port)), timeout=10) as connection:
         connection.sendall(head.encode())
-        answer = connection.recv(65536).decode()
+        answer = ""
+        while part := connection.recv(65536).decode():
+            answer += part
     assert answer.startswith("HTTP/1.1 413")
     assert '"too_large"' in answer
     assert _left_behind(server, account) == []
@@ -102,7 +106,7 @@ def test_forms_that_are_none(
     """Another content type, no file field, no or a wrong boundary."""
     answer = account.post(route, **request_parts)
     assert answer.status_code == status, answer.text
-    assert answer.json()["hint"] or answer.json()["detail"]
+    assert answer.json()["hint"]
     assert _left_behind(server, account) == []
 
 
@@ -127,7 +131,7 @@ def test_ids_that_do_not_exist_or_are_none(account: httpx.Client, path: str) -> 
 def test_silence_gives_an_empty_transcript(account: httpx.Client, tmp_path: Path) -> None:
     """No invented words, no speaker, no memory; the recording is done, not failed."""
     path = tmp_path / "silence.wav"
-    path.write_bytes(audio_samples.wav(audio_samples.silence(5.0)))
+    path.write_bytes(encode_wav(np.zeros(5 * 16_000, np.float32)))
     detail = processed(account, path)
     assert detail["status"] == "done"
     assert detail["text"] == ""
@@ -137,16 +141,16 @@ def test_silence_gives_an_empty_transcript(account: httpx.Client, tmp_path: Path
 
 
 @pytest.mark.models
-@pytest.mark.parametrize("kind", ["wav_8_channels", "flac", "ogg", "mp3", "m4a", "webm"])
+@pytest.mark.parametrize("kind", ["wav8", "flac", "ogg_opus", "mp3", "m4a", "webm"])
 def test_every_format_is_heard(account: httpx.Client, sample_call: SampleCall, tmp_path: Path, kind: str) -> None:
     """The start of the call in each format, and in 8 channels, is transcribed."""
-    from neuroedge.infra.media import decode
-
     samples = decode(sample_call.wav, max_duration_s=60).samples[: 16_000 * 12]
-    path = tmp_path / f"call.{kind.split('_')[0]}"
-    path.write_bytes(getattr(audio_samples, kind)(samples))
-    sent = processed(account, path)
-    detail = finished(account, sent["id"])
+    path = tmp_path / f"call.{kind}"
+    if kind == "wav8":
+        path.write_bytes(audio_samples.wav8(np.tile(samples, (8, 1)), rate_hz=16_000))
+    else:
+        path.write_bytes(audio_samples.make(kind, samples, rate_hz=16_000))
+    detail = processed(account, path)
     assert detail["status"] == "done", detail
     assert "hello" in detail["text"].lower()
 

@@ -4,6 +4,7 @@ import base64
 import json
 import secrets
 import time
+from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -12,9 +13,10 @@ from tests.conftest import PASSWORD, Server
 
 
 @pytest.fixture
-def anyone(server: Server) -> httpx.Client:
+def anyone(server: Server) -> Iterator[httpx.Client]:
     """A client without a token."""
-    return httpx.Client(base_url=server.url, timeout=60)
+    with httpx.Client(base_url=server.url, timeout=60) as client:
+        yield client
 
 
 @pytest.fixture

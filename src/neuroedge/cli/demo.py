@@ -120,7 +120,8 @@ def _hear(client: httpx.Client, path: Path) -> dict[str, Any]:
                 console.print(f"    {data['step']} {data['fraction']:.0%}", style="dim")
             elif name == "failed":
                 raise NeuroEdgeError(data["detail"], hint=data.get("hint"))
-    return _checked(client.get(f"/v1/recordings/{created['id']}"))
+    recording: dict[str, Any] = _checked(client.get(f"/v1/recordings/{created['id']}"))
+    return recording
 
 
 def _events(response: httpx.Response) -> Iterator[tuple[str, dict[str, Any]]]:

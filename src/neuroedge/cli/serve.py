@@ -20,7 +20,8 @@ def serve(*, host: str | None, port: int | None) -> None:
     settings = settings_or_exit()
     configure_logging(level=settings.log_level, fmt=settings.log_format)
     listener = bind(host or settings.host, settings.port if port is None else port)
-    app = build_app(settings)
+    with readable_errors():
+        app = build_app(settings)
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -35,11 +36,12 @@ def serve(*, host: str | None, port: int | None) -> None:
     server = uvicorn.Server(config)
     app.state.on_ready = lambda: _announce(listener)
     with readable_errors():
-        server.run(sockets=[listener])
-        if (error := getattr(app.state, "startup_error", None)) is not None:
-            raise error
-    if not server.started:
-        sys.exit(1)
+        try:
+            server.run(sockets=[listener])
+        except SystemExit:  # how uvicorn ends when the lifespan did not start
+            if (error := getattr(app.state, "startup_error", None)) is not None:
+                raise error from None
+            raise
 
 
 def _announce(listener: socket.socket) -> None:

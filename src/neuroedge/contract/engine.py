@@ -7,7 +7,7 @@ An engine file holds, top to bottom: docstring (task, method with its paper, mod
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -76,6 +76,14 @@ class Engine(ABC, Generic[In, Out]):
     needs: ClassVar[tuple[ModelRef[Any], ...]] = ()
     permission: ClassVar[str] = RUN_ENGINES
     timeout_s: ClassVar[float] = 60.0
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Take `Input` and `Output` from the type arguments, so that an engine names them once."""
+        super().__init_subclass__(**kwargs)
+        for base in getattr(cls, "__orig_bases__", ()):
+            arguments = get_args(base)
+            if get_origin(base) is Engine and not any(isinstance(a, TypeVar) for a in arguments):
+                cls.Input, cls.Output = arguments
 
     def __init__(self, *, probe: EngineContext) -> None:
         self.probe = probe

@@ -1,5 +1,6 @@
 """The HTTP application: lifespan, middleware, routes, dialects."""
 
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
@@ -42,7 +43,9 @@ def create_app(settings: Settings, open_platform: Callable[[], AbstractAsyncCont
             try:
                 app.state.platform = await stack.enter_async_context(open_platform())
             except NeuroEdgeError as error:
-                app.state.startup_error = error  # the command shows it in two lines instead of a stack trace
+                # The command shows it in two lines; uvicorn would log a stack trace.
+                app.state.startup_error = error
+                logging.getLogger("uvicorn.error").disabled = True
                 raise
             if (on_ready := getattr(app.state, "on_ready", None)) is not None:
                 on_ready()

@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 import structlog
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from neuroedge.contract.errors import TooLarge
@@ -44,7 +45,7 @@ class RequestEnvelope:
             answer.headers["Connection"] = "close"
             await answer(scope, receive, exchange.send)
         else:
-            await self._app(scope, _counted(receive, limit), exchange.send)
+            await self._app(scope, exchange.counted(receive, limit), exchange.send)
         exchange.finish()
 
     def _limit(self, headers: dict[bytes, bytes]) -> int:
@@ -61,18 +62,8 @@ def too_large(limit: int) -> TooLarge:
     )
 
 
-def _counted(receive: Receive, limit: int) -> Receive:
-    received = 0
-
-    async def counting() -> Message:
-        nonlocal received
-        message = await receive()
-        received += len(message.get("body", b""))
-        if received > limit:
-            raise too_large(limit)
-        return message
-
-    return counting
+async def _nothing() -> Message:
+    return {"type": "http.disconnect"}
 
 
 class _Exchange:
@@ -84,8 +75,35 @@ class _Exchange:
         self._request_id = request_id
         self._started = time.perf_counter()
         self._status = 499  # the client left before an answer
+        self._refusal: Response | None = None
+        self._refused = False
+
+    def counted(self, receive: Receive, limit: int) -> Receive:
+        """`receive` that stops at `limit` bytes of body."""
+        received = 0
+
+        async def counting() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > limit:
+                # Kept besides being raised: a body parser on the way up may turn it into an error of its own.
+                self._refusal = of_error(self._request_id, too_large(limit))
+                self._refusal.headers["Connection"] = "close"
+                raise too_large(limit)
+            return message
+
+        return counting
 
     async def send(self, message: Message) -> None:
+        """Pass an answer's message on, or in its place the refusal of a body that was too large."""
+        if self._refused:
+            return
+        if self._refusal is not None and message["type"] == "http.response.start":
+            refusal, self._refusal, self._refused = self._refusal, None, False
+            await refusal(self._scope, _nothing, self.send)
+            self._refused = True
+            return
         if message["type"] == "http.response.start":
             self._status = message["status"]
             seconds = time.perf_counter() - self._started

@@ -88,11 +88,13 @@ async def _feed(parser: Any, request: Request) -> None:
         async for chunk in request.stream():
             parser.data_received(chunk)
     except ParseFailedException as error:
-        raise InvalidInput("the multipart body is malformed") from error
+        raise InvalidInput(
+            "the multipart body is malformed", hint="let the HTTP client build the form: curl -F file=@recording.wav"
+        ) from error
     except ValidationError as error:
         raise TooLarge(f"a text field is larger than {_MAX_FIELD_BYTES} bytes") from error
     except ClientDisconnect as error:
-        raise InvalidInput("the upload broke off") from error
+        raise InvalidInput("the upload broke off", hint="send it again") from error
     except OSError as error:
         raise Unavailable(
             "the upload could not be written to disk", hint="free disk space in the data directory"

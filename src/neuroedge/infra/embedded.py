@@ -178,7 +178,7 @@ class EmbeddedServers:
                         hint="REDIS_URL switches to an external server",
                     )
                 time.sleep(0.02)
-        client.close()
+        client.close()  # type: ignore[no-untyped-call]
         return f"unix://{socket}"
 
 

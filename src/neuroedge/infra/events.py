@@ -1,9 +1,10 @@
 """Progress events over Valkey streams: late listeners see what they missed, lost connections resume by event id."""
 
+import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import valkey.asyncio
@@ -11,6 +12,8 @@ from valkey.exceptions import ConnectionError as ValkeyConnectionError
 from valkey.exceptions import ValkeyError
 
 from neuroedge.contract.errors import Unavailable
+
+T = TypeVar("T")
 
 _KEPT_EVENTS = 1000
 _KEPT_S = 24 * 3600
@@ -31,22 +34,34 @@ class Events:
 
     def __init__(self, client: "valkey.asyncio.Valkey") -> None:
         self._client = client
+        self._commands: set[asyncio.Future[Any]] = set()
+
+    async def _apart(self, command: Awaitable[T]) -> T:
+        """Run a command in a task of its own: valkey's client can swallow the cancellation of the task it runs in
+        (tests/infra/test_events.py), and the caller of a cancelled task would wait for ever."""
+        task = asyncio.ensure_future(command)
+        self._commands.add(task)
+        task.add_done_callback(self._commands.discard)
+        return await asyncio.shield(task)
+
+    async def settled(self) -> None:
+        """Wait for commands whose callers have left; before the client is closed."""
+        await asyncio.gather(*self._commands, return_exceptions=True)
 
     async def ping(self) -> None:
         """Raise Unavailable unless the server answers."""
         try:
-            await self._client.ping()
+            await self._apart(self._client.ping())
         except (ValkeyError, OSError) as error:
             raise Unavailable("Valkey does not answer", hint="check REDIS_URL and the server") from error
 
     async def publish(self, org_id: UUID, topic: str, name: str, data: dict[str, Any]) -> None:
         """Append an event. Losing one never fails the work it tells of: what is true stands in the database."""
         key = _key(org_id, topic)
+        event = {"name": name, "data": json.dumps(data)}
         try:
-            async with self._client.pipeline(transaction=False) as pipe:
-                pipe.xadd(key, {"name": name, "data": json.dumps(data)}, maxlen=_KEPT_EVENTS, approximate=True)
-                pipe.expire(key, _KEPT_S)
-                await pipe.execute()
+            await self._apart(self._client.xadd(key, event, maxlen=_KEPT_EVENTS, approximate=True))
+            await self._apart(self._client.expire(key, _KEPT_S))
         except (ValkeyConnectionError, OSError):
             return
 
@@ -55,7 +70,7 @@ class Events:
         key, last = _key(org_id, topic), after
         while True:
             try:
-                batches = await self._client.xread({key: last}, block=_BLOCK_MS, count=100)
+                batches = await self._apart(self._client.xread({key: last}, block=_BLOCK_MS, count=100))
             except (ValkeyError, OSError) as error:
                 raise Unavailable("Valkey does not answer", hint="the recording's state can still be read") from error
             if not batches:
@@ -68,7 +83,7 @@ class Events:
     async def forget(self, org_id: UUID, topic: str) -> None:
         """Delete a topic's events."""
         try:
-            await self._client.delete(_key(org_id, topic))
+            await self._apart(self._client.delete(_key(org_id, topic)))
         except (ValkeyError, OSError) as error:
             raise Unavailable("Valkey does not answer") from error
 

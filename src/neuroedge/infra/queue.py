@@ -20,7 +20,7 @@ class JobQueue:
 
     async def open(self) -> None:
         """Use the application's pool; the queue has none of its own."""
-        await self.app.connector.open_async(self._pool)  # type: ignore[attr-defined]
+        await self.app.connector.open_async(self._pool)
 
     async def defer(self, conn: Any, task: str, *, lock: str, args: Mapping[str, Any]) -> None:
         """Add a job inside the transaction of `conn`; jobs of one `lock` never run at the same time."""

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import tomllib
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -96,7 +96,7 @@ class Catalogue:
                     f"{model_id} is no model for the role {role}", hint="`neuroedge models list` shows roles"
                 )
 
-    def __iter__(self) -> "Iterable[ModelEntry]":  # type: ignore[override]
+    def __iter__(self) -> Iterator[ModelEntry]:
         return iter(self._entries.values())
 
     def entry(self, model_id: str) -> ModelEntry:

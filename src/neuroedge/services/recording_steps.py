@@ -6,8 +6,8 @@ from typing import Any
 from neuroedge.contract.errors import NeuroEdgeError
 from neuroedge.contract.ports import NewMemory, Progress
 from neuroedge.contract.principal import Principal
-from neuroedge.kit.keywords import keywords
 from neuroedge.kit.diarization import Turn
+from neuroedge.kit.keywords import keywords
 from neuroedge.kit.speakers_to_words import TimedWord, segments_by_speaker
 from neuroedge.services.run_engine import EngineRunner
 from neuroedge.stores import memories, recordings
@@ -17,6 +17,8 @@ from neuroedge.stores.recordings import Recording, Segment, Speaker
 
 STEPS = ("analyse", "transcribe", "diarize", "emotion", "remember")
 SEGMENT_MEMORY = "segment"
+UNKNOWN_SPEAKER = "unknown"
+"""Label where the recogniser heard words but diarization found nobody."""
 _EMBED_AT_ONCE = 128
 
 Output = dict[str, Any]
@@ -67,7 +69,8 @@ class Steps:
         words = _words(outputs["transcribe"])
         if not words:
             return {"turns": [], "num_speakers": 0, "speech_s": 0.0, "segments": [], "method": "none"}
-        payload = {"audio": audio_of(recording), "words": words}
+        spoken = [{name: word[name] for name in ("w", "start_s", "end_s")} for word in words]
+        payload = {"audio": audio_of(recording), "words": spoken}
         found = await self._engine("diarization", payload, progress)
         turns = [
             Turn(speaker=t["speaker"], start_s=t["start_s"], end_s=t["end_s"], confidence=t["confidence"])
@@ -76,7 +79,7 @@ class Steps:
         timed = [TimedWord(w=w["w"], start_s=w["start_s"], end_s=w["end_s"], p=w["p"]) for w in words]
         found["segments"] = [
             {
-                "speaker": segment.speaker,
+                "speaker": segment.speaker or UNKNOWN_SPEAKER,
                 "start_s": segment.start_s,
                 "end_s": segment.end_s,
                 "text": segment.text,
@@ -92,7 +95,12 @@ class Steps:
         if not segments:
             return {"segments": [], "text_method": "none", "voice_method": "none"}
         spoken = [{k: s[k] for k in ("text", "start_s", "end_s", "speaker")} for s in segments]
-        return await self._engine("emotion", {"segments": spoken, "audio": audio_of(recording)}, progress)
+        payload = {
+            "segments": spoken,
+            "audio": audio_of(recording),
+            "language": outputs["transcribe"]["language"],
+        }
+        return await self._engine("emotion", payload, progress)
 
     async def _remember(self, recording: Recording, outputs: dict[str, Output], progress: Progress) -> Output:
         texts = [segment["text"] for segment in outputs["diarize"]["segments"]]

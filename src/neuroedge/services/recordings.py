@@ -261,7 +261,7 @@ class Recordings:
             self._metrics.step_seconds.labels(step).observe(seconds)
             async with self._db.tenant(principal) as conn:
                 if await recordings.find(conn, recording.id, lock=True) is None:
-                    raise RecordingGone
+                    raise RecordingGone(f"recording {recording.id} was deleted")
                 if step == STEPS[-1]:
                     await steps.store(conn, recording, outputs, output)
                     await recordings.finish(conn, recording.id)

@@ -138,7 +138,6 @@ class Diarization(Engine[Input, Output]):
             if vectors.shape != (1, encoder.dim) or not np.isclose(np.linalg.norm(vectors), 1.0, atol=1e-3):
                 raise ModelUnavailable(f"{encoder.model_id} gives no unit vectors")
 
-    Input, Output = Input, Output  # last: above, the names mean the classes of this module
 
 
 async def speaker_turns(

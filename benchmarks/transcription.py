@@ -1,0 +1,89 @@
+"""Transcription through the server against faster-whisper called directly: `python -m benchmarks.transcription`.
+
+Both get the same file, model, threads and parameters; runs alternate, so that a slow moment of the machine hits both.
+"""
+
+import argparse
+import base64
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from benchmarks.diarization import der_of
+from benchmarks.peer_whisper import Peer, wer
+from benchmarks.report import figure, save
+from benchmarks.serving import serve
+from neuroedge.settings import default_data_dir
+
+DURATION_S = 30.0
+
+
+def main() -> None:
+    """Measure and save."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--models", type=Path, default=default_data_dir() / "models", help="the model store")
+    arguments = parser.parse_args()
+    sample = arguments.models / "sample-call"
+    peer = Peer(arguments.models / "whisper-base", threads=len(os.sched_getaffinity(0)))
+    with tempfile.TemporaryDirectory() as folder:
+        data_dir = Path(folder) / "data"
+        with serve(data_dir, NEUROEDGE_MODELS_DIR=str(arguments.models)) as server, server.log_in() as client:
+            body = {"audio": {"base64": base64.b64encode((sample / "sample.wav").read_bytes()).decode()}}
+            _through_server(client, body)
+            peer.transcribe(sample / "sample.wav")
+            ours, theirs, text = [], [], ""
+            for _ in range(arguments.runs):
+                theirs.append(peer.transcribe(sample / "sample.wav")[0] / DURATION_S)
+                seconds, text = _through_server(client, body)
+                ours.append(seconds / DURATION_S)
+            recording = _recording(client, sample / "sample.wav")
+    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+    collar, no_collar = (der_of(recording["segments"], sample / "sample.rttm", collar_s=c) for c in (0.25, 0.0))
+    save(
+        "transcription",
+        [
+            figure("RTF through the server (HTTP, base64)", "×", ours),
+            figure("RTF of faster-whisper called directly", "×", theirs),
+            figure("ratio of the two, run by run", "×", ratios, at_most=1.15),
+            figure("WER on the sample call", "", [wer(sample / "sample.stm", text)], note="jiwer, whisper-base int8"),
+            figure(
+                "DER of the recording's segments, 0.25 s collar",
+                "",
+                [collar],
+                at_most=0.25,
+                note="pyannote.metrics, overlap scored",
+            ),
+            figure("DER of the recording's segments, no collar", "", [no_collar]),
+        ],
+        title="Transcription and diarization of the sample call",
+        command="python -m benchmarks.transcription",
+    )
+
+
+def _through_server(client: httpx.Client, body: dict[str, Any]) -> tuple[float, str]:
+    started = time.perf_counter()
+    answer = client.post("/v1/engines/transcription/run", json=body)
+    seconds = time.perf_counter() - started
+    answer.raise_for_status()
+    return seconds, answer.json()["result"]["text"]
+
+
+def _recording(client: httpx.Client, wav: Path) -> dict[str, Any]:
+    with wav.open("rb") as file:
+        created = client.post("/v1/recordings", files={"file": (wav.name, file)}).raise_for_status().json()
+    while True:
+        detail: dict[str, Any] = client.get(f"/v1/recordings/{created['id']}").json()
+        if detail["status"] == "done":
+            return detail
+        if detail["status"] == "failed":
+            raise SystemExit(detail["error"])
+        time.sleep(0.2)
+
+
+if __name__ == "__main__":
+    main()
