@@ -115,9 +115,7 @@ def test_two_processes_may_pull_at_once(tmp_path: Path, source: Path) -> None:
     """The second waits for the first and finds everything there."""
     (tmp_path / "store").mkdir()
     context = multiprocessing.get_context("spawn")
-    pulls = [
-        context.Process(target=_pull_in_process, args=(str(tmp_path / "store"), str(source))) for _ in range(2)
-    ]
+    pulls = [context.Process(target=_pull_in_process, args=(str(tmp_path / "store"), str(source))) for _ in range(2)]
     for pull in pulls:
         pull.start()
     for pull in pulls:

@@ -10,12 +10,9 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-Floats = NDArray[np.float32]
-SAMPLE_RATE_HZ = 16_000
-"""Rate of every waveform inside NeuroEdge: mono float32 in [-1, 1]."""
+from neuroedge.kit.waveform import SAMPLE_RATE_HZ as SAMPLE_RATE_HZ
+from neuroedge.kit.waveform import Floats as Floats
+from neuroedge.kit.waveform import Span as Span
 
 M = TypeVar("M")
 
@@ -89,14 +86,6 @@ class SpeechToText(Protocol):
     ) -> Transcription:
         """Transcribe `samples` [n] at 16 kHz. `on_progress` gets the fraction done, from a worker thread."""
         ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Span:
-    """A stretch of time, in seconds."""
-
-    start_s: float
-    end_s: float
 
 
 class VoiceActivity(Protocol):

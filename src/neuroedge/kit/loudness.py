@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from neuroedge.contract.models import SAMPLE_RATE_HZ, Floats
+from neuroedge.kit.waveform import SAMPLE_RATE_HZ, Floats
 
 _BLOCK_S = 0.4
 _PIECE = SAMPLE_RATE_HZ * 600

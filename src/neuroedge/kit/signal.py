@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from neuroedge.contract.models import SAMPLE_RATE_HZ, Floats, Span
+from neuroedge.kit.waveform import SAMPLE_RATE_HZ, Floats, Span
 
 _FULL_SCALE = 0.999
 _CLIPPED_RUN = 3

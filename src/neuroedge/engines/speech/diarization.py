@@ -139,7 +139,6 @@ class Diarization(Engine[Input, Output]):
                 raise ModelUnavailable(f"{encoder.model_id} gives no unit vectors")
 
 
-
 async def speaker_turns(
     samples: Floats,
     voice: VoiceActivity,

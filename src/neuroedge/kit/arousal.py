@@ -1,0 +1,104 @@
+"""How activated a voice sounds, against the same speaker's other speech.
+
+Activation raises loudness, the level and range of pitch and the rate of speech (K. R. Scherer 2003, "Vocal
+communication of emotion: a review of research paradigms", Speech Communication 40; P. N. Juslin & P. Laukka 2003,
+"Communication of emotions in vocal expression and music performance", Psychological Bulletin 129). How much differs
+from speaker to speaker and with microphone and distance, so each measure is a robust z-score (median, MAD) of the
+segment against the speaker's *other* segments of the same recording; their mean is squashed to [-1, 1].
+
+The result is relative and uncalibrated: 0 is this speaker's usual, not calm; values of two recordings or two speakers
+do not compare; a noisier line or overlapping speech moves it as emotion does. Nothing of it is pleasant or unpleasant.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from neuroedge.kit.prosody import HOP_S, Doubles, Track
+
+METHOD = "prosody-vs-own-baseline"
+MIN_SEGMENT_S = 0.6
+MIN_VOICED_S = 0.2
+MIN_OTHER_SEGMENTS = 3
+MIN_OTHER_S = 6.0
+Z_LIMIT = 3.0
+SQUASH = 1.5
+"""Mean z-score that gives tanh(1) = 0.76."""
+
+_SMALLEST_SPREAD = np.array([1.5, 1.0, 1.5, 0.5])
+"""Floors of the spread (dB, semitones, semitones, words/s), about what a listener just notices: a very even speaker's
+trifles must not become large z-scores."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VoiceSegment:
+    """A stretch of one speaker's speech; `words` is their number where a transcript is given."""
+
+    start_s: float
+    end_s: float
+    speaker: str | None
+    words: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arousal:
+    """In [-1, 1] against the speaker's own baseline, or None with the reason."""
+
+    value: float | None
+    reason: str | None = None
+
+
+def arousal(track: Track, segments: Sequence[VoiceSegment]) -> list[Arousal]:
+    """Arousal of each of `segments`, in their order, from the frames of the recording they lie in."""
+    measures = np.array([_measure(track, s) for s in segments]).reshape(-1, len(_SMALLEST_SPREAD))
+    spoken_s = np.array([s.end_s - s.start_s for s in segments])
+    speakers = np.array([s.speaker or "" for s in segments])
+    measured = ~np.isnan(measures[:, 0])
+    answers = []
+    for i, segment in enumerate(segments):
+        others = measured & (speakers == speakers[i])
+        others[i] = False
+        reason = _unfit(segment, measured=bool(measured[i])) or _thin(int(others.sum()), float(spoken_s[others].sum()))
+        value = _against(measures[i], measures[others]) if reason is None else None
+        answers.append(Arousal(value=value, reason=reason))
+    return answers
+
+
+def _measure(track: Track, segment: VoiceSegment) -> Doubles:
+    """Level (dB), median pitch and its 10-90 % range (semitones), rate (words/s); NaN where it cannot be had."""
+    frames = track.between(segment.start_s, segment.end_s)
+    voiced = ~np.isnan(frames.f0_hz)
+    too_short = segment.end_s - segment.start_s < MIN_SEGMENT_S
+    if too_short or voiced.sum() * HOP_S < MIN_VOICED_S:
+        return np.full(len(_SMALLEST_SPREAD), np.nan)
+    low, middle, high = np.percentile(12 * np.log2(frames.f0_hz[voiced]), [10, 50, 90])
+    rate = segment.words / (segment.end_s - segment.start_s) if segment.words else np.nan
+    return np.array([np.median(frames.level_db[voiced]), middle, high - low, rate])
+
+
+def _unfit(segment: VoiceSegment, *, measured: bool) -> str | None:
+    if segment.speaker is None:
+        return "no speaker given: a baseline needs to know whose voice it is"
+    if segment.end_s - segment.start_s < MIN_SEGMENT_S:
+        return f"the segment is shorter than {MIN_SEGMENT_S} s"
+    return None if measured else f"less than {MIN_VOICED_S} s of voiced speech in the segment"
+
+
+def _thin(segments: int, spoken_s: float) -> str | None:
+    if segments >= MIN_OTHER_SEGMENTS and spoken_s >= MIN_OTHER_S:
+        return None
+    return (
+        f"too little other speech of this speaker for a baseline: {segments} segments with {spoken_s:.1f} s, "
+        f"needs {MIN_OTHER_SEGMENTS} with {MIN_OTHER_S:.0f} s"
+    )
+
+
+def _against(own: Doubles, others: Doubles) -> float:
+    """Squashed mean robust z-score of `own` [measures] against `others` [n, measures]; NaN measures do not count."""
+    usable = ~np.isnan(own) & ((~np.isnan(others)).sum(axis=0) >= MIN_OTHER_SEGMENTS)
+    others = others[:, usable]
+    middle = np.nanmedian(others, axis=0)
+    spread = np.maximum(1.4826 * np.nanmedian(np.abs(others - middle), axis=0), _SMALLEST_SPREAD[usable])
+    z = np.clip((own[usable] - middle) / spread, -Z_LIMIT, Z_LIMIT)
+    return float(np.tanh(z.mean() / SQUASH))
