@@ -18,11 +18,22 @@ import numpy as np
 from neuroedge.runtimes.whisper import DECODING
 
 
-def direct(
-    wav: Path, model_dir: Path, repeats: int, *, threads: int = 2, changes: Mapping[str, Any] | None = None
-) -> list[float]:
-    """Seconds of `repeats` transcriptions of a 16 kHz mono PCM16 file, after one that does not count."""
-    return [seconds for seconds, _ in _runs(wav, model_dir, repeats, threads=threads, changes=changes or {})]
+class Peer:
+    """faster-whisper itself, loaded once, with the parameters the engine uses."""
+
+    def __init__(self, model_dir: Path, *, threads: int) -> None:
+        from faster_whisper import WhisperModel
+
+        self._model = WhisperModel(str(model_dir), device="cpu", compute_type="int8", cpu_threads=threads)
+
+    def transcribe(self, wav: Path, *, changes: Mapping[str, Any] | None = None) -> tuple[float, str]:
+        """Seconds and text of one transcription of a 16 kHz mono PCM16 file; reading the file counts."""
+        started = time.perf_counter()
+        with wave.open(str(wav)) as file:
+            samples = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 32_768
+        segments, _info = self._model.transcribe(samples, **{**DECODING, **(changes or {})})
+        text = " ".join(segment.text.strip() for segment in segments)
+        return time.perf_counter() - started, text
 
 
 def wer(reference: Path | str, hypothesis: str) -> float:
@@ -49,25 +60,10 @@ def stm_text(path: Path) -> str:
     return " ".join(line.split(None, 5)[5].strip() for line in path.read_text().splitlines() if line.strip())
 
 
-def _runs(
-    wav: Path, model_dir: Path, repeats: int, *, threads: int, changes: Mapping[str, Any]
-) -> list[tuple[float, str]]:
-    from faster_whisper import WhisperModel
-
-    with wave.open(str(wav)) as file:
-        samples = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 32_768
-    model = WhisperModel(str(model_dir), device="cpu", compute_type="int8", cpu_threads=threads)
-    results = []
-    for _ in range(repeats + 1):
-        started = time.perf_counter()
-        segments, _info = model.transcribe(samples, **{**DECODING, **changes})
-        text = " ".join(segment.text.strip() for segment in segments)
-        results.append((time.perf_counter() - started, text))
-    return results[1:]
-
-
 def main(wav: Path, stm: Path, model_dir: Path) -> None:
     """Print seconds and word error rate of parameter sets worth choosing from."""
+    peer = Peer(model_dir, threads=2)
+    peer.transcribe(wav)
     for changes in (
         {},
         {"beam_size": 1},
@@ -75,7 +71,7 @@ def main(wav: Path, stm: Path, model_dir: Path) -> None:
         {"vad_filter": False},
         {"vad_parameters": {"min_silence_duration_ms": 500, "speech_pad_ms": 200}},
     ):
-        ((seconds, text),) = _runs(wav, model_dir, 1, threads=2, changes=changes)
+        seconds, text = peer.transcribe(wav, changes=changes)
         print(f"{seconds:6.2f} s  WER {wer(stm, text):.3f}  {changes or 'as shipped'}")
 
 

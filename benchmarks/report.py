@@ -28,9 +28,7 @@ class Figure:
     note: str = ""
 
 
-def figure(
-    name: str, unit: str, values: Sequence[float], *, at_most: float | None = None, note: str = ""
-) -> Figure:
+def figure(name: str, unit: str, values: Sequence[float], *, at_most: float | None = None, note: str = "") -> Figure:
     """The figure of repeated measurements, judged by its median."""
     median = statistics.median(values)
     return Figure(

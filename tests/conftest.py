@@ -15,7 +15,7 @@ import pytest
 
 from neuroedge.settings import default_data_dir
 
-PASSWORD = "correct horse battery"  # noqa: S105
+PASSWORD = "correct horse battery"
 
 
 @dataclass(frozen=True)

@@ -52,9 +52,7 @@ def main(command: list[str]) -> int:
         )
         try:
             with psycopg.connect(f"host={pgdata} port={port} user=postgres", autocommit=True) as conn:
-                conn.execute(
-                    sql.SQL("CREATE ROLE owner LOGIN CREATEROLE PASSWORD {}").format(sql.Literal(password))
-                )
+                conn.execute(sql.SQL("CREATE ROLE owner LOGIN CREATEROLE PASSWORD {}").format(sql.Literal(password)))
                 conn.execute("CREATE DATABASE neuroedge OWNER owner")
             with psycopg.connect(f"host={pgdata} port={port} user=postgres dbname=neuroedge") as conn:
                 conn.execute("CREATE EXTENSION vector")  # not a trusted extension: a superuser's task

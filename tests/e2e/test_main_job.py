@@ -98,9 +98,9 @@ def test_questions_are_answered_with_speaker_and_second(caller: httpx.Client, ca
 
     starts = {round(segment["start_s"], 2) for segment in call["segments"]}
     for question in SAMPLE_QUESTIONS[:2]:
-        answer = caller.post(
-            "/v1/engines/chat/run", json={"message": question, "recording_id": call["id"]}
-        ).json()["result"]
+        answer = caller.post("/v1/engines/chat/run", json={"message": question, "recording_id": call["id"]}).json()[
+            "result"
+        ]
         assert answer["answered"], answer
         assert answer["citations"], answer
         for citation in answer["citations"]:
@@ -114,9 +114,9 @@ def test_what_the_recording_does_not_say_is_not_invented(caller: httpx.Client, c
     from neuroedge.cli.demo import SAMPLE_QUESTIONS
 
     for question in (SAMPLE_QUESTIONS[2], "Which airline did they book?", "Who won the football match?"):
-        answer = caller.post(
-            "/v1/engines/chat/run", json={"message": question, "recording_id": call["id"]}
-        ).json()["result"]
+        answer = caller.post("/v1/engines/chat/run", json={"message": question, "recording_id": call["id"]}).json()[
+            "result"
+        ]
         assert not answer["answered"], answer
         assert "not in the recording" in answer["message"].lower()
         assert answer["reason"]

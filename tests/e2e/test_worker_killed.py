@@ -35,9 +35,7 @@ def _kill(worker: subprocess.Popen[str]) -> None:
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("step", ["transcribe", "emotion"])
-def test_a_killed_workers_job_is_resumed(
-    step: str, tmp_path: Path, models_dir: Path, sample_call: SampleCall
-) -> None:
+def test_a_killed_workers_job_is_resumed(step: str, tmp_path: Path, models_dir: Path, sample_call: SampleCall) -> None:
     """kill -9 while a step runs; the next worker does only what was not finished."""
     with running_server(tmp_path / "data", models_dir, NEUROEDGE_WORKER="external") as server:
         first = _start_worker(server)

@@ -183,8 +183,6 @@ async def test_plans_prune_to_the_tenants_partition(db: Database) -> None:
     """A search touches one hash partition, not all eight."""
     caller = await new_principal(db)
     async with db.tenant(caller) as conn:
-        cursor = await conn.execute(
-            "EXPLAIN (FORMAT JSON) SELECT id FROM memories WHERE org_id = %s", [caller.org_id]
-        )
+        cursor = await conn.execute("EXPLAIN (FORMAT JSON) SELECT id FROM memories WHERE org_id = %s", [caller.org_id])
         plan = str(await cursor.fetchone())
     assert sum(f"memories_{n}'" in plan for n in range(8)) == 1

@@ -133,9 +133,7 @@ def test_another_tenants_thing_is_not_found(kept: Kept, stranger: httpx.Client, 
 
 
 @pytest.mark.models
-def test_lists_and_searches_hold_the_callers_own_only(
-    kept: Kept, owner: httpx.Client, stranger: httpx.Client
-) -> None:
+def test_lists_and_searches_hold_the_callers_own_only(kept: Kept, owner: httpx.Client, stranger: httpx.Client) -> None:
     """What the owner finds, a second tenant does not."""
     query = {"query": "launch code of the blue rocket"}
     assert kept.secret in owner.post("/rag/search", json=query).text
@@ -149,9 +147,7 @@ def test_lists_and_searches_hold_the_callers_own_only(
 @pytest.mark.models
 def test_chat_and_search_of_another_tenants_recording_find_nothing(kept: Kept, stranger: httpx.Client) -> None:
     """Naming another tenant's recording as the place to search gives no answer from it."""
-    found = stranger.post(
-        "/v1/engines/search/run", json={"query": "who is calling", "recording_id": kept.recording_id}
-    )
+    found = stranger.post("/v1/engines/search/run", json={"query": "who is calling", "recording_id": kept.recording_id})
     assert found.json()["result"]["hits"] == []
     answer = stranger.post("/gemma/chat", json={"message": "What is the launch code of the blue rocket?"}).json()
     assert not answer["answered"]
@@ -175,5 +171,3 @@ def test_a_tenant_in_the_payload_or_a_header_changes_nothing(account: httpx.Clie
     me, other = account.get("/auth/me").json()["tenant"], stranger.get("/auth/me").json()["tenant"]
     assert account.get("/auth/me", headers={"X-Tenant-ID": other}).json()["tenant"] == me
     assert account.post("/rag/search", json={"query": "x", "org_id": other}).status_code == 422
-
-

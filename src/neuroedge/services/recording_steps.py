@@ -20,6 +20,8 @@ SEGMENT_MEMORY = "segment"
 UNKNOWN_SPEAKER = "unknown"
 """Label where the recogniser heard words but diarization found nobody."""
 _EMBED_AT_ONCE = 128
+_FEEL_AT_ONCE = 2000
+"""The emotion engine's limit; a speaker's baseline is then that of the part, about two hours of speech."""
 
 Output = dict[str, Any]
 Step = Callable[[Recording, dict[str, Output], Progress], Awaitable[Output]]
@@ -95,12 +97,14 @@ class Steps:
         if not segments:
             return {"segments": [], "text_method": "none", "voice_method": "none"}
         spoken = [{k: s[k] for k in ("text", "start_s", "end_s", "speaker")} for s in segments]
-        payload = {
-            "segments": spoken,
-            "audio": audio_of(recording),
-            "language": outputs["transcribe"]["language"],
-        }
-        return await self._engine("emotion", payload, progress)
+        shared = {"audio": audio_of(recording), "language": outputs["transcribe"]["language"]}
+        felt: Output = {}
+        for start in range(0, len(spoken), _FEEL_AT_ONCE):
+            part = await self._engine(
+                "emotion", {"segments": spoken[start : start + _FEEL_AT_ONCE], **shared}, progress
+            )
+            felt = {**part, "segments": [*felt.get("segments", []), *part["segments"]]}
+        return felt
 
     async def _remember(self, recording: Recording, outputs: dict[str, Output], progress: Progress) -> Output:
         texts = [segment["text"] for segment in outputs["diarize"]["segments"]]

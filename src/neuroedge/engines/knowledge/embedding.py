@@ -56,4 +56,3 @@ class EmbeddingEngine(Engine[Input, Output]):
                 method=self.method,
                 models=[encoder.model_id],
             )
-

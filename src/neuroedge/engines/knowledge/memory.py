@@ -95,4 +95,3 @@ class MemoryEngine(Engine[Input, Output]):
         # In a thread: long texts take tens of milliseconds each.
         words = await asyncio.to_thread(lambda: [keywords(text, limit=KEYWORDS_PER_ITEM) for text in texts])
         return model, embedded, words
-

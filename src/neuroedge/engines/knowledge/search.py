@@ -83,7 +83,6 @@ class SearchEngine(Engine[Input, Output]):
         return Output(hits=_fuse(dense, worded)[: payload.top_k], method=self.method, models=[model])
 
 
-
 def _fuse(dense: Sequence[MemoryHit], worded: Sequence[MemoryHit]) -> list[Hit]:
     rows = {hit.id: hit for hit in (*dense, *worded)}
     cosines = {hit.id: hit.score for hit in dense}
