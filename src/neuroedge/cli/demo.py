@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -36,10 +37,11 @@ _STEPS = {
 console = Console(highlight=False)
 
 
-def demo(*, audio: str | None, questions: list[str], port: int, keep: bool) -> int:
+def demo(*, audio: str | None, questions: list[str], port: int | None, keep: bool | None) -> int:
     """Run the demo; the exit status."""
     settings = settings_or_exit()
-    with readable_errors(), _server(settings, port) as url:
+    serving = sys.stdin.isatty() and sys.stdout.isatty() if keep is None else keep
+    with readable_errors(), _server(settings, _free_port(settings) if port is None else port) as url:
         path = _recording(settings, audio)
         asked = questions or list(SAMPLE_QUESTIONS if audio is None else ANY_QUESTIONS)
         with httpx.Client(base_url=url, timeout=600) as client:
@@ -49,10 +51,20 @@ def demo(*, audio: str | None, questions: list[str], port: int, keep: bool) -> i
             _show(recording)
             for question in asked:
                 _ask(client, question, recording["id"])
-        _where_to_go_on(url, token, user, password, serving=keep)
-        if keep:
+        _where_to_go_on(settings, url, token, user, password, serving=serving)
+        if serving:
             _serve_until_interrupted()
     return 0
+
+
+def _free_port(settings: Settings) -> int:
+    """The configured port, so that the addresses the demo prints stay good for `make run`; 0 when it is taken."""
+    with socket.socket() as probe:
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError:
+            return 0
+    return settings.port
 
 
 @contextmanager
@@ -188,9 +200,8 @@ def _ask(client: httpx.Client, question: str, recording_id: str) -> None:
     console.print(f"   answered by {', '.join(answer['models'])} ({answer['method']})", style="dim")
 
 
-def _where_to_go_on(url: str, token: str, user: str, password: str, *, serving: bool) -> None:
+def _where_to_go_on(settings: Settings, url: str, token: str, user: str, password: str, *, serving: bool) -> None:
     if not serving:
-        settings = settings_or_exit()
         url = f"http://{settings.host}:{settings.port}"
         console.print("\n[bold]Where to go on[/bold]: `make run` serves this again, with what it remembers, at")
     else:
@@ -198,7 +209,7 @@ def _where_to_go_on(url: str, token: str, user: str, password: str, *, serving: 
     console.print(f"  API      {url}")
     console.print(f"  OpenAPI  {url}/docs")
     console.print(f"  user     {user}  password {password}  (POST /auth/login)")
-    console.print(f"  token    {token}", soft_wrap=True)
+    console.print(f"  token    {token}  (good for {settings.access_token_ttl_s // 60} minutes)", soft_wrap=True)
 
 
 def _serve_until_interrupted() -> None:

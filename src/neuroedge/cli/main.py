@@ -39,8 +39,10 @@ def worker() -> None:
 def demo(
     audio: str = typer.Option(None, help="A recording; the sample call when not given."),
     question: list[str] = typer.Option(None, help="A question about it; may be given several times."),
-    port: int = typer.Option(0, help="Port of the demo's server; 0 takes a free one."),
-    keep: bool = typer.Option(False, "--keep", help="Go on serving after the demo, until stopped."),
+    port: int = typer.Option(None, help="Port of the demo's server; NEUROEDGE_PORT, else 8080, else a free one."),
+    keep: bool = typer.Option(
+        None, "--keep/--no-keep", help="Go on serving after the demo until Ctrl-C; in a terminal that is the default."
+    ),
 ) -> None:
     """Hear a recording, remember it, and answer questions about it, in a running server over HTTP."""
     from neuroedge.cli.demo import demo as run

@@ -46,7 +46,8 @@ def pull(ids: list[str] = _IDS) -> None:
         catalogue.store.mkdir(parents=True, exist_ok=True)
         for entry in [catalogue.entry(i) for i in ids] if ids else catalogue.defaults():
             fetched = catalogue.pull(entry, report=lambda line: typer.echo(f"  {line}"))
-            typer.echo(f"{entry.id}: {'pulled and verified' if fetched else 'already there, verified'}")
+            kept = "already there, verified" if entry.file else f"ships with its library ({entry.runtime})"
+            typer.echo(f"{entry.id}: {'pulled and verified' if fetched else kept}")
 
 
 @app.command()

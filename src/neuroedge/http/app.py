@@ -7,6 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 
 from neuroedge.contract.errors import NeuroEdgeError
 from neuroedge.http import problems
@@ -51,7 +52,8 @@ def create_app(settings: Settings, open_platform: Callable[[], AbstractAsyncCont
                 on_ready()
             yield
 
-    app = FastAPI(
+    # Its API pages bring their scripts along: a server without internet shows them too.
+    app = FastAPIOffline(
         title="NeuroEdge",
         version=version("neuroedge"),
         description="One self-hosted AI backend: it hears, remembers and answers, for many tenants.",
