@@ -12,7 +12,8 @@ from benchmarks.serving import serve
 
 IMPORT = (
     "import time, psutil; p = psutil.Process(); b = p.memory_info().rss; t = time.perf_counter();"
-    "import sqlalchemy, sqlalchemy.dialects.postgresql, alembic.command; print(time.perf_counter() - t, (p.memory_info().rss - b) / 1e6)"
+    "import sqlalchemy, sqlalchemy.dialects.postgresql, alembic.command;"
+    "print(time.perf_counter() - t, (p.memory_info().rss - b) / 1e6)"
 )
 
 

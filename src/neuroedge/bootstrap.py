@@ -29,6 +29,8 @@ from neuroedge.runtimes.catalogue import Catalogue, load_catalogue
 from neuroedge.runtimes.pool import Pool
 from neuroedge.services import engines
 from neuroedge.services.accounts import PROBE, Accounts
+from neuroedge.services.recording_process import RecordingProcess
+from neuroedge.services.recording_progress import RecordingProgress
 from neuroedge.services.recordings import Recordings
 from neuroedge.services.run_engine import Contexts, EngineRunner
 from neuroedge.settings import Settings
@@ -96,9 +98,16 @@ async def open_platform(settings: Settings, *, worker: bool) -> AsyncIterator[Pl
         events = Events(client)
         stack.push_async_callback(events.settled)
         platform = await _assemble(settings, servers, db, events, stack)
-        recording_jobs.register(platform.queue.app, recordings=platform.recordings, metrics=platform.metrics)
+        recording_jobs.register(
+            platform.queue.app,
+            process=RecordingProcess(
+                db=db, runner=platform.runner, progress=platform.recording_progress, metrics=platform.metrics
+            ),
+            recordings=platform.recordings,
+            metrics=platform.metrics,
+        )
         if worker:
-            job = asyncio.create_task(work(platform.queue, settings=settings, metrics=platform.metrics, signals=False))
+            job = asyncio.create_task(run_worker(platform, signals=False))
             stack.push_async_callback(_end, job)
         yield platform
 
@@ -125,15 +134,18 @@ async def _assemble(
     )
     runner = EngineRunner(contexts=contexts, db=db, metrics=metrics)
     runner.use(engines.build(probe=runner.context(PROBE, request_id="probe")))
+    progress = RecordingProgress(db=db, events=events)
     queue = JobQueue(db.pool)
     await queue.open()
+    limits = RateLimits(servers.valkey)
+    stack.push_async_callback(limits.close)
     secret = settings.jwt_secret.get_secret_value() if settings.jwt_secret else servers.secrets.jwt_secret
     tokens = AccessTokens(secret)
     return Platform(
         settings=settings,
         db=db,
         events=events,
-        limits=RateLimits(servers.valkey),
+        limits=limits,
         metrics=metrics,
         pool=pool,
         catalogue=catalogue,
@@ -141,7 +153,19 @@ async def _assemble(
         tokens=tokens,
         accounts=Accounts(db=db, tokens=tokens, clock=clock, settings=settings),
         runner=runner,
-        recordings=Recordings(db=db, runner=runner, queue=queue, events=events, metrics=metrics, settings=settings),
+        recordings=Recordings(db=db, runner=runner, queue=queue, progress=progress, settings=settings),
+        recording_progress=progress,
+    )
+
+
+async def run_worker(platform: Platform, *, signals: bool) -> None:
+    """Run jobs until cancelled, or until a signal to stop when `signals`."""
+    await work(
+        platform.queue,
+        recordings=platform.recordings,
+        settings=platform.settings,
+        metrics=platform.metrics,
+        signals=signals,
     )
 
 

@@ -4,9 +4,12 @@ Nothing secret has a default. What must stay secret and was not given (the JWT k
 first start into `secrets.json` in the data directory, mode 0600, by `infra/secrets.py`.
 """
 
+import re
+import sys
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 import platformdirs
 from pydantic import AliasChoices, Field, SecretStr, field_validator
@@ -14,10 +17,16 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 GIB = 1024**3
 MIB = 1024**2
+_REDIS_SCHEMES = ("redis", "rediss", "valkey", "valkeys", "unix")
 
 
 def default_data_dir() -> Path:
-    """Where data lives unless NEUROEDGE_DATA_DIR says otherwise."""
+    """Where data lives unless NEUROEDGE_DATA_DIR says otherwise.
+
+    The platform's own place, but on macOS ~/.local/share/neuroedge as on Linux: one that no command line need quote.
+    """
+    if sys.platform == "darwin":
+        return Path.home() / ".local" / "share" / "neuroedge"
     return Path(platformdirs.user_data_dir("neuroedge", appauthor=False))
 
 
@@ -28,7 +37,13 @@ def _names(name: str, *others: str) -> AliasChoices:
 class Settings(BaseSettings):
     """Every setting; the first name of each is NEUROEDGE_<FIELD>, others are accepted aliases."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True, env_prefix="NEUROEDGE_")
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="ignore",
+        populate_by_name=True,
+        env_prefix="NEUROEDGE_",
+        hide_input_in_errors=True,  # it may be a secret
+    )
 
     data_dir: Path = Field(
         default_factory=default_data_dir,
@@ -81,6 +96,7 @@ class Settings(BaseSettings):
     )
     tenant_default: str | None = Field(
         default=None,
+        max_length=200,
         validation_alias=_names("TENANT_DEFAULT", "TENANT_DEFAULT"),
         description="Name for the organisation of a self-registered user, instead of the user's name.",
     )
@@ -135,6 +151,40 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().resolve()
+
+    @field_validator("postgres_url", "postgres_app_url", mode="after")
+    @classmethod
+    def _libpq(cls, value: SecretStr | None) -> SecretStr | None:
+        """A connection string as libpq reads it; SQLAlchemy's "+driver" and Heroku's postgres:// are accepted."""
+        if value is None:
+            return None
+        import psycopg
+        from psycopg.conninfo import conninfo_to_dict
+
+        url = re.sub(r"^postgres(?:ql)?(?:\+\w+)?://", "postgresql://", value.get_secret_value().strip())
+        try:
+            conninfo_to_dict(url)
+        except psycopg.Error:  # its text holds the password
+            raise ValueError(
+                "is no PostgreSQL connection string; expected postgresql://user:password@host:port/database,"
+                " special characters of the password percent-encoded"
+            ) from None
+        return SecretStr(url)
+
+    @field_validator("redis_url", mode="after")
+    @classmethod
+    def _redis(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        url = value.get_secret_value()
+        try:
+            parts = urlsplit(url)
+            known = url.startswith(tuple(f"{scheme}://" for scheme in _REDIS_SCHEMES)) and parts.port != 0
+        except ValueError:  # its text holds a part of the address
+            known = False
+        if not known:
+            raise ValueError(f"expected scheme://host:port with a scheme of {', '.join(_REDIS_SCHEMES)}")
+        return value
 
     @field_validator("jwt_secret", mode="after")
     @classmethod

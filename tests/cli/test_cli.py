@@ -97,6 +97,46 @@ def test_an_unreachable_external_database_is_two_lines(tmp_path: Path) -> None:
     assert "hidden-word" not in done.stderr + done.stdout
 
 
+def test_a_cache_address_without_a_scheme_is_named(tmp_path: Path) -> None:
+    """Before anything starts."""
+    done = run("serve", env=environment(tmp_path / "data", tmp_path, REDIS_URL="localhost:6379"))
+    assert done.returncode == 2
+    assert "error: setting" in done.stderr
+    assert "redis" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["serve", "demo"])
+def test_a_port_that_does_not_exist_is_refused(tmp_path: Path, command: str) -> None:
+    """By the command line itself."""
+    done = run(command, "--port", "99999", env=environment(tmp_path / "data", tmp_path))
+    assert done.returncode == 2
+    assert "65535" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", [("demo",), ("models", "pull")])
+def test_a_folder_that_cannot_be_used_is_two_lines(tmp_path: Path, command: tuple[str, ...]) -> None:
+    """A file stands where data and models should go."""
+    (tmp_path / "file").write_text("")
+    done = run(*command, env=environment(tmp_path / "file" / "data", tmp_path / "file" / "models"))
+    assert done.returncode == 1
+    error, hint = done.stderr.strip().splitlines()
+    assert error.startswith(f"error: {tmp_path / 'file'}")
+    assert hint.startswith("hint:")
+    assert "NEUROEDGE_DATA_DIR" in hint
+
+
+@pytest.mark.parametrize("organisation", ["x" * 300, "", "  "])
+def test_users_create_checks_the_organisations_name(tmp_path: Path, organisation: str) -> None:
+    """Before any server starts."""
+    env = environment(tmp_path / "data", tmp_path, NEUROEDGE_PASSWORD="a good password")
+    done = run("users", "create", "okay", "a@example.org", "--organisation", organisation, env=env)
+    assert done.returncode == 2
+    assert "error: organisation: expected 1 to 200 characters" in done.stderr
+    assert not (tmp_path / "data").exists()
+
+
 def test_db_status_then_upgrade_then_status(tmp_path: Path) -> None:
     """A new data directory: nothing, then up to date."""
     env = environment(tmp_path / "data", tmp_path)

@@ -1,11 +1,13 @@
 """The data directory: versioned, secrets generated once and private."""
 
+import os
 import stat
+import time
 from pathlib import Path
 
 import pytest
 
-from neuroedge.infra.datadir import DataDirError, prepare
+from neuroedge.infra.datadir import STALE_UPLOAD_S, DataDirError, prepare
 from neuroedge.settings import Settings
 
 
@@ -41,3 +43,31 @@ def test_a_folder_that_cannot_be_made_names_the_setting(tmp_path: Path) -> None:
     with pytest.raises(DataDirError) as caught:
         prepare(Settings(data_dir=tmp_path / "file" / "data"))
     assert "NEUROEDGE_DATA_DIR" in (caught.value.hint or "")
+
+
+def _written(path: Path, *, ago_s: float) -> None:
+    os.utime(path, (time.time() - ago_s,) * 2)
+
+
+def test_dead_uploads_are_swept_at_start_and_living_ones_are_not(tmp_path: Path) -> None:
+    """A folder keeps the time it was made while the upload in it grows."""
+    tmp = tmp_path / "tmp"
+    for name, ago_s in (("dead", STALE_UPLOAD_S + 60), ("growing", 1), ("new", 1)):
+        (tmp / name).mkdir(parents=True)
+        (tmp / name / "upload").write_bytes(b"x")
+        _written(tmp / name / "upload", ago_s=ago_s)
+        _written(tmp / name, ago_s=1 if name == "new" else STALE_UPLOAD_S + 60)
+    prepare(Settings(data_dir=tmp_path))
+    assert {entry.name for entry in tmp.iterdir()} == {"growing", "new"}
+
+
+def test_an_upload_that_ends_during_the_sweep_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process of the same directory removes its folder between listing and looking."""
+    (tmp_path / "tmp").mkdir()
+    real = Path.iterdir
+
+    def with_a_ghost(folder: Path) -> list[Path]:
+        return [*real(folder), folder / "ghost"]
+
+    monkeypatch.setattr(Path, "iterdir", with_a_ghost)
+    assert prepare(Settings(data_dir=tmp_path)).jwt_secret

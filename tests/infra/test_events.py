@@ -78,10 +78,12 @@ async def test_cancelling_a_publisher_is_never_swallowed(events: Events) -> None
 
 async def test_without_valkey_publishing_is_lost_quietly_and_following_is_unavailable() -> None:
     """The work goes on; a listener gets a 503."""
-    events = Events(valkey.asyncio.Valkey(port=1))
+    client = valkey.asyncio.Valkey(port=1)
+    events = Events(client)
     await events.publish(uuid4(), "t", "n", {})
     with pytest.raises(Unavailable):
         await events.ping()
     with pytest.raises(Unavailable):
         async for _ in events.follow(uuid4(), "t"):
             pass
+    await client.aclose()

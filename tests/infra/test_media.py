@@ -1,18 +1,33 @@
 """Decoding: every format, every way a file can be wrong."""
 
+import asyncio
 import base64
 import io
 import struct
+import subprocess
+import sys
+import threading
 import wave
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
-from neuroedge.contract.errors import EmptyMedia, InvalidInput, NotFound, TooLarge, UnreadableMedia, UnsupportedMedia
+from neuroedge.contract.errors import (
+    EmptyMedia,
+    InvalidInput,
+    NeuroEdgeError,
+    NotFound,
+    Overloaded,
+    TooLarge,
+    Unavailable,
+    UnreadableMedia,
+    UnsupportedMedia,
+)
 from neuroedge.contract.models import Floats
 from neuroedge.contract.ports import AudioSource
-from neuroedge.infra.media import PyAVMedia, decode, encode_wav
+from neuroedge.infra.media import AudioFacts, DecodeSlots, PyAVMedia, decode, decode_to_wav, encode_wav
 from tests import audio_samples
 from tests.fakes import FakeBlobs
 
@@ -227,3 +242,206 @@ async def test_bad_sources_have_their_errors() -> None:
         await media.audio(AudioSource(blob="big.wav"))
     with pytest.raises(TooLarge):
         await media.audio(AudioSource(base64=base64.b64encode(bytes(2_000)).decode()))
+
+
+def to_wav(data: bytes, folder: Path, *, max_duration_s: float = LIMIT_S) -> tuple[bytes, AudioFacts]:
+    """What decode_to_wav makes of a file's bytes; a failure must leave no file behind."""
+    source, target = folder / "upload", folder / "audio.wav"
+    source.write_bytes(data)
+    try:
+        facts = decode_to_wav(source, target, max_duration_s=max_duration_s)
+    except NeuroEdgeError:
+        assert not target.exists()
+        raise
+    return target.read_bytes(), facts
+
+
+def _speechlike(seconds: float, *, rate_hz: int) -> Floats:
+    noise = np.random.default_rng(1).normal(0, 0.4, round(seconds * rate_hz))
+    return np.asarray(noise, np.float32)
+
+
+@pytest.mark.parametrize("kind", audio_samples.KINDS)
+def test_a_file_becomes_the_same_wav_in_pieces_as_in_one(kind: str, tmp_path: Path) -> None:
+    """Byte for byte what decode and encode_wav make of it, over many blocks, with clipping; and the same facts."""
+    data = audio_samples.make(kind, np.stack([_speechlike(5.0, rate_hz=48_000)] * 2), layout="stereo")
+    audio = decode(data, max_duration_s=LIMIT_S)
+    wav, facts = to_wav(data, tmp_path)
+    assert wav == encode_wav(audio.samples)
+    told = (audio.duration_s, audio.source_rate_hz, audio.source_channels, audio.codec, audio.container)
+    assert told == (facts.duration_s, facts.source_rate_hz, facts.source_channels, facts.codec, facts.container)
+    assert np.abs(audio.samples).max() == 1.0
+
+
+def test_a_native_wav_comes_through_unchanged(tmp_path: Path) -> None:
+    """16 kHz mono PCM16, longer than a block: the same bytes, with a header that tells their number."""
+    data = encode_wav(_speechlike(9.0, rate_hz=16_000))
+    wav, facts = to_wav(data, tmp_path)
+    assert wav == data
+    assert facts == AudioFacts(
+        duration_s=9.0, source_rate_hz=16_000, source_channels=1, codec="pcm_s16le", container="wav"
+    )
+    with wave.open(io.BytesIO(wav)) as file:
+        assert (file.getnframes(), file.getframerate(), file.getnchannels(), file.getsampwidth()) == (
+            144_000,
+            16_000,
+            1,
+            2,
+        )
+
+
+@pytest.mark.parametrize("kind", ["wav", "flac", "ogg_opus", "mp3", "m4a", "webm", "native"])
+def test_a_cut_file_leaves_no_wav(kind: str, tmp_path: Path) -> None:
+    """That it is cut is seen at its end, after seconds of sound were written."""
+    native = encode_wav(audio_samples.tone(3.0))
+    data = native if kind == "native" else audio_samples.make(kind, stereo(3.0), layout="stereo")
+    with pytest.raises(UnreadableMedia):
+        to_wav(audio_samples.truncated(data, keep=0.7), tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["wav", "flac", "mp3", "ogg_opus", "webm", "m4a", "native"])
+def test_a_file_over_the_limit_leaves_no_wav(kind: str, tmp_path: Path) -> None:
+    """Announced or found while decoding."""
+    native = encode_wav(audio_samples.tone(3.0))
+    data = native if kind == "native" else audio_samples.make(kind, stereo(3.0), layout="stereo")
+    with pytest.raises(TooLarge):
+        to_wav(data, tmp_path, max_duration_s=2.0)
+
+
+def test_files_without_sound_leave_no_wav(tmp_path: Path) -> None:
+    """No bytes, no samples, no audio track, no audio format, no numbers: each has the error that decode gives."""
+    nan = bytearray(audio_samples.make("wav_f32", audio_samples.tone(0.5, rate_hz=48_000)))
+    nan[-4:] = struct.pack("<f", float("nan"))
+    cases: list[tuple[bytes, type[NeuroEdgeError], str]] = [
+        (b"", EmptyMedia, "file is empty"),
+        (encode_wav(np.empty(0, np.float32)), EmptyMedia, "holds no sound"),
+        (audio_samples.silent_video(), EmptyMedia, "no audio track"),
+        (b"this is no sound at all, only text\n" * 50, UnsupportedMedia, "no known audio format"),
+        (bytes(nan), UnreadableMedia, "no numbers"),
+    ]
+    for data, error, said in cases:
+        with pytest.raises(error, match=said) as caught:
+            to_wav(data, tmp_path)
+        assert type(caught.value) is error
+
+
+def test_a_wav_that_cannot_be_written_is_unavailable(tmp_path: Path) -> None:
+    """The caller's file is not to blame."""
+    source = tmp_path / "upload"
+    source.write_bytes(encode_wav(audio_samples.tone(0.5)))
+    with pytest.raises(Unavailable, match="could not be written"):
+        decode_to_wav(source, tmp_path / "no folder" / "audio.wav", max_duration_s=LIMIT_S)
+
+
+_MEASURE = """
+import sys, threading, time
+from pathlib import Path
+import numpy, psutil, soxr, av
+from neuroedge.infra.media import decode_to_wav
+source, target, warm = map(Path, sys.argv[1:])
+decode_to_wav(warm, target, max_duration_s=60)
+process, peak, done = psutil.Process(), 0, threading.Event()
+def watch():
+    global peak
+    while not done.wait(0.002):
+        peak = max(peak, process.memory_info().rss)
+base = process.memory_info().rss
+watcher = threading.Thread(target=watch)
+watcher.start()
+facts = decode_to_wav(source, target, max_duration_s=4 * 3600)
+done.set()
+watcher.join()
+print(facts.duration_s, target.stat().st_size, (peak - base) // 1_000_000)
+"""
+
+
+def test_an_hour_of_silence_does_not_fill_the_memory(tmp_path: Path) -> None:
+    """A few hundred kilobytes of FLAC hold an hour; decoded in one piece it would take 230 MB and more."""
+    source, warm = tmp_path / "silence.flac", tmp_path / "warm.flac"
+    for path, minutes in ((source, 60), (warm, 0.1)):
+        with soundfile.SoundFile(path, "w", samplerate=24_000, channels=1, format="FLAC") as file:
+            for _ in range(round(minutes * 10)):
+                file.write(np.zeros(24_000 * 6, np.int16))
+    assert source.stat().st_size < 1_000_000
+    answer = subprocess.run(
+        [sys.executable, "-c", _MEASURE, source, tmp_path / "audio.wav", warm],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    duration_s, size, grown_mb = answer.stdout.split()
+    assert (float(duration_s), int(size)) == (3600.0, 3600 * 32_000 + 44)
+    assert int(grown_mb) < 30
+
+
+async def _hold(slots: DecodeSlots, release: asyncio.Event, entered: list[int], number: int) -> None:
+    async with slots:
+        entered.append(number)
+        await release.wait()
+
+
+@pytest.mark.anyio
+async def test_decodings_wait_for_a_slot_in_order_and_too_many_are_refused() -> None:
+    """One decodes, two wait, the fourth is told when to come back; who leaves makes room."""
+    slots, release, entered = DecodeSlots(max_waiting=2), asyncio.Event(), list[int]()
+    tasks = [asyncio.create_task(_hold(slots, release, entered, i)) for i in range(3)]
+    await asyncio.sleep(0)
+    assert entered == [0]
+    with pytest.raises(Overloaded, match="too many files") as caught:
+        async with slots:
+            pass
+    assert (caught.value.retry_after_s or 0) > 0
+    tasks[1].cancel()
+    await asyncio.sleep(0)
+    late = asyncio.create_task(_hold(slots, release, entered, 9))
+    await asyncio.sleep(0)
+    release.set()
+    await asyncio.gather(tasks[0], tasks[2], late)
+    assert entered == [0, 2, 9]
+
+
+@pytest.mark.anyio
+async def test_by_default_one_decodes_and_sixteen_wait() -> None:
+    """The bounds without options."""
+    slots, release, entered = DecodeSlots(), asyncio.Event(), list[int]()
+    tasks = [asyncio.create_task(_hold(slots, release, entered, i)) for i in range(20)]
+    await asyncio.sleep(0)
+    assert entered == [0]
+    release.set()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert sum(isinstance(result, Overloaded) for result in results) == 20 - 1 - 16
+
+
+@pytest.mark.anyio
+async def test_a_decoding_whose_caller_left_keeps_its_slot_until_its_thread_ends() -> None:
+    """Threads cannot be cancelled: a second decoding must not run beside the one nobody waits for."""
+    slots, gate, running = DecodeSlots(), threading.Event(), threading.Event()
+
+    def work() -> None:
+        running.set()
+        gate.wait(10)
+        raise UnreadableMedia("seen by nobody")
+
+    leaving = asyncio.create_task(slots.run(work))
+    await asyncio.to_thread(running.wait, 10)
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    second = asyncio.create_task(slots.run(lambda: "decoded"))
+    await asyncio.sleep(0.1)
+    assert not second.done()
+    gate.set()
+    assert await second == "decoded"
+
+
+@pytest.mark.anyio
+async def test_a_decoding_that_fails_frees_its_slot() -> None:
+    """Its error reaches the caller, by `run` and by `async with`."""
+    slots = DecodeSlots(max_waiting=0)
+    for _ in range(3):
+        with pytest.raises(EmptyMedia):
+            await slots.run(decode, b"", max_duration_s=LIMIT_S)
+        await asyncio.sleep(0)
+        with pytest.raises(EmptyMedia):
+            async with slots:
+                decode(b"", max_duration_s=LIMIT_S)

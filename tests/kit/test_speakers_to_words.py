@@ -65,6 +65,41 @@ def test_a_pause_over_a_second_starts_a_segment() -> None:
         assert len(segments_by_speaker(words, [_turn("S1", 0, 9)])) == expected
 
 
+@pytest.mark.parametrize("step_s", [0.2, 0.5, 4.0])
+def test_speech_without_sentence_ends_or_pauses_is_cut_between_words(step_s: float) -> None:
+    """Dictation without full stops, fast and slow, stays within 60 s and 1000 characters a segment."""
+    words = _words("dictated without any stop " * 300, step_s=step_s)
+    segments = segments_by_speaker(words, [_turn("S1", 0, 9_999)])
+    assert [word for segment in segments for word in segment.words] == words
+    assert all(s.end_s - s.start_s <= 60 and len(s.text) <= 1000 for s in segments)
+    assert all(s.end_s - s.start_s > 25 or len(s.text) > 450 for s in segments[:-1])
+
+
+def test_a_forced_cut_is_made_at_a_long_gap() -> None:
+    """Breath is taken after 45 s, long before the limit and too short for a pause."""
+    words = [*_words("on " * 90), *_words("and " * 90, start_s=45.6)]
+    first, second, *_ = segments_by_speaker(words, [_turn("S1", 0, 999)])
+    assert set(first.text.split()) == {"on"}
+    assert second.start_s == 45.6
+
+
+def test_one_word_over_the_limits_stays_whole() -> None:
+    """A word of two minutes and one of 2000 characters are segments of their own; neither stops the cutting."""
+    slow = TimedWord(w=" well", start_s=0.0, end_s=120.0, p=1)
+    long = TimedWord(w=" " + "a" * 2000, start_s=120.5, end_s=121, p=1)
+    segments = segments_by_speaker([slow, long, *_words("so it is", start_s=121.5)], [_turn("S1", 0, 999)])
+    assert [len(s.words) for s in segments] == [1, 1, 3]
+
+
+def test_words_without_length_make_a_segment_that_does_not_end_before_it_starts() -> None:
+    """Recognisers give words of no length, rarely ones that end before they start."""
+    nothing = TimedWord(w="oh", start_s=2.0, end_s=2.0, p=1)
+    backwards = TimedWord(w="no", start_s=9.0, end_s=8.9, p=1)
+    first, second = segments_by_speaker([nothing, backwards], [_turn("S1", 0, 3)])
+    assert (first.speaker, first.start_s, first.end_s) == ("S1", 2.0, 2.0)
+    assert (second.start_s, second.end_s) == (9.0, 9.0)
+
+
 def test_a_long_monologue_is_cut_at_sentence_ends_only() -> None:
     """Sentence ends before 3 s do not cut; the first one after does, quotation marks or not."""
     text = "a. " * 2 + "b " * 5 + 'c." d e'
@@ -96,7 +131,10 @@ def test_without_words_or_turns() -> None:
 
 
 @given(
-    st.lists(st.tuples(st.floats(0, 2), st.floats(0, 2), st.sampled_from(["a", " b.", "c!", "…", ""])), max_size=40),
+    st.lists(
+        st.tuples(st.floats(0, 2), st.floats(-0.1, 90), st.sampled_from(["a", " b.", "c!", "…", "", "d" * 400])),
+        max_size=40,
+    ),
     st.lists(st.tuples(st.floats(0, 2), st.floats(0.01, 2), st.sampled_from(["S1", "S2", "S3"])), max_size=15),
 )
 def test_every_word_is_in_one_segment_in_order(
@@ -113,4 +151,7 @@ def test_every_word_is_in_one_segment_in_order(
         at += gap + length
     segments = segments_by_speaker(words, turns)
     assert [word for segment in segments for word in segment.words] == words
-    assert all(segment.words for segment in segments)
+    for segment in segments:
+        assert segment.words
+        assert segment.start_s <= segment.end_s
+        assert len(segment.words) == 1 or (segment.end_s - segment.start_s <= 60 and len(segment.text) <= 1000)

@@ -1,17 +1,20 @@
 """The model pool: loaded once, never unloaded while held, honest about failures."""
 
 import asyncio
+import contextlib
+import gc
 import sys
 import threading
 import types
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from neuroedge.contract.errors import Conflict, ModelUnavailable
-from neuroedge.contract.models import CHAT, VOICE_ACTIVITY
+from neuroedge.contract.models import CHAT, VOICE_ACTIVITY, ModelRef
 from neuroedge.runtimes import pool as pool_module
 from neuroedge.runtimes.catalogue import Catalogue, ModelEntry
 from neuroedge.runtimes.pool import Pool
@@ -24,17 +27,21 @@ class Loaded:
 
     def __init__(self) -> None:
         self.closed = False
+        self.close_error: Exception | None = None
 
     def close(self) -> None:
         """Remember it."""
         self.closed = True
+        if self.close_error:
+            raise self.close_error
 
 
 @pytest.fixture
 def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
-    """A runtime module whose load counts, can wait and can fail."""
+    """A runtime module whose load counts, can wait and can fail; `made` holds what it loaded."""
     module: Any = types.ModuleType("test_runtime")
     module.loads = 0
+    module.made = []
     module.fail = None
     module.gate = threading.Event()
     module.gate.set()
@@ -44,7 +51,9 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
         module.gate.wait(10)
         if module.fail:
             raise module.fail
-        return Loaded()
+        model = Loaded()
+        module.made.append(model)
+        return model
 
     module.load = load
     monkeypatch.setitem(sys.modules, "test_runtime", module)
@@ -107,22 +116,90 @@ async def test_a_failed_load_is_told_and_tried_again(pool: Pool, runtime: Any) -
         assert pool.status(CHAT).state == "ready"
 
 
-async def test_a_caller_that_leaves_while_loading_does_not_break_the_model(pool: Pool, runtime: Any) -> None:
-    """The load it started still serves the next caller."""
+async def _hold(pool: Pool, ref: ModelRef[Any] = CHAT) -> Any:
+    async with pool.lease(ref) as model:
+        return model
+
+
+async def _leave_while_loading(pool: Pool, runtime: Any) -> None:
+    """A caller starts a load, which its gate holds up, and is cancelled."""
     runtime.gate.clear()
-
-    async def hold() -> None:
-        async with pool.lease(CHAT):
-            pass
-
-    leaving = asyncio.create_task(hold())
-    await asyncio.sleep(0.05)
+    leaving = asyncio.create_task(_hold(pool))
+    await _until(lambda: runtime.loads > 0)
     leaving.cancel()
     with pytest.raises(asyncio.CancelledError):
         await leaving
+
+
+async def _until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not true():  # noqa: ASYNC110 - what is awaited is set by another thread
+            await asyncio.sleep(0.01)
+
+
+async def test_a_caller_that_leaves_while_loading_does_not_break_the_model(pool: Pool, runtime: Any) -> None:
+    """The load it started serves the next caller: no second one runs beside it, nothing is left unclosed."""
+    await _leave_while_loading(pool, runtime)
+    waiting = [asyncio.create_task(_hold(pool)) for _ in range(3)]
+    await asyncio.sleep(0.05)
+    assert pool.status(CHAT).state == "loading"
     runtime.gate.set()
+    models = await asyncio.gather(*waiting)
+    assert runtime.loads == 1
+    assert models == runtime.made * 3
+    await pool.close()
+    assert [model.closed for model in runtime.made] == [True]
+
+
+async def test_a_load_whose_first_caller_left_fails_for_those_who_stayed(pool: Pool, runtime: Any) -> None:
+    """One failure for all who wait for it, and the state does not change back once a later load succeeded."""
+    await _leave_while_loading(pool, runtime)
+    runtime.fail = RuntimeError("bad weights")
+    waiting = [asyncio.create_task(_hold(pool)) for _ in range(2)]
+    await asyncio.sleep(0.05)
+    runtime.gate.set()
+    failures = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(failure) for failure in failures] == [ModelUnavailable] * 2
+    assert runtime.loads == 1
+    runtime.fail = None
     async with pool.lease(CHAT) as model:
+        await asyncio.sleep(0.05)
+        assert pool.status(CHAT).state == "ready"
         assert not model.closed  # type: ignore[attr-defined]
+    assert runtime.loads == 2
+
+
+async def test_a_load_that_fails_after_all_callers_left_is_told(pool: Pool, runtime: Any) -> None:
+    """The state says why, the loop has no exception nobody retrieved, and the next lease tries again."""
+    unhandled: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
+    await _leave_while_loading(pool, runtime)
+    runtime.fail = RuntimeError("bad weights")
+    runtime.gate.set()
+    await _until(lambda: pool.status(CHAT).state == "failed")
+    assert "bad weights" in (pool.status(CHAT).detail or "")
+    await asyncio.sleep(0)
+    gc.collect()
+    assert unhandled == []
+    runtime.fail = None
+    assert not (await _hold(pool)).closed
+
+
+async def test_closing_the_pool_waits_for_a_running_load(pool: Pool, runtime: Any) -> None:
+    """What is loaded while the process ends is freed too; who waits for it is told, and nothing loads any more."""
+    await _leave_while_loading(pool, runtime)
+    waiting = asyncio.create_task(_hold(pool))
+    closing = asyncio.create_task(pool.close())
+    await asyncio.sleep(0.05)
+    assert not closing.done()
+    runtime.gate.set()
+    await closing
+    assert [model.closed for model in runtime.made] == [True]
+    with pytest.raises(ModelUnavailable, match="ending"):
+        await waiting
+    with pytest.raises(ModelUnavailable, match="ending"):
+        await _hold(pool)
+    assert runtime.loads == 1
 
 
 async def test_a_role_without_model_says_what_to_set(pool: Pool) -> None:
@@ -142,14 +219,52 @@ async def test_closing_the_pool_frees_everything(pool: Pool) -> None:
     assert model.closed  # type: ignore[attr-defined]
 
 
-async def test_an_idle_model_is_unloaded(tmp_path: Path, runtime: Any) -> None:
-    """With idle_s set, a model nobody uses leaves memory by itself."""
-    entry = ModelEntry(id="tiny", role="chat", runtime="test", licence="MIT", about="-", default=True)
-    pool = Pool(Catalogue([entry], store=tmp_path, overrides={}), threads=1, device=lambda: "cpu", idle_s=1)
+@contextlib.asynccontextmanager
+async def _reaping(store: Path, *, roles: Sequence[str]) -> AsyncIterator[Pool]:
+    """A pool with a model a role, which unloads what nobody used for a second."""
+    entries = [
+        ModelEntry(id=f"tiny-{role}", role=role, runtime="test", licence="MIT", about="-", default=True)
+        for role in roles
+    ]
+    pool = Pool(Catalogue(entries, store=store, overrides={}), threads=1, device=lambda: "cpu", idle_s=1)
     reaper = asyncio.create_task(pool.reap_idle())
-    async with pool.lease(CHAT):
-        pass
-    async with asyncio.timeout(10):
-        while pool.status(CHAT).state == "ready":
-            await asyncio.sleep(0.1)
+    yield pool
+    assert not reaper.done()
     reaper.cancel()
+
+
+async def test_an_idle_model_is_unloaded(tmp_path: Path, runtime: Any) -> None:
+    """With idle_s set, a model leaves memory by itself once nobody uses it, not while it is held, and can come back."""
+    async with _reaping(tmp_path, roles=["chat"]) as pool:
+        async with pool.lease(CHAT) as model:
+            await asyncio.sleep(2.2)
+            assert not model.closed  # type: ignore[attr-defined]
+            assert pool.status(CHAT).state == "ready"
+        await _until(lambda: runtime.made[0].closed)
+        assert pool.status(CHAT).state == "unloaded"
+        assert await _hold(pool) is runtime.made[1]
+
+
+async def test_a_model_nobody_waited_for_is_unloaded_too(tmp_path: Path, runtime: Any) -> None:
+    """All callers left while it loaded, so it was never leased."""
+    async with _reaping(tmp_path, roles=["chat"]) as pool:
+        await _leave_while_loading(pool, runtime)
+        runtime.gate.set()
+        await _until(lambda: bool(runtime.made) and runtime.made[0].closed)
+        assert pool.status(CHAT).state == "unloaded"
+
+
+async def test_a_model_that_does_not_close_is_logged_and_the_others_still_leave(tmp_path: Path, runtime: Any) -> None:
+    """Neither the task that unloads idle models nor the end of the process stops at it."""
+    async with _reaping(tmp_path, roles=["chat", "voice_activity"]) as pool:
+        broken = await _hold(pool)
+        broken.close_error = RuntimeError("device lost")
+        with structlog.testing.capture_logs() as logs:
+            other = await _hold(pool, VOICE_ACTIVITY)
+            await _until(lambda: bool(other.closed))
+        assert [(log["event"], log["model"]) for log in logs] == [("model_not_closed", "tiny-chat")]
+        broken, last = await _hold(pool), await _hold(pool, VOICE_ACTIVITY)
+        broken.close_error = RuntimeError("device lost")
+        await pool.close()
+        assert broken.closed
+        assert last.closed

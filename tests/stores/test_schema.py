@@ -55,3 +55,30 @@ def test_an_unreachable_server_is_a_clear_error() -> None:
         schema.status("postgresql://u:hidden-word@127.0.0.1:1/db")
     assert "hidden-word" not in caught.value.detail
     assert "POSTGRES_URL" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+asyncpg://u:hidden-word@127.0.0.1:1/db",
+        "postgresql://u:hidden-word@127.0.0.1:1/db?ssl=require",
+        "postgresql://u:x@hidden-word@127.0.0.1:1/db",
+        "postgresql://u:hidden-word/x@127.0.0.1:1/db",
+        "postgresql://u:1/hidden-word@127.0.0.1:1/db",
+        "postgresql://u@hidden-word:hidden-word/db",
+    ],
+)
+def test_no_misread_connection_string_shows_its_password(url: str) -> None:
+    """Neither in the message nor in a cause that a log would print."""
+    with pytest.raises(Unavailable) as caught:
+        schema.connect(url)
+    assert "hidden-word" not in caught.value.detail
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+    assert "POSTGRES_URL" in (caught.value.hint or "")
+
+
+def test_a_refused_connection_names_host_and_port() -> None:
+    """What an operator needs to see."""
+    with pytest.raises(Unavailable, match=r"127\.0\.0\.1.*port 1"):
+        schema.connect("postgresql://u:hidden-word@127.0.0.1:1/db")

@@ -21,8 +21,8 @@ from neuroedge.contract.errors import NeuroEdgeError, NotFound, Unavailable
 from neuroedge.settings import Settings
 
 SAMPLE_QUESTIONS = (
-    "What is the caller's name?",
-    "Where does the conversation take place?",
+    "Where is Sheila originally from?",
+    "Where is Diane?",
     "How much does the car cost?",
 )
 """Two that the sample call answers, and one that it does not."""

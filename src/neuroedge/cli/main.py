@@ -19,7 +19,7 @@ app.add_typer(users.app, name="users")
 @app.command()
 def serve(
     host: str = typer.Option(None, help="Address to bind; NEUROEDGE_HOST, else 127.0.0.1."),
-    port: int = typer.Option(None, help="Port; NEUROEDGE_PORT, else 8080. 0 takes a free one."),
+    port: int = typer.Option(None, min=0, max=65535, help="Port; NEUROEDGE_PORT, else 8080. 0 takes a free one."),
 ) -> None:
     """Serve the API until stopped; starts the embedded database and cache unless external ones are configured."""
     from neuroedge.cli.serve import serve as run
@@ -39,7 +39,9 @@ def worker() -> None:
 def demo(
     audio: str = typer.Option(None, help="A recording; the sample call when not given."),
     question: list[str] = typer.Option(None, help="A question about it; may be given several times."),
-    port: int = typer.Option(None, help="Port of the demo's server; NEUROEDGE_PORT, else 8080, else a free one."),
+    port: int = typer.Option(
+        None, min=0, max=65535, help="Port of the demo's server; NEUROEDGE_PORT, else 8080, else a free one."
+    ),
     keep: bool = typer.Option(
         None, "--keep/--no-keep", help="Go on serving after the demo until Ctrl-C; in a terminal that is the default."
     ),

@@ -27,7 +27,7 @@ def settings_or_exit() -> "Settings":
 
 @contextmanager
 def readable_errors() -> Iterator[None]:
-    """Turn our own errors into two lines on stderr and exit status 1."""
+    """Turn our own errors, and files and folders that cannot be used, into two lines on stderr and exit status 1."""
     from neuroedge.contract.errors import NeuroEdgeError
 
     try:
@@ -36,4 +36,16 @@ def readable_errors() -> Iterator[None]:
         typer.echo(f"error: {error.detail}", err=True)
         if error.hint:
             typer.echo(f"hint: {error.hint}", err=True)
+        sys.exit(1)
+    except BrokenPipeError:
+        raise  # whoever reads our output has gone; typer ends quietly
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        typer.echo(f"error: {where}{error.strerror or error}", err=True)
+        if error.filename:
+            typer.echo(
+                "hint: check its permissions and the free space, or choose other folders with NEUROEDGE_DATA_DIR and"
+                " NEUROEDGE_MODELS_DIR",
+                err=True,
+            )
         sys.exit(1)

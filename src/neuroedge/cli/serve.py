@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 import sys
+from types import FrameType
 
 from neuroedge.cli.output import readable_errors, settings_or_exit
 
@@ -33,7 +34,15 @@ def serve(*, host: str | None, port: int | None) -> None:
         timeout_graceful_shutdown=_GRACE_S,
         server_header=False,
     )
-    server = uvicorn.Server(config)
+
+    class Server(uvicorn.Server):
+        """Tells streams that would never end by themselves to end, as soon as the signal to stop comes."""
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            app.state.stopping = True
+            super().handle_exit(sig, frame)
+
+    server = Server(config)
     app.state.on_ready = lambda: _announce(listener)
     with readable_errors():
         try:
@@ -53,9 +62,8 @@ def _announce(listener: socket.socket) -> None:
 
 def worker() -> None:
     """Run jobs until SIGTERM or SIGINT."""
-    from neuroedge.bootstrap import open_platform
+    from neuroedge.bootstrap import open_platform, run_worker
     from neuroedge.infra.telemetry import configure_logging
-    from neuroedge.jobs.worker import work
 
     settings = settings_or_exit()
     configure_logging(level=settings.log_level, fmt=settings.log_format)
@@ -63,7 +71,7 @@ def worker() -> None:
     async def run() -> None:
         async with open_platform(settings, worker=False) as platform:
             print(f"NeuroEdge worker {os.getpid()} is waiting for jobs", flush=True)  # noqa: T201
-            await work(platform.queue, settings=settings, metrics=platform.metrics, signals=True)
+            await run_worker(platform, signals=True)
 
     with readable_errors():
         asyncio.run(run())

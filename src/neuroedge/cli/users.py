@@ -3,6 +3,8 @@
 import typer
 
 app = typer.Typer(help="User accounts.", no_args_is_help=True)
+_ORGANISATION_CHARACTERS = 200
+"""Most the table organisations takes."""
 
 
 @app.callback()
@@ -22,7 +24,9 @@ def create(
         envvar="NEUROEDGE_PASSWORD",
         help="8 characters or more.",
     ),
-    organisation: str = typer.Option(None, help="Name of the user's new organisation; the user's name when not given."),
+    organisation: str = typer.Option(
+        None, help="Name of the user's new organisation, 1 to 200 characters; the user's name when not given."
+    ),
     admin: bool = typer.Option(False, "--admin", help="An operator of the whole installation."),
 ) -> None:
     """Create a user who owns a new organisation, whether or not self-registration is on."""
@@ -41,6 +45,9 @@ def create(
         for item in error.errors():
             typer.echo(f"error: {item['loc'][0]}: {item['msg']}", err=True)
         raise typer.Exit(2) from error
+    if organisation is not None and not 1 <= len(organisation.strip()) <= _ORGANISATION_CHARACTERS:
+        typer.echo(f"error: organisation: expected 1 to {_ORGANISATION_CHARACTERS} characters", err=True)
+        raise typer.Exit(2)
 
     async def run() -> Principal:
         async with open_platform(settings_or_exit(), worker=False) as platform:
@@ -49,7 +56,7 @@ def create(
                 email=body.email,
                 password=body.password,
                 admin=admin,
-                organisation=organisation,
+                organisation=organisation and organisation.strip(),
                 request_id="cli",
             )
 

@@ -137,3 +137,13 @@ class ModelUnavailable(Unavailable):
     """A model's files are missing, changed or do not load; the hint names the command that mends it."""
 
     code = "model_unavailable"
+
+
+def of_code(code: str, detail: str, *, hint: str | None = None) -> NeuroEdgeError:
+    """The error a stored code stands for; the base class for a code nobody knows any more."""
+    kinds: list[type[NeuroEdgeError]] = [NeuroEdgeError]
+    for kind in kinds:
+        if kind.code == code:
+            return kind(detail, hint=hint)
+        kinds += kind.__subclasses__()
+    return NeuroEdgeError(detail, hint=hint)

@@ -5,17 +5,19 @@ import time
 from typing import Any
 
 import structlog
-from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from neuroedge.contract.errors import TooLarge
-from neuroedge.http.problems import of_error
+from neuroedge.contract.errors import NeuroEdgeError, TooLarge, Unauthenticated
+from neuroedge.http.problems import of_error, problem
 from neuroedge.stores.ids import new_id
 
 log = structlog.get_logger("neuroedge.http")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _MULTIPART_OVERHEAD_BYTES = 1 << 20
 _QUIET = ("/health", "/ready", "/metrics")
+ANONYMOUS_BODY_BYTES = 64 * 1024
+UPLOAD_ROUTES = {("POST", "/v1/recordings"), ("POST", "/transcription/upload"), ("POST", "/emotion/analyze")}
+"""Routes that stream their body to disk; a test finds those that are missing here."""
 
 
 class RequestEnvelope:
@@ -38,20 +40,48 @@ class RequestEnvelope:
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
         exchange = _Exchange(scope, send, request_id)
-        limit = self._limit(headers)
+        limit, refusal = self._limit(scope, headers)
         announced = headers.get(b"content-length", b"0")
-        if announced.isdigit() and int(announced) > limit:
-            answer = of_error(request_id, too_large(limit))
-            answer.headers["Connection"] = "close"
-            await answer(scope, receive, exchange.send)
-        else:
-            await self._app(scope, exchange.counted(receive, limit), exchange.send)
-        exchange.finish()
+        try:
+            if announced.isdigit() and int(announced) > limit:
+                await exchange.refuse(refusal)
+            else:
+                await self._app(scope, exchange.counted(receive, limit, refusal), exchange.send)
+        except Exception as error:
+            log.error("request_crashed", exc_info=error)
+            if exchange.started:
+                raise  # too late for an answer: the connection has to break
+            await exchange.crash()
+        finally:
+            exchange.finish()
 
-    def _limit(self, headers: dict[bytes, bytes]) -> int:
-        if headers.get(b"content-type", b"").startswith(b"multipart/form-data"):
-            return self._max_upload_bytes + _MULTIPART_OVERHEAD_BYTES
-        return self._max_body_bytes
+    def _limit(self, scope: Scope, headers: dict[bytes, bytes]) -> tuple[int, NeuroEdgeError]:
+        """Most bytes of this body, and the error of one that is larger.
+
+        Bodies are parsed before a route checks its caller, so a caller without a good token may send little.
+        """
+        if not _known_caller(scope, headers):
+            if scope["path"].startswith("/auth/"):
+                return ANONYMOUS_BODY_BYTES, too_large(ANONYMOUS_BODY_BYTES)
+            return ANONYMOUS_BODY_BYTES, Unauthenticated(
+                "a body of this size needs a valid access token", hint="log in"
+            )
+        if (scope["method"], scope["path"]) in UPLOAD_ROUTES:
+            limit = self._max_upload_bytes + _MULTIPART_OVERHEAD_BYTES
+            return limit, too_large(limit)
+        return self._max_body_bytes, too_large(self._max_body_bytes)
+
+
+def _known_caller(scope: Scope, headers: dict[bytes, bytes]) -> bool:
+    scheme, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+    platform = getattr(scope["app"].state, "platform", None)
+    if platform is None or scheme.lower() != "bearer":
+        return False
+    try:
+        platform.tokens.read(token.strip())
+    except Unauthenticated:
+        return False
+    return True
 
 
 def too_large(limit: int) -> TooLarge:
@@ -75,10 +105,27 @@ class _Exchange:
         self._request_id = request_id
         self._started = time.perf_counter()
         self._status = 499  # the client left before an answer
-        self._refusal: Response | None = None
+        self.started = False
+        self._refusal: NeuroEdgeError | None = None
         self._refused = False
 
-    def counted(self, receive: Receive, limit: int) -> Receive:
+    async def refuse(self, error: NeuroEdgeError) -> None:
+        """Answer without reading the body, and close: what is left of it must not be read as the next request."""
+        answer = of_error(self._request_id, error)
+        answer.headers["Connection"] = "close"
+        await answer(self._scope, _nothing, self.send)
+
+    async def crash(self) -> None:
+        """The answer to a defect: an id to find it in the log, nothing internal."""
+        answer = problem(
+            self._request_id,
+            status=500,
+            code="internal",
+            detail="an unexpected error; the request id finds it in the log",
+        )
+        await answer(self._scope, _nothing, self.send)
+
+    def counted(self, receive: Receive, limit: int, refusal: NeuroEdgeError) -> Receive:
         """`receive` that stops at `limit` bytes of body."""
         received = 0
 
@@ -88,9 +135,8 @@ class _Exchange:
             received += len(message.get("body", b""))
             if received > limit:
                 # Kept besides being raised: a body parser on the way up may turn it into an error of its own.
-                self._refusal = of_error(self._request_id, too_large(limit))
-                self._refusal.headers["Connection"] = "close"
-                raise too_large(limit)
+                self._refusal = refusal
+                raise refusal
             return message
 
         return counting
@@ -101,10 +147,11 @@ class _Exchange:
             return
         if self._refusal is not None and message["type"] == "http.response.start":
             refusal, self._refusal, self._refused = self._refusal, None, False
-            await refusal(self._scope, _nothing, self.send)
+            await self.refuse(refusal)
             self._refused = True
             return
         if message["type"] == "http.response.start":
+            self.started = True
             self._status = message["status"]
             seconds = time.perf_counter() - self._started
             extra: list[Any] = [

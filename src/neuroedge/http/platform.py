@@ -10,6 +10,7 @@ from neuroedge.infra.tokens import AccessTokens
 from neuroedge.runtimes.catalogue import Catalogue
 from neuroedge.runtimes.pool import Pool
 from neuroedge.services.accounts import Accounts
+from neuroedge.services.recording_progress import RecordingProgress
 from neuroedge.services.recordings import Recordings
 from neuroedge.services.run_engine import EngineRunner
 from neuroedge.settings import Settings
@@ -32,3 +33,4 @@ class Platform:
     accounts: Accounts
     runner: EngineRunner
     recordings: Recordings
+    recording_progress: RecordingProgress

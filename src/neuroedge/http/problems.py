@@ -14,6 +14,8 @@ from neuroedge.contract.errors import InvalidInput, NeuroEdgeError
 
 log = structlog.get_logger(__name__)
 
+MAX_FIELD_ERRORS = 20
+"""A body with a hundred thousand wrong fields gets an answer about the first ones."""
 _CODES = {404: "not_found", 405: "method_not_allowed", 406: "not_acceptable"}
 
 
@@ -49,7 +51,7 @@ def problem(
         detail=detail,
         hint=hint,
         request_id=request_id,
-        errors=[{**e, "loc": list(e["loc"])} for e in errors] if errors else None,
+        errors=[{**e, "loc": list(e["loc"])} for e in errors[:MAX_FIELD_ERRORS]] if errors else None,
     )
     headers = {"Retry-After": str(retry_after_s)} if retry_after_s is not None else {}
     if status == HTTPStatus.UNAUTHORIZED:
@@ -99,14 +101,6 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def framework(request: Request, error: HTTPException) -> JSONResponse:
         code = _CODES.get(error.status_code, "invalid_input" if error.status_code < 500 else "internal")
-        return problem(request_id(request), status=error.status_code, code=code, detail=str(error.detail))
-
-    @app.exception_handler(Exception)
-    async def unexpected(request: Request, error: Exception) -> JSONResponse:
-        log.error("request_crashed", exc_info=error)
-        return problem(
-            request_id(request),
-            status=500,
-            code="internal",
-            detail="an unexpected error; the request id finds it in the log",
-        )
+        answer = problem(request_id(request), status=error.status_code, code=code, detail=str(error.detail))
+        answer.headers.update(error.headers or {})
+        return answer

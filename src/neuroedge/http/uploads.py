@@ -87,7 +87,7 @@ async def _feed(parser: Any, request: Request) -> None:
     try:
         async for chunk in request.stream():
             parser.data_received(chunk)
-    except ParseFailedException as error:
+    except (ParseFailedException, UnicodeDecodeError) as error:
         raise InvalidInput(
             "the multipart body is malformed", hint="let the HTTP client build the form: curl -F file=@recording.wav"
         ) from error

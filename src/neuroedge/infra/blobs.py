@@ -1,6 +1,8 @@
 """Objects of one organisation in a folder or an object store (S3, GCS, Azure), through obstore."""
 
 import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -8,6 +10,7 @@ from uuid import UUID
 from neuroedge.contract.errors import InvalidInput, NotFound, Unavailable
 
 _KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
+_DELETE_AT_ONCE = 1000
 
 
 def open_store(url: str | None, folder: Path) -> Any:
@@ -15,6 +18,19 @@ def open_store(url: str | None, folder: Path) -> Any:
     from obstore.store import LocalStore, from_url
 
     return from_url(url) if url else LocalStore(folder, mkdir=True, automatic_cleanup=True)
+
+
+async def organisations(store: Any) -> list[UUID]:
+    """Every organisation that has objects, in order; what else lies in the store is passed over."""
+    found = []
+    for name in await _folders(store, None):
+        try:
+            org_id = UUID(name)
+        except ValueError:
+            continue
+        if str(org_id) == name:  # UUID() also reads spellings that no prefix is written in
+            found.append(org_id)
+    return sorted(found)
 
 
 class TenantBlobs:
@@ -33,32 +49,65 @@ class TenantBlobs:
         """Write or replace an object; a Path is streamed from disk."""
         import obstore
 
-        try:
+        with _wrapped("the object could not be stored", hint="check free space and the blob store"):
             await obstore.put_async(self._store, self._path(key), data)
-        except (OSError, obstore.exceptions.BaseError) as error:
-            raise Unavailable("the object could not be stored", hint="check free space and the blob store") from error
 
     async def get(self, key: str) -> bytes:
         """Read an object. Raises NotFound."""
         import obstore
 
-        try:
-            answer = await obstore.get_async(self._store, self._path(key))
-            return bytes(await answer.bytes_async())
-        except (FileNotFoundError, obstore.exceptions.NotFoundError) as error:
-            raise NotFound(f"no object {key}") from error
-        except (OSError, obstore.exceptions.BaseError) as error:
-            raise Unavailable("the object could not be read", hint="check the blob store") from error
+        path = self._path(key)
+        with _wrapped("the object could not be read"):
+            try:
+                answer = await obstore.get_async(self._store, path)
+                return bytes(await answer.bytes_async())
+            except (FileNotFoundError, obstore.exceptions.NotFoundError) as error:
+                raise NotFound(f"no object {key}") from error
+
+    async def folders(self, prefix: str) -> list[str]:
+        """Names of the folders directly below a folder-like prefix, in order; none for a prefix without objects."""
+        return await _folders(self._store, self._path(prefix.rstrip("/")))
 
     async def delete_prefix(self, prefix: str) -> None:
         """Delete every object below a folder-like prefix."""
         import obstore
 
         full = self._path(prefix.rstrip("/"))
-        try:
-            async for batch in obstore.list(self._store, prefix=full):
-                paths = [entry["path"] for entry in batch]
-                if paths:
-                    await obstore.delete_async(self._store, paths)
-        except FileNotFoundError:
-            return
+        with _wrapped("the objects could not be deleted"):
+            # Listed to the end first: a listing that walks folders breaks when they vanish under it.
+            paths = [entry["path"] async for batch in obstore.list(self._store, prefix=full) for entry in batch]
+            for start in range(0, len(paths), _DELETE_AT_ONCE):
+                await _delete(self._store, paths[start : start + _DELETE_AT_ONCE])
+
+
+async def _folders(store: Any, prefix: str | None) -> list[str]:
+    import obstore
+
+    with _wrapped("the objects could not be listed"):
+        answer = await obstore.list_with_delimiter_async(store, prefix)
+    return sorted(path.rsplit("/", 1)[-1] for path in answer["common_prefixes"])
+
+
+async def _delete(store: Any, paths: Sequence[str]) -> None:
+    """Delete objects of which some may be gone already."""
+    import obstore
+
+    gone = (FileNotFoundError, obstore.exceptions.NotFoundError)
+    try:
+        await obstore.delete_async(store, paths)
+    except gone:
+        # A batch may end at the first object that is not there.
+        for path in paths:
+            with suppress(*gone):
+                await obstore.delete_async(store, path)
+
+
+@contextmanager
+def _wrapped(detail: str, *, hint: str = "check the blob store") -> Iterator[None]:
+    """Errors of the store and of the disk become Unavailable."""
+    import obstore
+
+    try:
+        yield
+    except (OSError, obstore.exceptions.BaseError) as error:
+        raise Unavailable(detail, hint=hint) from error

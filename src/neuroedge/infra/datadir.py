@@ -2,9 +2,11 @@
 
 VERSION        layout version; a newer one is refused
 secrets.json   0600: JWT key, database passwords
+postgres.initialised   written when postgres/ was made to its end
 postgres/ valkey/ blobs/ models/ tmp/ run/
 """
 
+import contextlib
 import json
 import os
 import secrets
@@ -19,7 +21,11 @@ from neuroedge.settings import Settings
 
 LAYOUT_VERSION = 1
 _FOLDERS = ("blobs", "models", "tmp", "run")
-_STALE_UPLOAD_S = 24 * 3600
+STALE_UPLOAD_S = 3600
+"""An upload to which nothing was written for so long is dead: requests end after request_timeout_s, by default 600 s.
+
+Uploads end with their request; what is left in tmp/ comes from a process that was killed. Another process of the same
+data directory may be taking an upload in while this one starts, hence not at once."""
 
 
 class DataDirError(NeuroEdgeError):
@@ -88,9 +94,12 @@ def _load_secrets(file: Path) -> Secrets:
 
 
 def _sweep_stale_uploads(folder: Path) -> None:
-    """Remove what uploads left behind when a process was killed in the middle, once it is a day old."""
+    """Remove what uploads left behind when a process was killed in the middle, STALE_UPLOAD_S after the last write."""
     import time
 
     for entry in folder.iterdir():
-        if time.time() - entry.stat().st_mtime > _STALE_UPLOAD_S:
-            shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # an upload of another process that just ended
+            # A folder keeps its time while the file in it grows.
+            written = [entry, *entry.iterdir()] if entry.is_dir() else [entry]
+            if time.time() - max(file.stat().st_mtime for file in written) > STALE_UPLOAD_S:
+                shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink()

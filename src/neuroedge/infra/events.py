@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from uuid import UUID
 
+import structlog
 import valkey.asyncio
-from valkey.exceptions import ConnectionError as ValkeyConnectionError
 from valkey.exceptions import ValkeyError
 
 from neuroedge.contract.errors import Unavailable
 
+log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 _KEPT_EVENTS = 1000
@@ -62,8 +63,8 @@ class Events:
         try:
             await self._apart(self._client.xadd(key, event, maxlen=_KEPT_EVENTS, approximate=True))
             await self._apart(self._client.expire(key, _KEPT_S))
-        except (ValkeyConnectionError, OSError):
-            return
+        except (ValkeyError, OSError) as error:
+            log.warning("event_lost", topic=topic, name=name, error=str(error))
 
     async def follow(self, org_id: UUID, topic: str, *, after: str = "0") -> AsyncIterator[Event | None]:
         """Events after an id, from the beginning by default; None about every second without one."""
@@ -81,11 +82,11 @@ class Events:
                 yield Event(id=last, name=fields[b"name"].decode(), data=json.loads(fields[b"data"]))
 
     async def forget(self, org_id: UUID, topic: str) -> None:
-        """Delete a topic's events."""
+        """Delete a topic's events; those of an unreachable server run out by themselves."""
         try:
             await self._apart(self._client.delete(_key(org_id, topic)))
         except (ValkeyError, OSError) as error:
-            raise Unavailable("Valkey does not answer") from error
+            log.warning("events_not_deleted", topic=topic, error=str(error))
 
 
 def _key(org_id: UUID, topic: str) -> str:

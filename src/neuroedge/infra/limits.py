@@ -3,6 +3,7 @@
 import asyncio
 
 import structlog
+import valkey.asyncio
 from limits import parse
 from limits.aio.storage import RedisStorage
 from limits.aio.strategies import MovingWindowRateLimiter
@@ -11,6 +12,13 @@ from limits.errors import StorageError
 from neuroedge.contract.errors import Overloaded
 
 log = structlog.get_logger(__name__)
+_SCHEMES = {
+    "redis": "valkey",
+    "valkey": "valkey",
+    "rediss": "valkeys",
+    "valkeys": "valkeys",
+    "unix": "valkey+unix",
+}
 
 
 class RateLimits:
@@ -18,9 +26,18 @@ class RateLimits:
 
     def __init__(self, valkey_url: str) -> None:
         scheme, _, rest = valkey_url.partition("://")
-        name = "valkey+unix" if scheme == "unix" else "valkeys" if scheme.endswith("s") else "valkey"
-        storage = RedisStorage(f"async+{name}://{rest}", wrap_exceptions=True, implementation="valkey")
+        self._connections = valkey.asyncio.ConnectionPool.from_url(valkey_url)
+        storage = RedisStorage(
+            f"async+{_SCHEMES[scheme]}://{rest}",
+            wrap_exceptions=True,
+            implementation="valkey",
+            connection_pool=self._connections,  # type: ignore[arg-type]  # options are typed as plain values
+        )
         self._limiter = MovingWindowRateLimiter(storage)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._connections.disconnect()
 
     async def hit(self, rule: str, *key: str) -> None:
         """Count one use of `key` under a rule such as "20/minute". Raises Overloaded when it is used up."""

@@ -16,17 +16,30 @@ import base64
 import binascii
 import io
 import wave
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ParamSpec, TypeVar
 
 import numpy as np
 
-from neuroedge.contract.errors import EmptyMedia, InvalidInput, TooLarge, UnreadableMedia, UnsupportedMedia
+from neuroedge.contract.errors import (
+    EmptyMedia,
+    InvalidInput,
+    Overloaded,
+    TooLarge,
+    Unavailable,
+    UnreadableMedia,
+    UnsupportedMedia,
+)
 from neuroedge.contract.models import SAMPLE_RATE_HZ, Floats
 from neuroedge.contract.ports import Audio, AudioSource, Blobs
 from neuroedge.infra.containers import WavHeader, announces_length, ends_inside_ogg_page, looks_like_media, wav_header
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Sink = Callable[[Floats], None]  # takes the next 16 kHz samples [n] of a recording; they may exceed [-1, 1]
 
 FORMATS = "WAV, FLAC, OGG, MP3, M4A, WebM/Opus"
 # Only these demuxers may probe an upload: playlists and scripts (hls, concat) could make FFmpeg open other files.
@@ -37,6 +50,55 @@ _TOLERANCE = 0.001
 """Encoders announce a few frames more than they deliver: a shortfall within 0.1 s + 0.1 % is not a cut."""
 _BLOCK = 1 << 16
 """Source samples gathered before they are resampled: the resampler's cost per call disappears."""
+_RETRY_AFTER_S = 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AudioFacts:
+    """What a sound file says of itself, and how long its sound is at 16 kHz."""
+
+    duration_s: float
+    source_rate_hz: int
+    source_channels: int
+    codec: str
+    container: str
+
+
+class DecodeSlots:
+    """Lets `at_once` decodings run and `max_waiting` wait; one more is refused at once with Overloaded.
+
+    `async with slots:` holds a slot for a block; a cancelled block frees it though a thread it started may still run.
+    `run` holds it until the thread has ended.
+    """
+
+    def __init__(self, *, at_once: int = 1, max_waiting: int = 16) -> None:
+        self._free = asyncio.Semaphore(at_once)
+        self._max_waiting = max_waiting
+        self._waiting = 0
+
+    async def run(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`fn` in a thread, in a slot. Raises Overloaded, and what `fn` raises."""
+        await self.__aenter__()
+        work = asyncio.ensure_future(asyncio.to_thread(fn, *args, **kwargs))
+        work.add_done_callback(self._end)
+        return await asyncio.shield(work)
+
+    def _end(self, work: "asyncio.Future[Any]") -> None:
+        self._free.release()
+        if not work.cancelled():
+            work.exception()  # seen: who called may have left
+
+    async def __aenter__(self) -> None:
+        if self._free.locked() and self._waiting >= self._max_waiting:
+            raise Overloaded("too many files are being decoded", hint="try again later", retry_after_s=_RETRY_AFTER_S)
+        self._waiting += 1
+        try:
+            await self._free.acquire()
+        finally:
+            self._waiting -= 1
+
+    async def __aexit__(self, *_: object) -> None:
+        self._free.release()
 
 
 class PyAVMedia:
@@ -66,9 +128,7 @@ class PyAVMedia:
 
     def _check_size(self, n_bytes: int) -> None:
         if n_bytes > self._max_bytes:
-            raise TooLarge(
-                f"the audio file is larger than {self._max_bytes} bytes", hint="send a compressed or shorter file"
-            )
+            raise TooLarge(f"the audio file is larger than {self._max_bytes} bytes", hint="compress or split it")
 
 
 def decode(source: Path | str | bytes, *, max_duration_s: float) -> Audio:
@@ -77,27 +137,59 @@ def decode(source: Path | str | bytes, *, max_duration_s: float) -> Audio:
     The encoded file is read as a stream. Channels are mixed by their mean, whatever the layout says of them, so that a
     voice on any one channel is kept. Memory stays below 1.5 x 64 kB per second of `max_duration_s`.
     """
+    waveform = _Waveform()
     with io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as handle:
-        if not handle.read(1):
-            raise EmptyMedia("the audio file is empty", hint="the upload holds no bytes; send it again")
-        header = wav_header(handle)
-        if header is not None:
-            _check_complete_wav(header)
-            if header.is_native:
-                return _decode_native_wav(handle, header, max_duration_s)
-        return _decode_any(handle, is_wav=header is not None, max_duration_s=max_duration_s)
+        facts = _decode(handle, waveform.extend, max_duration_s)
+    return Audio(samples=waveform.finish(), **asdict(facts))
+
+
+def decode_to_wav(source: Path, target: Path, *, max_duration_s: float) -> AudioFacts:
+    """Decode `source` into a 16 kHz mono PCM16 WAV file, as encode_wav(decode(source).samples) would be; blocking.
+
+    Block by block: memory does not grow with the length. Raises what decode raises, and Unavailable when `target`
+    cannot be written; then no `target` is left.
+    """
+    with source.open("rb") as handle:
+        try:
+            with target.open("wb") as file, _native_wav(file) as write:
+                return _decode(handle, write, max_duration_s)
+        except BaseException as error:
+            target.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                raise Unavailable("the decoded audio could not be written", hint="check free space") from error
+            raise
 
 
 def encode_wav(samples: Floats) -> bytes:
     """A 16 kHz mono PCM16 WAV file of `samples` [n] in [-1, 1]; values beyond are clipped."""
-    pcm = np.clip(np.rint(samples * 32_768.0), -32_768, 32_767).astype("<i2")
     file = io.BytesIO()
+    with _native_wav(file) as write:
+        write(samples)
+    return file.getvalue()
+
+
+@contextmanager
+def _native_wav(file: BinaryIO) -> Iterator[Sink]:
+    """Writes samples into a WAV file; at the end their number is put into its header."""
     with wave.open(file, "wb") as out:
         out.setnchannels(1)
         out.setsampwidth(2)
         out.setframerate(SAMPLE_RATE_HZ)
-        out.writeframes(pcm.tobytes())
-    return file.getvalue()
+        yield lambda samples: out.writeframesraw(
+            np.clip(np.rint(samples * 32_768.0), -32_768, 32_767).astype("<i2").tobytes()
+        )
+
+
+def _decode(handle: BinaryIO, sink: Sink, max_duration_s: float) -> AudioFacts:
+    """Give a file's sound to `sink` block by block; only when this returns is it known to be whole."""
+    if not handle.read(1):
+        raise EmptyMedia("the audio file is empty", hint="the upload holds no bytes; send it again")
+    header = wav_header(handle)
+    if header is not None:
+        _check_complete_wav(header)
+        if header.is_native:
+            return _decode_native_wav(handle, header, sink, max_duration_s)
+    return _decode_any(handle, sink, is_wav=header is not None, max_duration_s=max_duration_s)
 
 
 def _check_complete_wav(header: WavHeader) -> None:
@@ -107,24 +199,22 @@ def _check_complete_wav(header: WavHeader) -> None:
         raise EmptyMedia("the WAV file holds no sound", hint="its data chunk is empty; record again")
 
 
-def _decode_native_wav(handle: BinaryIO, header: WavHeader, max_duration_s: float) -> Audio:
+def _decode_native_wav(handle: BinaryIO, header: WavHeader, sink: Sink, max_duration_s: float) -> AudioFacts:
     n = header.data_bytes // 2
     if n > max_duration_s * SAMPLE_RATE_HZ:
         raise _too_long(max_duration_s)
     handle.seek(header.data_offset)
-    samples = np.frombuffer(handle.read(n * 2), "<i2").astype(np.float32)
-    samples *= np.float32(1 / 32_768)
-    return Audio(
-        samples=samples,
-        duration_s=n / SAMPLE_RATE_HZ,
-        source_rate_hz=SAMPLE_RATE_HZ,
-        source_channels=1,
-        codec="pcm_s16le",
-        container="wav",
+    for start in range(0, n, _BLOCK):
+        samples = np.frombuffer(handle.read(min(_BLOCK, n - start) * 2), "<i2").astype(np.float32)
+        samples *= np.float32(1 / 32_768)
+        sink(samples)
+    seconds = n / SAMPLE_RATE_HZ
+    return AudioFacts(
+        duration_s=seconds, source_rate_hz=SAMPLE_RATE_HZ, source_channels=1, codec="pcm_s16le", container="wav"
     )
 
 
-def _decode_any(handle: BinaryIO, *, is_wav: bool, max_duration_s: float) -> Audio:
+def _decode_any(handle: BinaryIO, sink: Sink, *, is_wav: bool, max_duration_s: float) -> AudioFacts:
     if ends_inside_ogg_page(handle):
         raise _broken_off("its last page is incomplete")
     says_length = announces_length(handle)
@@ -137,18 +227,17 @@ def _decode_any(handle: BinaryIO, *, is_wav: bool, max_duration_s: float) -> Aud
         announced_s = _announced_s(container, stream) if says_length else None
         if announced_s is not None and announced_s > max_duration_s:
             raise _too_long(max_duration_s)
-        waveform = _Waveform(max_duration_s)
+        resampled = _Resampled(sink, max_duration_s)
         for mono, rate_hz in _blocks(_frames(container, stream, trust_corrupt_flag=not is_wav)):
-            waveform.append(mono, rate_hz)
-        samples = waveform.finish()
-        if announced_s is not None and waveform.source_s < announced_s * (1 - _TOLERANCE) - _TOLERANCE_S:
-            raise _broken_off(f"{announced_s:.2f} s are announced, {waveform.source_s:.2f} s are there")
-        if not len(samples):
+            resampled.append(mono, rate_hz)
+        resampled.flush()
+        if announced_s is not None and resampled.source_s < announced_s * (1 - _TOLERANCE) - _TOLERANCE_S:
+            raise _broken_off(f"{announced_s:.2f} s are announced, {resampled.source_s:.2f} s are there")
+        if not resampled.samples:
             raise EmptyMedia("the audio track holds no sound", hint="record again")
         context = stream.codec_context
-        return Audio(
-            samples=samples,
-            duration_s=len(samples) / SAMPLE_RATE_HZ,
+        return AudioFacts(
+            duration_s=resampled.samples / SAMPLE_RATE_HZ,
             source_rate_hz=context.sample_rate,
             source_channels=context.channels,
             codec=context.codec.canonical_name,
@@ -231,63 +320,75 @@ def _mono(frame: Any) -> Floats:
         values = values.reshape(-1, frame.layout.nb_channels).T
     mono: Floats = values.mean(axis=0, dtype=np.float32)
     if values.dtype == np.uint8:
-        mono -= np.float32(128)
-        mono /= np.float32(128)
+        mono = (mono - np.float32(128)) / np.float32(128)
     elif values.dtype.kind == "i":
         mono /= np.float32(-float(np.iinfo(values.dtype).min))
     return mono
 
 
-class _Waveform:
-    """A growing 16 kHz waveform which refuses to grow beyond its limit."""
+class _Resampled:
+    """Passes blocks on at 16 kHz, and refuses more seconds than the limit.
 
-    def __init__(self, max_duration_s: float) -> None:
+    `source_s` is the length appended so far, before resampling; `samples` how many were passed on.
+    """
+
+    def __init__(self, sink: Sink, max_duration_s: float) -> None:
+        self._sink = sink
         self._max_duration_s = max_duration_s
-        self._buffer: Floats = np.empty(SAMPLE_RATE_HZ * 60, np.float32)
-        self._size = 0
         self._rate_hz = SAMPLE_RATE_HZ
         self._resampler: Any = None
-        self.source_s = 0.0
-        """Seconds appended so far, before resampling."""
+        self.source_s, self.samples = 0.0, 0
 
     def append(self, mono: Floats, rate_hz: int) -> None:
-        """Resample and keep a block; a block of another rate than the one before starts a new resampler."""
+        """Take the next block [n]; one of another rate than the one before starts a new resampler."""
         if not np.isfinite(mono).all():
             raise UnreadableMedia("the audio holds values that are no numbers", hint="encode it again")
         if rate_hz != self._rate_hz:
-            self._flush()
-            self._start(rate_hz)
+            self.flush()
+            self._rate_hz = rate_hz
+            self._resampler = _resampler(rate_hz)
         self.source_s += len(mono) / rate_hz
         if self.source_s > self._max_duration_s:
             raise _too_long(self._max_duration_s)
-        self._keep(mono if self._resampler is None else self._resampler.resample_chunk(mono))
+        self._pass_on(mono if self._resampler is None else self._resampler.resample_chunk(mono))
 
-    def finish(self) -> Floats:
-        """The whole waveform [n] in [-1, 1]."""
-        self._flush()
-        self._buffer.resize(self._size, refcheck=False)
-        np.clip(self._buffer, -1.0, 1.0, out=self._buffer)
-        return self._buffer
-
-    def _start(self, rate_hz: int) -> None:
-        import soxr
-
-        self._rate_hz = rate_hz
-        same = rate_hz == SAMPLE_RATE_HZ
-        self._resampler = None if same else soxr.ResampleStream(rate_hz, SAMPLE_RATE_HZ, 1, dtype="float32")
-
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Pass on what the resampler still holds."""
         if self._resampler is not None:
-            self._keep(self._resampler.resample_chunk(np.empty(0, np.float32), last=True))
+            self._pass_on(self._resampler.resample_chunk(np.empty(0, np.float32), last=True))
             self._resampler = None
 
-    def _keep(self, chunk: Floats) -> None:
-        end = self._size + len(chunk)
+    def _pass_on(self, samples: Floats) -> None:
+        self.samples += len(samples)
+        self._sink(samples)
+
+
+def _resampler(rate_hz: int) -> Any:
+    import soxr
+
+    return None if rate_hz == SAMPLE_RATE_HZ else soxr.ResampleStream(rate_hz, SAMPLE_RATE_HZ, 1, dtype="float32")
+
+
+class _Waveform:
+    """A growing waveform in one piece of memory."""
+
+    def __init__(self) -> None:
+        self._buffer: Floats = np.empty(SAMPLE_RATE_HZ * 60, np.float32)
+        self._size = 0
+
+    def extend(self, samples: Floats) -> None:
+        """Keep a copy of a block [n]."""
+        end = self._size + len(samples)
         if end > len(self._buffer):
             # In place: no view of the buffer has been handed out yet.
             self._buffer.resize(max(end, len(self._buffer) * 3 // 2), refcheck=False)
-        self._buffer[self._size : end] = chunk
+        self._buffer[self._size : end] = samples
         self._size = end
+
+    def finish(self) -> Floats:
+        """The whole waveform [n], clipped to [-1, 1]; nothing can be added after."""
+        self._buffer.resize(self._size, refcheck=False)
+        return np.clip(self._buffer, -1.0, 1.0, out=self._buffer)
 
 
 def _broken_off(what: str) -> UnreadableMedia:

@@ -12,29 +12,35 @@ from procrastinate.retry import BaseRetryStrategy, RetryDecision
 
 from neuroedge.contract.principal import ROLE_PERMISSIONS, Principal, Role
 from neuroedge.infra.telemetry import Metrics
-from neuroedge.services.recordings import PROCESS_TASK, Recordings
+from neuroedge.services.recording_process import RecordingProcess
+from neuroedge.services.recordings import DELETE_TASK, PROCESS_TASK, Recordings
 
-MAX_ERRORS = 3
+_LONGEST_WAIT_S = 60
 
 
 class ResumeOrRetry(BaseRetryStrategy):
-    """A job cut off by a shutdown goes back at once; one that failed waits longer each time, up to three failures."""
+    """A job cut off by a shutdown goes back at once; one that failed waits longer each time.
+
+    It ends by itself: processing stores the failure, and returns, when errors or interruptions were too many.
+    """
 
     def get_retry_decision(self, *, exception: BaseException, job: Job) -> RetryDecision | None:
         """When to run the job again; None: not."""
         if isinstance(exception, asyncio.CancelledError):
             return RetryDecision(retry_at=datetime.now(UTC))
-        if job.attempts + 1 >= MAX_ERRORS:
-            return None
-        return RetryDecision(retry_at=datetime.now(UTC) + timedelta(seconds=2 ** (job.attempts + 1)))
+        wait_s = min(_LONGEST_WAIT_S, 2 ** (job.attempts + 1))
+        return RetryDecision(retry_at=datetime.now(UTC) + timedelta(seconds=wait_s))
 
 
-def register(app: procrastinate.App, *, recordings: Recordings, metrics: Metrics) -> None:
-    """Add the task to the queue's application."""
+def register(app: procrastinate.App, *, process: RecordingProcess, recordings: Recordings, metrics: Metrics) -> None:
+    """Add the tasks to the queue's application."""
 
-    @app.task(name=PROCESS_TASK, pass_context=True, retry=ResumeOrRetry())
-    async def process(
-        context: procrastinate.JobContext,
+    @app.task(name=DELETE_TASK, retry=ResumeOrRetry())
+    async def delete_blobs(recording_id: str, org_id: str) -> None:
+        await recordings.delete_blobs(UUID(org_id), UUID(recording_id))
+
+    @app.task(name=PROCESS_TASK, retry=ResumeOrRetry())
+    async def process_recording(
         recording_id: str,
         org_id: str,
         user_id: str,
@@ -52,14 +58,9 @@ def register(app: procrastinate.App, *, recordings: Recordings, metrics: Metrics
         with structlog.contextvars.bound_contextvars(request_id=request_id, recording_id=recording_id):
             outcome = "error"
             try:
-                await recordings.process(
-                    principal,
-                    UUID(recording_id),
-                    request_id=request_id,
-                    last_attempt=context.job.attempts + 1 >= MAX_ERRORS,
-                )
+                await process.run(principal, UUID(recording_id), request_id=request_id)
                 outcome = "ok"
             finally:
                 metrics.jobs.labels(PROCESS_TASK, outcome).inc()
 
-    _: Any = process
+    _: Any = (delete_blobs, process_recording)

@@ -4,8 +4,10 @@ import asyncio
 
 import structlog
 
+from neuroedge.contract.errors import NeuroEdgeError
 from neuroedge.infra.queue import JOB_QUEUE, JobQueue
 from neuroedge.infra.telemetry import Metrics
+from neuroedge.services.recordings import Recordings
 from neuroedge.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -13,8 +15,9 @@ _GRACE_S = 3.0
 """Seconds a stopping worker lets a job finish; after that the job is given back and resumed by the next worker."""
 
 
-async def work(queue: JobQueue, *, settings: Settings, metrics: Metrics, signals: bool) -> None:
-    """Run jobs until cancelled, or until SIGTERM or SIGINT when `signals`."""
+async def work(queue: JobQueue, *, recordings: Recordings, settings: Settings, metrics: Metrics, signals: bool) -> None:
+    """Run jobs until cancelled, or until SIGTERM or SIGINT when `signals`; first, sweep what a crash left."""
+    sweeping = asyncio.create_task(_sweep(recordings))
     takeover = asyncio.create_task(_take_over(queue, settings=settings, metrics=metrics))
     try:
         await queue.app.run_worker_async(
@@ -28,6 +31,17 @@ async def work(queue: JobQueue, *, settings: Settings, metrics: Metrics, signals
         )
     finally:
         takeover.cancel()
+        sweeping.cancel()
+
+
+async def _sweep(recordings: Recordings) -> None:
+    try:
+        swept = await recordings.sweep()
+    except NeuroEdgeError as error:
+        log.warning("sweep_failed", detail=error.detail)
+        return
+    if swept:
+        log.info("orphans_swept", folders=swept)
 
 
 async def _take_over(queue: JobQueue, *, settings: Settings, metrics: Metrics) -> None:

@@ -10,6 +10,9 @@ from neuroedge.kit.diarization import Turn
 _PAUSE_S = 1.0
 _LONG_S = 3.0
 """About one sentence: short enough to cite by its second and to hear one feeling in, long enough to stand alone."""
+MAX_SEGMENT_S = 60.0
+MAX_SEGMENT_CHARS = 1000
+"""Speech that recognisers write without full stops must not become a segment nobody can read, cite or classify."""
 _SENTENCE_ENDS = (".", "?", "!", "…", "。", "？", "！")
 _CLOSING = "\"'”’»)]"
 _FLIP_PAUSE_S = 0.3
@@ -53,7 +56,9 @@ def segments_by_speaker(words: Sequence[TimedWord], turns: Sequence[Turn]) -> li
     A word belongs to the speaker whose turns cover most of it, in a gap to the nearest turn's. A lone word between
     words of one other speaker goes to that speaker when its own evidence is weak (split word, tiny or doubtful turn)
     and no pause sets it apart. A segment ends at a change of speaker, at a pause of more than 1 s, and at the end of a
-    sentence once it is longer than 3 s. Both lists must be sorted by start; without turns no segment has a speaker.
+    sentence once it is longer than 3 s. What is still longer than 60 s or 1000 characters is cut between words, at a
+    long gap where there is one; only a single word may be longer. No segment ends before it starts. Both lists must be
+    sorted by start; without turns no segment has a speaker.
     """
     if not words:
         return []
@@ -62,8 +67,9 @@ def segments_by_speaker(words: Sequence[TimedWord], turns: Sequence[Turn]) -> li
     bounds = [0, *(i for i in range(1, len(words)) if speakers[i] != speakers[i - 1] or _pauses(words, i)), len(words)]
     segments: list[SpokenSegment] = []
     for first, stop in pairwise(bounds):
-        for part in _sentences(words[first:stop]):
-            segments.append(_segment(part, speakers[first], spaced=spaced))
+        for sentence in _sentences(words[first:stop]):
+            for part in _readable(sentence):
+                segments.append(_segment(part, speakers[first], spaced=spaced))
     return segments
 
 
@@ -115,11 +121,32 @@ def _sentences(words: Sequence[TimedWord]) -> list[Sequence[TimedWord]]:
     return [*parts, words[first:]] if first < len(words) else parts
 
 
+def _readable(words: Sequence[TimedWord]) -> list[Sequence[TimedWord]]:
+    """`words` cut into parts within the limits, each at the longest gap in the second half of what would fit."""
+    parts: list[Sequence[TimedWord]] = []
+    while (fit := _fitting(words)) < len(words):
+        cut = max(range(fit // 2 + 1, fit + 1), key=lambda i: (words[i].start_s - words[i - 1].end_s, i))
+        parts.append(words[:cut])
+        words = words[cut:]
+    return [*parts, words]
+
+
+def _fitting(words: Sequence[TimedWord]) -> int:
+    """How many of the first words are within the limits, at least one; a space is counted for each."""
+    chars, end_s = 0, 0.0
+    for i, word in enumerate(words):
+        chars += len(word.w.strip()) + 1
+        end_s = max(end_s, word.end_s)
+        if i and (chars > MAX_SEGMENT_CHARS or end_s - words[0].start_s > MAX_SEGMENT_S):
+            return i
+    return len(words)
+
+
 def _segment(words: Sequence[TimedWord], speaker: str | None, *, spaced: bool) -> SpokenSegment:
     return SpokenSegment(
         speaker=speaker,
         start_s=words[0].start_s,
-        end_s=max(word.end_s for word in words),
+        end_s=max(words[0].start_s, *(word.end_s for word in words)),
         text=_text([word.w for word in words], spaced=spaced),
         words=tuple(words),
         confidence=sum(word.p for word in words) / len(words),

@@ -8,9 +8,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import structlog
+
 from neuroedge.contract.errors import Conflict, ModelUnavailable, NeuroEdgeError
 from neuroedge.contract.models import ModelRef, ModelState, ModelStatus
 from neuroedge.runtimes.catalogue import Catalogue, ModelEntry
+
+log = structlog.get_logger(__name__)
 
 M = TypeVar("M")
 
@@ -27,11 +31,13 @@ RUNTIMES = {
 
 @dataclass
 class Slot:
-    """A model's place in the pool."""
+    """A model's place in the pool. `lock` is held to take a lease and to unload, never while loading."""
 
     entry: ModelEntry
     state: ModelState = "unloaded"
     model: Any = None
+    loading: "asyncio.Task[None] | None" = None
+    """The one load under way; it alone moves the state on, whoever waits for it and whoever left."""
     leases: int = 0
     loads: int = 0
     load_s: float | None = None
@@ -50,6 +56,7 @@ class Pool:
         self._device = device
         self._idle_s = idle_s
         self._slots: dict[str, Slot] = {}
+        self._closed = False
 
     def _slot(self, role: str) -> Slot:
         entry = self.catalogue.for_role(role)
@@ -59,13 +66,9 @@ class Pool:
     async def lease(self, ref: ModelRef[M]) -> AsyncIterator[M]:
         """Hold a role's model; it is not unloaded while held. Raises ModelUnavailable."""
         slot = self._slot(ref.role)
-        async with slot.lock:
-            if slot.state != "ready":
-                await self._load(slot)
-            slot.leases += 1
-            slot.idle.clear()
+        model = await self._take(slot)
         try:
-            yield slot.model
+            yield model
         finally:
             slot.leases -= 1
             slot.last_used = time.monotonic()
@@ -93,11 +96,11 @@ class Pool:
         if slot is None or slot.state != "ready":
             return
         try:
-            async with asyncio.timeout(timeout_s):
-                async with slot.lock:
-                    if slot.leases:
-                        await slot.idle.wait()
-                    await self._free(slot)
+            async with asyncio.timeout(timeout_s) as limit, slot.lock:
+                if slot.leases:
+                    await slot.idle.wait()
+                limit.reschedule(None)  # only waiting for others is limited
+                await self._free(slot)
         except TimeoutError as error:
             raise Conflict(f"{model_id} is in use", hint="try again when its requests have finished") from error
 
@@ -106,28 +109,44 @@ class Pool:
         while self._idle_s:
             await asyncio.sleep(min(self._idle_s, 30))
             for slot in self.slots():
-                idle_for = time.monotonic() - (slot.last_used or time.monotonic())
-                if slot.state == "ready" and slot.leases == 0 and idle_for >= self._idle_s:
+                if self._is_idle(slot):
                     async with slot.lock:
-                        if slot.leases == 0:
-                            await self._free(slot)
+                        if self._is_idle(slot):  # it may have been leased or unloaded while the lock was awaited
+                            await self._free_or_log(slot)
 
     async def close(self) -> None:
-        """Free every model."""
+        """Wait for running loads, free every model and refuse leases from now on."""
+        self._closed = True
+        if loading := [slot.loading for slot in self.slots() if slot.loading is not None]:
+            await asyncio.wait(loading)
         for slot in self.slots():
-            if slot.state == "ready":
-                await self._free(slot)
+            await self._free_or_log(slot)
+
+    async def _take(self, slot: Slot) -> Any:
+        """Count one more lease and give the model; who is cancelled while it loads leaves the load alone."""
+        while True:
+            async with slot.lock:
+                if self._closed:
+                    raise ModelUnavailable(f"{slot.entry.id} is not loaded any more: the process is ending")
+                if slot.state == "ready":
+                    slot.leases += 1
+                    slot.idle.clear()
+                    return slot.model
+                if slot.loading is None:
+                    slot.state = "loading"
+                    slot.loading = asyncio.create_task(self._load(slot))
+                    slot.loading.add_done_callback(_retrieve)
+                loading = slot.loading
+            await asyncio.shield(loading)
+
+    def _is_idle(self, slot: Slot) -> bool:
+        idle_for = time.monotonic() - (slot.last_used or time.monotonic())
+        return slot.state == "ready" and slot.leases == 0 and idle_for >= self._idle_s
 
     async def _load(self, slot: Slot) -> None:
-        slot.state = "loading"
         started = time.perf_counter()
-        loading = asyncio.ensure_future(asyncio.to_thread(self._load_blocking, slot.entry))
         try:
-            # A caller that leaves does not waste the load: the next lease finds the model ready.
-            slot.model = await asyncio.shield(loading)
-        except asyncio.CancelledError:
-            loading.add_done_callback(lambda done: self._loaded_late(slot, done, started))
-            raise
+            slot.model = await asyncio.to_thread(self._load_blocking, slot.entry)
         except NeuroEdgeError as error:
             slot.state, slot.error = "failed", error.detail
             raise
@@ -136,22 +155,13 @@ class Pool:
             raise ModelUnavailable(
                 slot.error, hint=f"run `neuroedge models verify {slot.entry.id}` and `neuroedge doctor`"
             ) from error
-        self._mark_ready(slot, started)
-
-    def _loaded_late(self, slot: Slot, done: "asyncio.Future[Any]", started: float) -> None:
-        if done.cancelled() or done.exception() is not None:
-            slot.state = "unloaded"
-            return
-        if slot.state == "ready":  # another lease loaded it meanwhile
-            done.result().close()
-            return
-        slot.model = done.result()
-        self._mark_ready(slot, started)
-
-    def _mark_ready(self, slot: Slot, started: float) -> None:
-        slot.state, slot.error = "ready", None
-        slot.loads += 1
-        slot.load_s = time.perf_counter() - started
+        else:
+            slot.state, slot.error = "ready", None
+            slot.loads += 1
+            slot.load_s = time.perf_counter() - started
+            slot.last_used = time.monotonic()  # so that it is unloaded even if all who asked for it have left
+        finally:
+            slot.loading = None
 
     def _load_blocking(self, entry: ModelEntry) -> Any:
         if entry.runtime not in RUNTIMES:
@@ -164,5 +174,20 @@ class Pool:
         return module.load(entry.id, folder, threads=self._threads, options=options)
 
     async def _free(self, slot: Slot) -> None:
+        if slot.state != "ready":
+            return
         model, slot.model, slot.state = slot.model, None, "unloaded"
         await asyncio.to_thread(model.close)
+
+    async def _free_or_log(self, slot: Slot) -> None:
+        """For callers that nobody listens to: a model that does not close must not keep the others loaded."""
+        try:
+            await self._free(slot)
+        except Exception:
+            log.exception("model_not_closed", model=slot.entry.id)
+
+
+def _retrieve(done: "asyncio.Task[None]") -> None:
+    """Mark a load's error as seen: it stands in the slot, and nobody may be left to raise it to."""
+    if not done.cancelled():
+        done.exception()

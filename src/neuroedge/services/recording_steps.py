@@ -12,7 +12,7 @@ from neuroedge.kit.speakers_to_words import TimedWord, segments_by_speaker
 from neuroedge.services.run_engine import EngineRunner
 from neuroedge.stores import memories, recordings
 from neuroedge.stores.ids import new_id
-from neuroedge.stores.postgres import Connection, Database
+from neuroedge.stores.postgres import Connection
 from neuroedge.stores.recordings import Recording, Segment, Speaker
 
 STEPS = ("analyse", "transcribe", "diarize", "emotion", "remember")
@@ -37,8 +37,7 @@ class RecordingGone(NeuroEdgeError):
 class Steps:
     """The steps of one recording for one caller."""
 
-    def __init__(self, *, db: Database, runner: EngineRunner, principal: Principal, request_id: str) -> None:
-        self._db = db
+    def __init__(self, *, runner: EngineRunner, principal: Principal, request_id: str) -> None:
         self._runner = runner
         self._principal = principal
         self._request_id = request_id

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from typing import Any
+from uuid import UUID
 
 import structlog
 from pydantic import BaseModel, ValidationError
@@ -14,7 +15,7 @@ from neuroedge.contract.models import Models
 from neuroedge.contract.ports import Clock, Media, Progress
 from neuroedge.contract.principal import Principal
 from neuroedge.executors.local import LocalExecutor
-from neuroedge.infra.blobs import TenantBlobs
+from neuroedge.infra.blobs import TenantBlobs, organisations
 from neuroedge.infra.media import PyAVMedia
 from neuroedge.infra.telemetry import Metrics
 from neuroedge.services.engines import Registry
@@ -52,6 +53,10 @@ class Contexts:
     def blobs(self, principal: Principal) -> TenantBlobs:
         """The caller's objects."""
         return TenantBlobs(self._blob_store, principal.org_id)
+
+    async def organisations(self) -> list[UUID]:
+        """Every organisation that has objects; for the platform's own housekeeping."""
+        return await organisations(self._blob_store)
 
     def media(self, principal: Principal) -> Media:
         """Decoding of what the caller sends or has stored."""
@@ -160,9 +165,9 @@ class EngineRunner:
                     prompt_tokens=getattr(used, "prompt_tokens", 0) or 0,
                     completion_tokens=getattr(used, "completion_tokens", 0) or 0,
                 )
-        except NeuroEdgeError as error:
+        except Exception as error:
             # The caller's answer is not lost because the ledger can't be written; operators see the line.
-            log.error("usage_not_written", engine=engine.name, detail=error.detail)
+            log.error("usage_not_written", engine=engine.name, exc_info=error)
 
 
 def validate(engine: Engine[Any, Any], payload: Mapping[str, Any] | BaseModel) -> BaseModel:

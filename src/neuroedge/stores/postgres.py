@@ -15,7 +15,7 @@ from pgvector.psycopg import register_vector_async
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow, dict_row
 
-from neuroedge.contract.errors import Unavailable
+from neuroedge.contract.errors import InvalidInput, NotFound, Unavailable
 from neuroedge.contract.principal import Principal
 
 Connection = AsyncConnection[DictRow]
@@ -95,6 +95,13 @@ class Database:
             ) from error
         except psycopg.OperationalError as error:
             raise Unavailable("the database does not answer", retry_after_s=2) from error
+        except psycopg.errors.ForeignKeyViolation as error:
+            raise NotFound("what this refers to is not in your organisation", hint="check the ids") from error
+        except psycopg.DataError as error:
+            # Zero bytes, NaN in JSON, numbers out of range: what a text or number column cannot hold.
+            raise InvalidInput(
+                "a value cannot be stored", hint="leave out zero characters, NaN and Infinity"
+            ) from error
 
 
 async def bind(conn: Connection, org_id: UUID) -> None:

@@ -118,6 +118,21 @@ async def set_step(conn: Connection, recording_id: UUID, step: str) -> None:
     await conn.execute("UPDATE recordings SET step = %s WHERE id = %s", [step, recording_id])
 
 
+async def count_error(conn: Connection, recording_id: UUID) -> int:
+    """One more error of its processing; how many there were."""
+    cursor = await conn.execute(
+        "UPDATE recordings SET errors = errors + 1 WHERE id = %s RETURNING errors", [recording_id]
+    )
+    row = await cursor.fetchone()
+    return int(row["errors"]) if row else 0
+
+
+async def exist(conn: Connection, recording_ids: Sequence[UUID]) -> set[UUID]:
+    """Which of these ids are recordings."""
+    cursor = await conn.execute("SELECT id FROM recordings WHERE id = ANY(%s)", [list(recording_ids)])
+    return {row["id"] for row in await cursor.fetchall()}
+
+
 async def finish(conn: Connection, recording_id: UUID) -> None:
     """Everything is done."""
     await conn.execute(
@@ -145,7 +160,8 @@ async def steps(conn: Connection, recording_id: UUID) -> dict[str, Any]:
 async def save_step(
     conn: Connection, *, org_id: UUID, recording_id: UUID, step: str, output: Any, seconds: float
 ) -> None:
-    """A step is finished; saving it again (a resumed job) replaces it."""
+    """A step is finished: that is progress, so the starts without it are forgotten. Saving it again replaces it."""
+    await conn.execute("UPDATE recordings SET attempts = 0 WHERE id = %s", [recording_id])
     await conn.execute(
         "INSERT INTO recording_steps (org_id, recording_id, step, output, seconds) VALUES (%s, %s, %s, %s, %s)"
         " ON CONFLICT (org_id, recording_id, step) DO UPDATE SET output = EXCLUDED.output,"

@@ -4,6 +4,7 @@ Migrations run as the owner; the application's role (no superuser, no BYPASSRLS,
 that it exists before a migration grants to it.
 """
 
+import re
 from contextlib import closing
 from dataclasses import dataclass
 from importlib import resources
@@ -11,6 +12,7 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
 from neuroedge.contract.errors import Unavailable
 
@@ -33,11 +35,33 @@ class SchemaStatus:
 
 
 def connect(url: str) -> psycopg.Connection[Any]:
-    """A plain connection. Raises Unavailable without the password in its text."""
+    """A plain connection. Raises Unavailable without the connection string or password in its text."""
     try:
         return psycopg.connect(url, connect_timeout=10)
-    except psycopg.OperationalError as error:
-        raise Unavailable(f"PostgreSQL does not answer: {error}", hint="check POSTGRES_URL and the server") from error
+    except psycopg.Error as error:
+        # `from None`: the driver's own text may hold the password, and a log would show the cause.
+        raise Unavailable(
+            f"PostgreSQL does not answer: {_reason(url, error)}", hint="check POSTGRES_URL and the server"
+        ) from None
+
+
+def _reason(url: str, error: psycopg.Error) -> str:
+    """The driver's words where they hold nothing secret.
+
+    A password with an unescaped @, / or : is taken for a part of host, port or database, which the driver names.
+    """
+    try:
+        parts = conninfo_to_dict(url)
+    except psycopg.Error:
+        return "its connection string cannot be read"
+    host, port, database = (str(parts.get(name) or "") for name in ("host", "port", "dbname"))
+    plain = re.fullmatch(r"[\w./:,%~ -]*", host) and re.fullmatch(r"[\d,]*", port) and "@" not in database
+    if not plain:
+        return "its connection string is misread; percent-encode the special characters of the password"
+    text, password = str(error), str(parts.get("password") or "")
+    if password and password in text:
+        return f"{type(error).__name__} at {host or 'its socket'}{port and ':' + port}"
+    return text
 
 
 def status(owner_url: str) -> SchemaStatus:

@@ -222,6 +222,17 @@ async def test_a_segment_after_the_end_of_the_audio_is_refused() -> None:
     assert len((await Emotion(probe=ctx).run(over, ctx)).segments) == 1
 
 
+@pytest.mark.anyio
+async def test_a_segment_without_length_has_its_words_judged_and_no_arousal() -> None:
+    """Recognisers give single words that end where they start."""
+    ctx = _context(samples=_voice(f0_hz=110, level=0.1))
+    spoken = [SpokenSegment(text="0.4 0.7 0.1 0.45 0.8 0.1", start_s=at, end_s=at, speaker="A") for at in (0.0, 1.25)]
+    output = await Emotion(probe=ctx).run(Input(segments=spoken, audio=AUDIO), ctx)
+    for segment in output.segments:
+        assert segment.labels[0].label == "anger"
+        assert (segment.arousal, segment.arousal_reason) == (None, "the segment is shorter than 0.6 s")
+
+
 @pytest.mark.parametrize(
     "payload",
     [

@@ -62,8 +62,8 @@ class SpokenSegment(BaseModel):
     def _times_agree(self) -> "SpokenSegment":
         if (self.start_s is None) != (self.end_s is None):
             raise ValueError("give both of 'start_s' and 'end_s', or none")
-        if self.start_s is not None and self.end_s is not None and self.end_s <= self.start_s:
-            raise ValueError("'end_s' must be after 'start_s'")
+        if self.start_s is not None and self.end_s is not None and self.end_s < self.start_s:
+            raise ValueError("'end_s' must not be before 'start_s'")
         return self
 
 

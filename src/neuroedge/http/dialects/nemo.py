@@ -129,13 +129,14 @@ async def upload(request: Request, principal: Writer, platform: ThePlatform, req
             received.upload, principal=principal, request_id=request_id, context=received.fields.get("context")
         )
     try:
-        detail = await platform.recordings.wait(principal, recording.id, timeout_s=platform.settings.request_timeout_s)
+        timeout_s = platform.settings.request_timeout_s
+        await platform.recording_progress.wait(principal, recording.id, timeout_s=timeout_s)
     except TimeoutError as error:
         raise DeadlineExceeded(
             f"the transcript {recording.id} is not ready yet; the work goes on",
             hint=f"GET /v1/recordings/{recording.id}",
         ) from error
-    return TranscriptOut.of(detail)
+    return TranscriptOut.of(await platform.recordings.get(principal, recording.id))
 
 
 @router.get("/transcription/recent", summary="The newest finished transcripts")

@@ -77,6 +77,10 @@ class TokensOut(BaseModel):
         )
 
 
+_NAMES_PER_ADDRESS = 10
+"""An address may try that many names' worth of logins: gateways have many users, sprayers try many names."""
+
+
 def _address(request: Request) -> str:
     return request.client.host if request.client else "unknown"
 
@@ -94,8 +98,9 @@ async def register(body: RegisterIn, request: Request, platform: ThePlatform, re
 @router.post("/login", summary="Log in")
 async def login(body: LoginIn, request: Request, platform: ThePlatform, request_id: RequestId) -> TokensOut:
     """Exchange user name (or email) and password for tokens."""
-    rule = f"{platform.settings.login_attempts_per_minute}/minute"
-    await platform.limits.hit(rule, "login", body.username.lower(), _address(request))
+    allowed = platform.settings.login_attempts_per_minute
+    await platform.limits.hit(f"{allowed * _NAMES_PER_ADDRESS}/minute", "login", _address(request))
+    await platform.limits.hit(f"{allowed}/minute", "login", body.username.lower(), _address(request))
     pair = await platform.accounts.login(login=body.username, password=body.password, request_id=request_id)
     return TokensOut.of(pair)
 

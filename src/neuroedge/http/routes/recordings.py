@@ -1,6 +1,7 @@
 """/v1/recordings: take in, list, read, follow, delete."""
 
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 from uuid import UUID
@@ -12,7 +13,7 @@ from neuroedge.contract.errors import InvalidInput
 from neuroedge.http.auth import Reader, RequestId, ThePlatform, Writer
 from neuroedge.http.schemas import RecordingDetailOut, RecordingOut, RecordingPage
 from neuroedge.http.uploads import form_schema, receive
-from neuroedge.services.recordings import RecordingEvent
+from neuroedge.services.recording_progress import RecordingEvent
 
 router = APIRouter(prefix="/v1/recordings", tags=["recordings"])
 
@@ -81,15 +82,18 @@ async def events(
     recording_id: UUID,
     principal: Reader,
     platform: ThePlatform,
-    last_event_id: Annotated[str | None, Header(pattern=r"^\d+-\d+$")] = None,
+    request: Request,
+    last_event_id: Annotated[str | None, Header(pattern=r"^\d{1,19}-\d{1,19}$")] = None,
 ) -> EventSourceResponse:
     """Server-sent events: `queued`, `progress`, `step`, then `done` or `failed`; earlier ones are sent first."""
-    followed = await platform.recordings.follow(principal, recording_id, after=last_event_id)
-    return EventSourceResponse(_stream(followed), ping=15)
+    followed = await platform.recording_progress.follow(principal, recording_id, after=last_event_id)
+    return EventSourceResponse(_stream(followed, request.app.state), ping=15)
 
 
-async def _stream(followed: AsyncIterator[RecordingEvent]) -> AsyncIterator[dict[str, Any]]:
+async def _stream(followed: AsyncIterator[RecordingEvent], state: Any) -> AsyncIterator[dict[str, Any]]:
     async for event in followed:
+        if getattr(state, "stopping", False):
+            return  # the client reconnects with its last id
         if event.name != "ping":
             message: dict[str, Any] = {"event": event.name, "data": json.dumps(event.data)}
             yield {**message, "id": event.id} if event.id else message
@@ -100,6 +104,6 @@ def language_of(text: str | None) -> str | None:
     if text is None or text.strip().lower() in ("", "auto"):
         return None
     code = text.strip().lower()
-    if not (2 <= len(code) <= 3 and code.isalpha()):
+    if not re.fullmatch("[a-z]{2,3}", code):
         raise InvalidInput(f"{text!r} is no language code", hint="ISO 639-1, for example en, or auto")
     return code

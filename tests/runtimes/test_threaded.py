@@ -1,0 +1,97 @@
+"""A model's queue of computations: bounded, in order, and free again after whatever ended them."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from neuroedge.contract.errors import Overloaded
+from neuroedge.runtimes.threaded import MAX_WAITING, Threaded
+
+pytestmark = pytest.mark.anyio
+
+
+class Model(Threaded):
+    """Computes when its gate opens."""
+
+    def __init__(self, *, max_waiting: int = MAX_WAITING) -> None:
+        super().__init__("test", max_waiting=max_waiting)
+        self.gate = threading.Event()
+        self.started = threading.Event()
+
+    async def compute(self, value: int) -> int:
+        """The value again; a ZeroDivisionError for 0."""
+        return await self._in_thread(self._compute, value)
+
+    def _compute(self, value: int) -> int:
+        self.started.set()
+        self.gate.wait(10)
+        return value * value // value
+
+
+@pytest.fixture
+def model() -> Iterator[Model]:
+    """A model that computes one thing and lets two wait."""
+    made = Model(max_waiting=2)
+    yield made
+    made.gate.set()
+    made.close()
+
+
+async def _fill(model: Model) -> list[asyncio.Task[int]]:
+    tasks = [asyncio.create_task(model.compute(i)) for i in (1, 2, 3)]
+    await asyncio.to_thread(model.started.wait, 10)
+    return tasks
+
+
+async def test_more_than_the_bound_is_refused_at_once(model: Model) -> None:
+    """One runs, two wait, the fourth is told when to come back; the others are served."""
+    tasks = await _fill(model)
+    with pytest.raises(Overloaded, match="the model is busy") as caught:
+        async with asyncio.timeout(1):
+            await model.compute(4)
+    assert (caught.value.retry_after_s or 0) > 0
+    model.gate.set()
+    assert await asyncio.gather(*tasks) == [1, 2, 3]
+    assert await model.compute(4) == 4
+
+
+async def test_by_default_64_wait() -> None:
+    """The bound without an option."""
+    model = Model()
+    tasks = [asyncio.create_task(model.compute(i + 1)) for i in range(70)]
+    await asyncio.to_thread(model.started.wait, 10)
+    model.gate.set()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert sum(isinstance(result, Overloaded) for result in results) == 70 - 1 - 64
+    model.close()
+
+
+async def test_a_waiter_that_leaves_makes_room(model: Model) -> None:
+    """A cancelled computation never runs and does not count any more."""
+    running, leaving, staying = await _fill(model)
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    late = asyncio.create_task(model.compute(5))
+    await asyncio.sleep(0)
+    model.gate.set()
+    assert [await task for task in (running, staying, late)] == [1, 3, 5]
+
+
+async def test_computations_that_fail_make_room(model: Model) -> None:
+    """Errors reach their callers and do not fill the queue."""
+    model.gate.set()
+    for _ in range(10):
+        with pytest.raises(ZeroDivisionError):
+            await model.compute(0)
+    assert await model.compute(7) == 7
+
+
+async def test_nothing_is_computed_after_close() -> None:
+    """A closed model refuses; it does not hang."""
+    model = Model()
+    model.close()
+    with pytest.raises(RuntimeError, match="shutdown"):
+        await model.compute(1)
