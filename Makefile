@@ -7,6 +7,8 @@ UV ?= uv
 AUDIO ?=
 QUESTION ?=
 PYTEST_ARGS ?=
+# Small models beside the default set that tests of the runtimes use.
+TEST_MODELS := smollm2-135m-instruct whisper-tiny-en
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo run test test-external check bench docs lock clean
@@ -34,6 +36,7 @@ run: setup ## Serve until stopped; data stays in the data directory
 	$(BIN)/neuroedge serve
 
 test: setup $(VENV)/.dev ## Every test (PYTEST_ARGS="-k name" for some)
+	$(BIN)/neuroedge models pull $(TEST_MODELS)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 check: $(VENV)/.dev ## Lint, strict types, layer rules, generated docs fresh
@@ -44,6 +47,7 @@ check: $(VENV)/.dev ## Lint, strict types, layer rules, generated docs fresh
 	$(BIN)/python -m docs.generate --check
 
 test-external: setup $(VENV)/.dev ## The same tests on PostgreSQL and Valkey over TCP, as external servers
+	$(BIN)/neuroedge models pull $(TEST_MODELS)
 	$(BIN)/python -m tests.external $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 bench: setup $(VENV)/.dev ## Measure, and write docs/benchmarks.md

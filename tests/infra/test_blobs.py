@@ -1,5 +1,6 @@
 """Objects of organisations in a folder: kept, read, listed and deleted, each under its own prefix only."""
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
@@ -83,8 +84,10 @@ async def test_an_object_that_vanishes_while_a_folder_is_deleted_does_not_save_t
 
 @pytest.mark.parametrize(
     "key",
-    ["", "/", "..", "../x", "a/../b", "a/..", "/etc/passwd", "a//b", "a/", ".hidden", "a\x00b", "a\nb", "a\n", "a b"]
-    + ["a\\b", "ä", "%2e%2e/x", "a" * 513],
+    [
+        *("", "/", "..", "../x", "a/../b", "a/..", "/etc/passwd", "a//b", "a/", ".hidden"),
+        *("a\x00b", "a\nb", "a\n", "a b", "a\\b", "ä", "%2e%2e/x", "a" * 513),
+    ],
     ids=repr,
 )
 async def test_keys_that_could_leave_the_organisation_are_refused(blobs: TenantBlobs, key: str) -> None:
@@ -175,8 +178,8 @@ async def test_a_file_is_streamed(blobs: TenantBlobs, tmp_path: Path) -> None:
         file.truncate(300_000_000)
         file.seek(0, 2)
         file.write(b"end")
-    command = [sys.executable, "-c", _MEASURE, source, tmp_path / "streamed"]
-    answer = subprocess.run(command, check=True, capture_output=True, text=True)
+    command = [sys.executable, "-c", _MEASURE, str(source), str(tmp_path / "streamed")]
+    answer = await asyncio.to_thread(subprocess.run, command, check=True, capture_output=True, text=True)
     assert int(answer.stdout) < 150
     kept = tmp_path / "streamed" / str(UUID(int=1)) / "big"
     with kept.open("rb") as file:

@@ -64,7 +64,7 @@ async def test_a_text_gets_the_same_vector_alone_and_in_a_batch(encoder: OnnxTex
 async def test_near_meanings_have_near_vectors(encoder: OnnxTextEncoder) -> None:
     """A paraphrase without a common word is nearer than another topic."""
     vectors = (await encoder.encode(["The kitten sleeps.", "A young cat is dozing.", "Taxes rose in May."])).vectors
-    assert vectors[0] @ vectors[1] > 0.5 > vectors[0] @ vectors[2] + 0.2
+    assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2] + 0.3
 
 
 @pytest.mark.models

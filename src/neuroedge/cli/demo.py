@@ -22,7 +22,7 @@ from neuroedge.settings import Settings
 
 SAMPLE_QUESTIONS = (
     "Where is Sheila originally from?",
-    "Where is Diane?",
+    "Where is Diane now?",
     "How much does the car cost?",
 )
 """Two that the sample call answers, and one that it does not."""

@@ -187,8 +187,7 @@ class Recordings:
     async def _decoded(self, upload: Upload) -> tuple[Path, AudioFacts]:
         """The upload as 16 kHz mono WAV beside it. Raises what decoding raises, Overloaded when too many wait."""
         wav = upload.path.with_name("audio.wav")
-        async with self._decoding:
-            facts = await asyncio.to_thread(decode_to_wav, upload.path, wav, max_duration_s=self._settings.max_audio_s)
+        facts = await self._decoding.run(decode_to_wav, upload.path, wav, max_duration_s=self._settings.max_audio_s)
         if facts.duration_s < MIN_AUDIO_S:
             raise MediaTooShort(
                 f"{facts.duration_s:.2f} s of audio is too short to hold speech",

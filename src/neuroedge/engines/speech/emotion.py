@@ -266,7 +266,7 @@ async def _voices(payload: Input, ctx: EngineContext) -> list[Arousal]:
     for i, s in enumerate(payload.segments):
         if s.start_s is None or s.end_s is None:
             continue
-        if s.start_s >= audio.duration_s:
+        if s.start_s > audio.duration_s:
             raise InvalidInput(
                 f"segment {i} starts at {s.start_s:.2f} s, but the audio lasts {audio.duration_s:.2f} s",
                 hint="times are seconds from the start of the audio",
