@@ -9,7 +9,7 @@ the excerpt's words in a wrong relation passes here: that needs a reader (see en
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -28,12 +28,14 @@ _UNITS: Final = _words(
     " eighteen nineteen"
 )
 _ORDINAL_UNITS: Final = _words(
-    "zeroth first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth"
+    "- - - - fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth"
     " fifteenth sixteenth seventeenth eighteenth nineteenth"
 )
 _TENS: Final = _words("twenty thirty forty fifty sixty seventy eighty ninety")
+# Dates are said as ordinals and written as digits; first, second and third are more often a rank than a date, and
+# "the second floor" must not be supported by "two bedrooms".
 _SMALL: Final = {
-    **{word: i for words in (_UNITS, _ORDINAL_UNITS) for i, word in enumerate(words)},
+    **{word: i for words in (_UNITS, _ORDINAL_UNITS) for i, word in enumerate(words) if word != "-"},
     **{word: 20 + 10 * i for i, word in enumerate(_TENS)},
     **{word[:-1] + "ieth": 20 + 10 * i for i, word in enumerate(_TENS)},
 }
@@ -49,6 +51,7 @@ _FUNCTION_WORDS: Final = frozenset(
     )
 )
 _TOKEN: Final = re.compile(r"(\d+(?:[.,]\d+)*)(?:st|nd|rd|th)?(?![^\W_])|([^\W_]+)")
+_WORD: Final = re.compile(r"\w+")
 _SENTENCE_END: Final = re.compile(r"(?<=[.!?])\s+(?=[^\s])")
 _QUANTITY: Final = re.compile(r"\bhow (?:many|much|old|long|often|far|tall|big|heavy)\b", re.IGNORECASE)
 _NAME: Final = re.compile(r"\bwh(?:at|ich)\b.*\bnames?\b|^\s*who\b|\bwhose\b", re.IGNORECASE)
@@ -139,6 +142,20 @@ def holds(kind: Kind | None, sentence: str, *, question: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """An excerpt: the words said, who said them (a name, a label or nothing), and the words said right before."""
+
+    said: str
+    who: str = ""
+    before: str = ""
+
+    @property
+    def line(self) -> str:
+        """The excerpt as one reads it, with its speaker."""
+        return f"{self.who}: {self.said}" if self.who else self.said
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
     """A sentence of an answer with the excerpt that supports it best."""
 
@@ -146,36 +163,47 @@ class Claim:
     excerpt: int
     """Index of that excerpt."""
     coverage: float
-    """Share of the sentence's new content words that the excerpt, with its predecessor, holds."""
-    similarity: float
-    """Cosine of sentence and excerpt."""
+    """Share of the sentence's new content words that were said there or right before."""
     invented: list[str]
-    """Numbers and names that neither the question nor those excerpts hold."""
+    """Numbers and names that neither the question nor those words hold."""
+    asked: float
+    """Share of the question's content words in that line or right before."""
+    nearness: float
+    """Cosine of question and excerpt."""
 
 
 def attribute(
-    sentence: str, vector: Floats, *, question: str, excerpts: Sequence[str], contexts: Sequence[str], vectors: Floats
+    sentence: str, vector: Floats, *, question: str, asked: Floats, sources: Sequence[Source], vectors: Floats
 ) -> Claim:
-    """Find the excerpt that supports `sentence` best: new words in it, the question's words, nearness of meaning.
+    """Find the source that supports `sentence` best: its new words, the question's words, nearness of meaning.
 
-    `vector` [dim] belongs to `sentence`, `vectors` [n, dim] to `excerpts` [n], all L2-normalised; `contexts` [n] are
-    the excerpts together with what was said right before, where the sentence's words may come from too.
+    `vector` [dim] belongs to `sentence`, `asked` [dim] to `question`, `vectors` [n, dim] to the lines of `sources`
+    [n], all L2-normalised. New words must have been said: that somebody speaks proves nothing about them.
     """
-    nearness = vectors @ vector
-    added = new_words(sentence, question=question)
-    asked = content_stems(question)
+    added, wanted = new_words(sentence, question=question), content_stems(question)
     scores = [
-        _share(added, text) + 0.5 * float(near) + 0.25 * _share(asked, text) + 0.25 * _share(asked, context)
-        for text, context, near in zip(excerpts, contexts, nearness, strict=True)
+        _share(added, source.said)
+        + 0.5 * float(near)
+        + 0.25 * _share(wanted, source.line)
+        + 0.25 * _share(wanted, f"{source.before} {source.line}")
+        for source, near in zip(sources, vectors @ vector, strict=True)
     ]
     best = int(np.argmax(scores))
+    source = sources[best]
     return Claim(
         sentence=sentence,
         excerpt=best,
-        coverage=_share(added, contexts[best]),
-        similarity=float(nearness[best]),
-        invented=invented(sentence, question=question, source=contexts[best]),
+        coverage=_share(added, f"{source.before} {source.said}"),
+        invented=invented(sentence, question=question, source=f"{source.before} {source.line}"),
+        asked=_share(wanted, f"{source.before} {source.line}"),
+        nearness=float(vectors[best] @ asked),
     )
+
+
+def about_another(sentence: str, *, question: str, source: Source, people: Collection[str]) -> bool:
+    """Whether `sentence` speaks of other `people` than its source or than the question asks about."""
+    told, asked, there = (set(people) & set(_WORD.findall(text)) for text in (sentence, question, source.line))
+    return bool(told) and (not told & there or bool(asked and not asked & told))
 
 
 def _share(stems: Sequence[str], text: str) -> float:

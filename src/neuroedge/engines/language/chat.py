@@ -14,7 +14,7 @@ a recording does not hold the answer.
 """
 
 import re
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
@@ -26,7 +26,17 @@ from neuroedge.contract.engine import Engine, EngineContext, EngineInput, Engine
 from neuroedge.contract.models import CHAT, TEXT_EMBEDDING, ChatMessage, ChatModel
 from neuroedge.engines.knowledge.search import Hit
 from neuroedge.engines.knowledge.search import Input as SearchInput
-from neuroedge.kit.grounding import Claim, attribute, coverage, expected_kind, holds, sentences, shares_words
+from neuroedge.kit.grounding import (
+    Claim,
+    Source,
+    about_another,
+    attribute,
+    coverage,
+    expected_kind,
+    holds,
+    sentences,
+    shares_words,
+)
 from neuroedge.kit.introductions import introductions
 
 WHOLE_RECORDING_HITS: Final = 50
@@ -39,6 +49,8 @@ MIN_COSINE: Final = 0.15
 MIN_COVERAGE: Final = 0.6
 MIN_RELEVANCE: Final = 0.3
 """Cosine of question and sentence, unless they share a word: below it the sentence answers something else."""
+MIN_NEARNESS: Final = 0.35
+"""Cosine of question and excerpt, unless they share a word: below it the excerpt is about something else."""
 NOT_FOUND: Final = "NOT_FOUND"
 SYSTEM: Final = (
     "You answer questions about a conversation. Use only the transcript. Answer with one short sentence. If the"
@@ -67,7 +79,6 @@ _REFUSAL: Final = re.compile(
     r"|does(?:n't| not) (?:say|mention|specify|tell)",
     re.IGNORECASE,
 )
-_WORD: Final = re.compile(r"\w+")
 _MARKER: Final = re.compile(r"\s*\[\d+\]")
 _LABEL: Final = re.compile(r"^(?:Answer|S\d+):\s*", re.IGNORECASE)
 
@@ -198,29 +209,28 @@ class ChatEngine(Engine[Input, Output]):
         if not any(holds(expected_kind(question), claim.sentence, question=question) for claim in kept):
             return Verdict(reason="the excerpts do not hold the kind of answer the question asks for")
         i = kept[0].excerpt
-        named = lines_of(excerpts, speaker_names(excerpts))
-        if coverage(question, named[i]) < 1.0:
+        if coverage(question, sources_of(excerpts)[i].line) < 1.0:
             async with ctx.models.lease(CHAT) as llm:
-                if not await _confirms(llm, evidence(i, excerpts, lines_of(excerpts)), question, usage):
+                if not await _confirms(llm, evidence(i, excerpts), question, usage):
                     return Verdict(reason="the lines nearest to the model's answer do not answer the question")
         return Verdict(claims=kept)
 
     async def _claims(self, draft: str, question: str, excerpts: Sequence[Hit], ctx: EngineContext) -> list[Claim]:
-        """The sentences of the draft that are about the question, each with its source.
-
-        Speakers stand there by name: the LLM answers better from the bare labels, but "I" has to be resolved here.
-        """
-        names = speaker_names(excerpts)
-        lines = lines_of(excerpts, names)
-        contexts = [evidence(i, excerpts, lines) for i in range(len(excerpts))]
-        found = [s for s in sentences(draft) if not of_another(s, question, names.values())]
+        """The sentences of the draft that are about the question, each with its source."""
+        found, sources = sentences(draft), sources_of(excerpts)
+        people = set(speaker_names(excerpts).values())
         async with ctx.models.lease(TEXT_EMBEDDING) as encoder:
-            vectors = (await encoder.encode([question, *found, *lines])).vectors
-        asked, told, sources = vectors[0], vectors[1 : len(found) + 1], vectors[len(found) + 1 :]
-        return [
-            attribute(sentence, vector, question=question, excerpts=lines, contexts=contexts, vectors=sources)
+            vectors = (await encoder.encode([question, *found, *(source.line for source in sources)])).vectors
+        asked, told, lines = vectors[0], vectors[1 : len(found) + 1], vectors[len(found) + 1 :]
+        claims = [
+            attribute(sentence, vector, question=question, asked=asked, sources=sources, vectors=lines)
             for sentence, vector in zip(found, told, strict=True)
             if float(vector @ asked) >= MIN_RELEVANCE or shares_words(sentence, question)
+        ]
+        return [
+            c
+            for c in claims
+            if not about_another(c.sentence, question=question, source=sources[c.excerpt], people=people)
         ]
 
     async def _search(self, ctx: EngineContext, query: str, recording_id: UUID | None, top_k: int) -> list[Hit]:
@@ -272,13 +282,14 @@ def unrelated(excerpts: Sequence[Hit]) -> str | None:
 
 
 def supported(claim: Claim) -> bool:
-    """Whether an excerpt holds the sentence: no invented number or name, and most of its new words."""
-    return not claim.invented and claim.coverage >= MIN_COVERAGE
+    """Whether an excerpt about the question holds the sentence: nothing invented, and most of its new words."""
+    about = claim.asked > 0 or claim.nearness >= MIN_NEARNESS
+    return about and not claim.invented and claim.coverage >= MIN_COVERAGE
 
 
 def prompt(payload: Input, excerpts: Sequence[Hit]) -> list[ChatMessage]:
     """Excerpts first and the question last, so that the next question shares the beginning."""
-    transcript = "\n".join(lines_of(excerpts))
+    transcript = "\n".join(line(hit) for hit in excerpts)
     earlier = "".join(f"\n{'Question' if t.role == 'user' else 'Answer'}: {t.content}" for t in payload.history)
     content = f"Transcript:\n{transcript}\n{earlier}\nQuestion: {payload.message}\nAnswer:"
     return [ChatMessage(role="system", content=SYSTEM), ChatMessage(role="user", content=content)]
@@ -289,21 +300,28 @@ async def fitting(excerpts: Sequence[Hit], payload: Input, llm: ChatModel) -> li
     kept = list(excerpts)
     fixed = await llm.count_tokens("\n".join(m.content for m in prompt(payload, [])))
     room = min(EXCERPT_TOKENS, llm.context_tokens - payload.max_tokens - fixed - 64)
-    while len(kept) > 1 and await llm.count_tokens("\n".join(lines_of(kept))) > room:
+    while len(kept) > 1 and await llm.count_tokens("\n".join(line(hit) for hit in kept)) > room:
         ranked = sorted(kept, key=lambda hit: -hit.score)[: max(1, len(kept) * 3 // 4)]
         kept = [hit for hit in kept if hit in ranked]
     return kept
 
 
-def lines_of(excerpts: Sequence[Hit], names: Mapping[Speaker, str] | None = None) -> list[str]:
-    """The excerpts with who said it before the words: a speaker's name where `names` holds it, else the label."""
-    return [_line(hit, names or {}) for hit in excerpts]
+def line(hit: Hit) -> str:
+    """An excerpt as the LLM reads it: it answers better from bare labels than from the speakers' names."""
+    return f"{_label(hit)}: {hit.content}" if _label(hit) else hit.content
 
 
-def _line(hit: Hit, names: Mapping[Speaker, str]) -> str:
-    speaker = hit.metadata.get("speaker")
-    label = names.get((hit.recording_id, str(speaker)), speaker) if speaker else hit.title
-    return f"{label}: {hit.content}" if label else hit.content
+def sources_of(excerpts: Sequence[Hit]) -> list[Source]:
+    """The excerpts for attribution, speakers by the name they gave themselves: there "I" has to be resolved."""
+    names = speaker_names(excerpts)
+    return [
+        Source(
+            said=hit.content,
+            who=names.get((hit.recording_id, str(hit.metadata.get("speaker")))) or _label(hit),
+            before=excerpts[i - 1].content if _follows(i, excerpts) else "",
+        )
+        for i, hit in enumerate(excerpts)
+    ]
 
 
 def speaker_names(excerpts: Sequence[Hit]) -> dict[Speaker, str]:
@@ -315,18 +333,17 @@ def speaker_names(excerpts: Sequence[Hit]) -> dict[Speaker, str]:
     return names
 
 
-def of_another(sentence: str, question: str, names: Iterable[str]) -> bool:
-    """Whether the question asks about one speaker by name and the sentence speaks of another instead."""
-    known = set(names)
-    asked, told = known & set(_WORD.findall(question)), known & set(_WORD.findall(sentence))
-    return bool(asked and told and not asked & told)
-
-
-def evidence(i: int, excerpts: Sequence[Hit], lines: Sequence[str]) -> str:
+def evidence(i: int, excerpts: Sequence[Hit]) -> str:
     """Excerpt `i` with what was said right before it in the same recording."""
-    before = excerpts[i - 1] if i else None
-    same = before is not None and before.recording_id is not None and before.recording_id == excerpts[i].recording_id
-    return "\n".join(lines[i - same : i + 1])
+    return "\n".join(line(hit) for hit in excerpts[i - _follows(i, excerpts) : i + 1])
+
+
+def _follows(i: int, excerpts: Sequence[Hit]) -> bool:
+    return i > 0 and excerpts[i - 1].recording_id == excerpts[i].recording_id is not None
+
+
+def _label(hit: Hit) -> str:
+    return hit.metadata.get("speaker") or hit.title or ""
 
 
 def by_time(hits: Sequence[Hit]) -> list[Hit]:
