@@ -122,7 +122,8 @@ async def test_cancelling_the_task_stops_the_generation(llm: LlamaChat) -> None:
     assert all(isinstance(r, asyncio.CancelledError) for r in results)
     started = time.perf_counter()
     assert [d async for d in llm.stream(ask("Hi"), max_tokens=1)]
-    assert time.perf_counter() - started < 3.0
+    # The 1,800 tokens of both would take far longer than this.
+    assert time.perf_counter() - started < 8.0
 
 
 @pytest.mark.models
