@@ -6,6 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuroedge.kit.grounding import (
+    Source,
+    about_another,
     attribute,
     coverage,
     expected_kind,
@@ -108,19 +110,58 @@ def test_an_answer_must_hold_the_kind_the_question_asks_for(question: str, answe
 
 def test_a_sentence_is_attributed_to_the_excerpt_with_its_new_words() -> None:
     """Not to the one that only repeats the question's."""
-    excerpts = ["S1: The launch is the first thing.", "S1: Let's move the launch to the twenty-eighth of March."]
-    vectors = np.eye(2, dtype=np.float32)
+    sources = [
+        Source(said="The launch is the first thing.", who="S1"),
+        Source(said="Let's move the launch to the twenty-eighth of March.", who="S1"),
+    ]
     claim = attribute(
         "The new launch date is March 28.",
         np.array([0.7, 0.7], np.float32),
         question="What is the new launch date?",
-        excerpts=excerpts,
-        contexts=excerpts,
-        vectors=vectors,
+        asked=np.array([0.8, 0.6], np.float32),
+        sources=sources,
+        vectors=np.eye(2, dtype=np.float32),
     )
     assert claim.excerpt == 1
     assert claim.coverage == 1.0
     assert claim.invented == []
+    assert claim.nearness == pytest.approx(0.6)
+    assert claim.asked == pytest.approx(1 / 3)
+
+
+def test_who_speaks_does_not_count_as_said() -> None:
+    """A name before a line covers the question, never the answer."""
+    claim = attribute(
+        "Marcus will repair it.",
+        np.ones(1, np.float32),
+        question="Who will repair it?",
+        asked=np.ones(1, np.float32),
+        sources=[Source(said="When can I come to repair it?", who="Marcus")],
+        vectors=np.ones((1, 1), np.float32),
+    )
+    assert claim.coverage == 0.0
+
+
+@pytest.mark.parametrize(
+    ("sentence", "question", "another"),
+    [
+        ("Sheila is in New Jersey.", "Where is Sheila?", True),
+        ("Diane is in New Jersey.", "Where is Diane?", False),
+        ("Diane is in New Jersey.", "Where is Sheila?", True),
+        ("In New Jersey.", "Where is Sheila?", False),
+    ],
+)
+def test_a_sentence_about_another_person_than_source_or_question_is_noticed(
+    sentence: str, question: str, another: bool
+) -> None:
+    """Diane speaks of herself."""
+    source = Source(said="I'm in New Jersey now though.", who="Diane")
+    assert about_another(sentence, question=question, source=source, people={"Diane", "Sheila"}) is another
+
+
+def test_a_rank_is_no_number() -> None:
+    """ "Two bedrooms" do not make a second floor."""
+    assert tokens("the second of two") == ["the", "second", "of", "2"]
 
 
 def test_sentences_end_at_marks_and_blank_text_has_none() -> None:
