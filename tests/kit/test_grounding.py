@@ -142,6 +142,19 @@ def test_who_speaks_does_not_count_as_said() -> None:
     assert claim.coverage == 0.0
 
 
+def test_naming_the_speaker_of_a_line_does_not_weaken_an_answer() -> None:
+    """ "Diane's beep" is as well supported as "a beep"."""
+    claim = attribute(
+        "It was Diane's beep.",
+        np.ones(1, np.float32),
+        question="What was heard?",
+        asked=np.ones(1, np.float32),
+        sources=[Source(said="I heard a beep.", who="Diane")],
+        vectors=np.ones((1, 1), np.float32),
+    )
+    assert claim.coverage == 1.0
+
+
 @pytest.mark.parametrize(
     ("sentence", "question", "another"),
     [

@@ -178,7 +178,8 @@ def attribute(
     """Find the source that supports `sentence` best: its new words, the question's words, nearness of meaning.
 
     `vector` [dim] belongs to `sentence`, `asked` [dim] to `question`, `vectors` [n, dim] to the lines of `sources`
-    [n], all L2-normalised. New words must have been said: that somebody speaks proves nothing about them.
+    [n], all L2-normalised. New words must have been said: that somebody speaks proves nothing about them, so their
+    name counts only where it was said too.
     """
     added, wanted = new_words(sentence, question=question), content_stems(question)
     scores = [
@@ -193,11 +194,16 @@ def attribute(
     return Claim(
         sentence=sentence,
         excerpt=best,
-        coverage=_share(added, f"{source.before} {source.said}"),
+        coverage=_share(_without_speaker(added, source), f"{source.before} {source.said}"),
         invented=invented(sentence, question=question, source=f"{source.before} {source.line}"),
         asked=_share(wanted, f"{source.before} {source.line}"),
         nearness=float(vectors[best] @ asked),
     )
+
+
+def _without_speaker(added: Sequence[str], source: Source) -> list[str]:
+    unsaid = {stem(word) for word in tokens(source.who)} - {stem(w) for w in tokens(f"{source.before} {source.said}")}
+    return [word for word in added if word not in unsaid]
 
 
 def about_another(sentence: str, *, question: str, source: Source, people: Collection[str]) -> bool:

@@ -13,7 +13,8 @@ from neuroedge.contract.models import ChatDelta, ChatMessage, Embeddings
 from neuroedge.contract.ports import NewMemory
 from neuroedge.engines.knowledge.search import Input as SearchInput
 from neuroedge.engines.knowledge.search import SearchEngine
-from neuroedge.engines.language.chat import CHECK, ChatEngine, Input, Turn
+from neuroedge.engines.language.chat import ChatEngine, Input, Turn
+from neuroedge.kit.prompts import CHECK
 from neuroedge.runtimes import llama, onnx_text
 from tests.conftest import SampleCall
 from tests.engines.knowledge.fake_encoder import HashedWords
@@ -158,6 +159,31 @@ async def test_an_answer_from_the_right_words_in_a_wrong_relation_is_refused_by_
 async def test_an_answer_about_another_speaker_is_refused() -> None:
     """Asked about Diane, told about Sheila."""
     got = await answer(ScriptedLLM("Sheila is originally from Chicago."), "Where is Diane originally from?")
+    assert not got.answered
+
+
+@pytest.mark.anyio
+async def test_a_place_another_speaker_named_as_theirs_is_refused() -> None:
+    """Diane's line about herself does not support a sentence about Sheila."""
+    segments = [*CALL, ("S1", 28.0, "I'm in New Jersey now though.")]
+    ctx = await remembering(ScriptedLLM("Sheila is now in New Jersey."), segments)
+    got = await ChatEngine(probe=ctx).run(Input(message="Where is Sheila now?", recording_id=RECORDING), ctx)
+    assert not got.answered
+
+
+@pytest.mark.anyio
+async def test_that_somebody_speaks_is_no_proof_of_what_is_said_about_them() -> None:
+    """The name before a line is not part of the words that support an answer."""
+    segments = [("S1", 0.0, "This is Marcus."), ("S2", 2.0, "The window is broken."), ("S1", 4.0, "When can I come?")]
+    ctx = await remembering(ScriptedLLM("Marcus will repair the window."), segments)
+    got = await ChatEngine(probe=ctx).run(Input(message="Who will repair the window?", recording_id=RECORDING), ctx)
+    assert not got.answered
+
+
+@pytest.mark.anyio
+async def test_an_answer_from_lines_that_are_not_about_the_question_is_refused() -> None:
+    """Even when its words are there and the LLM confirms it."""
+    got = await answer(ScriptedLLM("The airline is from Chicago to New Jersey."), "Which airline was booked?")
     assert not got.answered
 
 

@@ -38,6 +38,7 @@ from neuroedge.kit.grounding import (
     shares_words,
 )
 from neuroedge.kit.introductions import introductions
+from neuroedge.kit.prompts import CHECK, CHECK_EXAMPLES, SYSTEM
 
 WHOLE_RECORDING_HITS: Final = 50
 """A recording with fewer segments than one search can return is read as a whole."""
@@ -51,29 +52,6 @@ MIN_RELEVANCE: Final = 0.3
 """Cosine of question and sentence, unless they share a word: below it the sentence answers something else."""
 MIN_NEARNESS: Final = 0.35
 """Cosine of question and excerpt, unless they share a word: below it the excerpt is about something else."""
-NOT_FOUND: Final = "NOT_FOUND"
-SYSTEM: Final = (
-    "You answer questions about a conversation. Use only the transcript. Answer with one short sentence. If the"
-    f" transcript does not say it, reply exactly {NOT_FOUND}.\n\n"
-    "Example transcript:\nS1: Hello, this is Bill. I moved to Leeds in May.\nS2: Nice, I have a cat now.\n"
-    "Question: Where does Bill live?\nAnswer: Bill lives in Leeds.\n"
-    f"Question: What is the cat's name?\nAnswer: {NOT_FOUND}\nQuestion: How old is Bill?\nAnswer: {NOT_FOUND}"
-)
-CHECK: Final = "You check whether an excerpt of a conversation answers a question. Reply yes or no."
-CHECK_EXAMPLES: Final = (
-    ("S2: Where do you live?\nS1: In Leeds, since May.", "Where does S1 live?", "yes"),
-    ("S1: Hello, this is Bill. I moved to Leeds in May.", "How old is Bill?", "no"),
-    ("S1: Hello, this is Bill from Acme Paints.", "What is Bill's employer?", "yes"),
-    ("S2: My cat broke a vase on Sunday.", "What is the cat's name?", "no"),
-    ("S2: The kitchen? I can't, I've got the flu.", "Why can she not come?", "yes"),
-    ("S1: We painted the kitchen, it took two days.", "Which company painted the kitchen?", "no"),
-    ("S1: Did you phone them?\nS2: Three times, nobody answered.", "How often did she phone?", "yes"),
-    ("S1: We painted the kitchen, it took two days.", "How much did the paint cost?", "no"),
-    ("S1: The bus? It was late again, so I walked.", "How did he get there?", "yes"),
-    ("S1: They call me Shorty at school.", "What do the pupils call him?", "yes"),
-    ("S1: This is Bill in Leeds.", "What is Bill's last name?", "no"),
-    ("S1: The coat is nice, but it is too heavy.", "What is bad about the coat?", "yes"),
-)
 _REFUSAL: Final = re.compile(
     r"not[_ ]?found|not (?:mentioned|specified|stated|provided|given|said)"
     r"|does(?:n't| not) (?:say|mention|specify|tell)",
