@@ -28,9 +28,22 @@ class Figure:
     note: str = ""
 
 
-def figure(name: str, unit: str, values: Sequence[float], *, at_most: float | None = None, note: str = "") -> Figure:
+def figure(
+    name: str,
+    unit: str,
+    values: Sequence[float],
+    *,
+    at_most: float | None = None,
+    at_least: float | None = None,
+    note: str = "",
+) -> Figure:
     """The figure of repeated measurements, judged by its median."""
     median = statistics.median(values)
+    target, met = "", None
+    if at_most is not None:
+        target, met = f"≤ {at_most:g}", median <= at_most
+    elif at_least is not None:
+        target, met = f"≥ {at_least:g}", median >= at_least
     return Figure(
         name=name,
         unit=unit,
@@ -38,8 +51,8 @@ def figure(name: str, unit: str, values: Sequence[float], *, at_most: float | No
         low=round(min(values), 4),
         high=round(max(values), 4),
         runs=len(values),
-        target="" if at_most is None else f"≤ {at_most:g}",
-        met=None if at_most is None else median <= at_most,
+        target=target,
+        met=met,
         note=note,
     )
 

@@ -61,6 +61,18 @@ class Server:
         body = {"username": name, "email": f"{name}@example.org", "password": PASSWORD}
         with httpx.Client(base_url=self.url, timeout=60) as client:
             assert client.post("/auth/register", json=body).status_code == 201
+        return self.log_in(name)
+
+    def new_operator(self) -> httpx.Client:
+        """A client logged in as an operator of the installation."""
+        name = f"operator-{secrets.token_hex(6)}"
+        command = [sys.executable, "-m", "neuroedge", "users", "create", name, f"{name}@example.org", "--admin"]
+        subprocess.run(command, env={**self.env, "NEUROEDGE_PASSWORD": PASSWORD}, check=True, capture_output=True)
+        return self.log_in(name)
+
+    def log_in(self, name: str) -> httpx.Client:
+        """A client with a user's token."""
+        with httpx.Client(base_url=self.url, timeout=60) as client:
             tokens = client.post("/auth/login", json={"username": name, "password": PASSWORD}).json()
         headers = {"Authorization": f"Bearer {tokens['access_token']}"}
         return httpx.Client(base_url=self.url, timeout=120, headers=headers)
@@ -118,6 +130,13 @@ def server(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterat
 def account(server: Server) -> Iterator[httpx.Client]:
     """The owner of a fresh organisation."""
     with server.new_account() as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def operator(server: Server) -> Iterator[httpx.Client]:
+    """An operator of the installation."""
+    with server.new_operator() as client:
         yield client
 
 

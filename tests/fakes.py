@@ -1,6 +1,6 @@
 """In-memory ports, so that an engine can be tested without database, cache or weights."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -23,7 +23,7 @@ class FakeModels:
         self._models = dict(models)
 
     @asynccontextmanager
-    async def lease(self, ref: ModelRef[Any]) -> AsyncIterator[Any]:
+    async def lease(self, ref: ModelRef[Any], *, priority: Any = None) -> AsyncIterator[Any]:
         """Hand out the object of the role."""
         if ref.role not in self._models:
             raise ModelUnavailable(f"no model for {ref.role}", hint="give one to make_context")
@@ -109,6 +109,27 @@ class FakeBlobs:
         self.objects = {k: v for k, v in self.objects.items() if not k.startswith(prefix)}
 
 
+class FakeCache:
+    """Keeps everything in a dict."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+
+    async def get_or_compute(
+        self,
+        keys: Sequence[str],
+        compute: Callable[[Sequence[int]], Awaitable[Sequence[Any]]],
+        *,
+        ttl_s: float,
+    ) -> list[Any]:
+        """Compute what is not there."""
+        missing = [i for i, key in enumerate(keys) if key not in self.values]
+        if missing:
+            for i, value in zip(missing, await compute(missing), strict=True):
+                self.values[keys[i]] = value
+        return [self.values[key] for key in keys]
+
+
 class FakeMedia:
     """Answers every source with one waveform."""
 
@@ -167,6 +188,7 @@ def make_context(
     memories: FakeMemories | None = None,
     blobs: FakeBlobs | None = None,
     media: Any = None,
+    cache: FakeCache | None = None,
     call: EngineCall = _no_call,
     progress: RecordedProgress | None = None,
 ) -> EngineContext:
@@ -178,6 +200,7 @@ def make_context(
         memories=memories or FakeMemories(),
         blobs=blobs or FakeBlobs(),
         media=media or FakeMedia(),
+        cache=cache or FakeCache(),
         clock=SystemClock(),
         progress=progress or RecordedProgress(),
         call=call,

@@ -4,41 +4,60 @@ Nothing else constructs adapters, and importing this module does nothing.
 """
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import valkey.asyncio
 
+from neuroedge.contract import scope
 from neuroedge.contract.errors import Unavailable
 from neuroedge.http.platform import Platform
 from neuroedge.infra import datadir
+from neuroedge.infra.accelerator import Accelerator, AcceleratorMetrics
 from neuroedge.infra.blobs import open_store
+from neuroedge.infra.breaker import Breakers
+from neuroedge.infra.cache.disk import DiskLevel
+from neuroedge.infra.cache.memory import MemoryLevel
+from neuroedge.infra.cache.shared import SharedLevel
+from neuroedge.infra.cache.tiered import TieredCache
 from neuroedge.infra.clock import SystemClock
 from neuroedge.infra.embedded import EmbeddedServers
 from neuroedge.infra.events import Events
+from neuroedge.infra.inference_metrics import InferenceMetrics
 from neuroedge.infra.limits import RateLimits
 from neuroedge.infra.queue import JobQueue
 from neuroedge.infra.telemetry import Metrics
 from neuroedge.infra.tokens import AccessTokens
 from neuroedge.jobs import recordings as recording_jobs
+from neuroedge.jobs import tasks as task_jobs
 from neuroedge.jobs.worker import work
-from neuroedge.runtimes import device
+from neuroedge.runtimes import device, memory
 from neuroedge.runtimes.catalogue import Catalogue, load_catalogue
-from neuroedge.runtimes.pool import Pool
+from neuroedge.runtimes.device import Router
+from neuroedge.runtimes.pool import Pool, PoolSettings
 from neuroedge.services import engines
 from neuroedge.services.accounts import PROBE, Accounts
 from neuroedge.services.recording_process import RecordingProcess
 from neuroedge.services.recording_progress import RecordingProgress
 from neuroedge.services.recordings import Recordings
+from neuroedge.services.reload import EngineReloader
 from neuroedge.services.run_engine import Contexts, EngineRunner
+from neuroedge.services.task_progress import TaskProgress
+from neuroedge.services.task_run import TaskRuns
+from neuroedge.services.tasks import Tasks
 from neuroedge.settings import Settings
 from neuroedge.stores import schema
 from neuroedge.stores.postgres import Database
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+
+
+GPU_SHARE = 0.9
+"""Part of a GPU's free memory at start that models may take; computing takes some too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,12 +117,26 @@ async def open_platform(settings: Settings, *, worker: bool) -> AsyncIterator[Pl
         events = Events(client)
         stack.push_async_callback(events.settled)
         platform = await _assemble(settings, servers, db, events, stack)
+        await _share_device(settings, platform.pool, client, platform.metrics, stack)
         recording_jobs.register(
             platform.queue.app,
             process=RecordingProcess(
                 db=db, runner=platform.runner, progress=platform.recording_progress, metrics=platform.metrics
             ),
             recordings=platform.recordings,
+            metrics=platform.metrics,
+        )
+        task_jobs.register(
+            platform.queue.app,
+            runs=TaskRuns(
+                db=db,
+                runner=platform.runner,
+                queue=platform.queue,
+                progress=platform.task_progress,
+                clock=SystemClock(),
+                retry_wait_s=settings.task_retry_s,
+            ),
+            tasks=platform.tasks,
             metrics=platform.metrics,
         )
         if worker:
@@ -116,25 +149,44 @@ async def _assemble(
     settings: Settings, servers: Servers, db: Database, events: Events, stack: AsyncExitStack
 ) -> Platform:
     clock, metrics, catalogue = SystemClock(), Metrics(), catalogue_of(settings)
-    pool = Pool(
-        catalogue,
-        threads=settings.model_threads or device.available_cores(),
-        device=lambda: device.resolve(settings.model_device),
-        idle_s=settings.model_idle_s,
+    inference_metrics, breakers = InferenceMetrics(metrics.registry), Breakers()
+    pool = await _open_pool(settings, catalogue, inference_metrics, breakers, stack)
+    cache = TieredCache(
+        memory=MemoryLevel(settings.cache_memory_bytes),
+        shared=SharedLevel(servers.valkey),
+        disk=DiskLevel(settings.data_dir / "cache", limit_bytes=settings.cache_disk_bytes)
+        if settings.cache_disk_bytes
+        else None,
+        count=inference_metrics.cached,
     )
-    stack.push_async_callback(pool.close)
-    stack.push_async_callback(_end, asyncio.create_task(pool.reap_idle()))
+    stack.push_async_callback(cache.close)
     contexts = Contexts(
         db=db,
         models=pool,
         blob_store=open_store(settings.blob_url, settings.data_dir / "blobs"),
+        cache=cache.of,
         clock=clock,
         max_audio_bytes=settings.max_upload_bytes,
         max_audio_s=settings.max_audio_s,
     )
     runner = EngineRunner(contexts=contexts, db=db, metrics=metrics)
-    runner.use(engines.build(probe=runner.context(PROBE, request_id="probe")))
+    probe = runner.context(PROBE, request_id="probe")
+    registry = engines.build(probe=probe)
+    runner.use(registry)
+    reloader = EngineReloader(
+        registry=registry,
+        executor=runner.executor,
+        probe=probe,
+        db=db,
+        events=events,
+        metrics=metrics,
+        proof_s=settings.engine_proof_s,
+        drain_s=settings.engine_drain_s,
+    )
+    stack.push_async_callback(reloader.close)
+    stack.push_async_callback(_end, asyncio.create_task(reloader.follow()))  # reloads of the other processes
     progress = RecordingProgress(db=db, events=events)
+    task_progress = TaskProgress(db=db, events=events)
     queue = JobQueue(db.pool)
     await queue.open()
     limits = RateLimits(servers.valkey)
@@ -147,15 +199,86 @@ async def _assemble(
         events=events,
         limits=limits,
         metrics=metrics,
+        inference_metrics=inference_metrics,
+        breakers=breakers,
+        cache=cache,
         pool=pool,
         catalogue=catalogue,
         queue=queue,
         tokens=tokens,
         accounts=Accounts(db=db, tokens=tokens, clock=clock, settings=settings),
         runner=runner,
+        reloader=reloader,
         recordings=Recordings(db=db, runner=runner, queue=queue, progress=progress, settings=settings),
         recording_progress=progress,
+        tasks=Tasks(
+            db=db,
+            runner=runner,
+            queue=queue,
+            progress=task_progress,
+            clock=clock,
+            keep_days=settings.task_keep_days,
+            max_unfinished=settings.task_queue_limit,
+        ),
+        task_progress=task_progress,
     )
+
+
+async def _open_pool(
+    settings: Settings, catalogue: Catalogue, metrics: InferenceMetrics, breakers: Breakers, stack: AsyncExitStack
+) -> Pool:
+    cores = device.available_cores()
+    pool = Pool(
+        catalogue,
+        PoolSettings(
+            cores=cores,
+            threads=settings.model_threads or cores,
+            budget_bytes=await asyncio.to_thread(_budgets, settings),
+            idle_s=settings.model_idle_s,
+            wait_s=settings.model_wait_s,
+            pinned=settings.models_pinned,
+            options={"calibration_dir": str(settings.data_dir / "calibration")},
+        ),
+        router=Router(settings.model_device),
+        metrics=metrics,
+        guard=lambda name, counts: breakers.guard(name, counts=counts),
+    )
+    stack.push_async_callback(pool.close)
+    stack.push_async_callback(_end, asyncio.create_task(pool.watch()))
+    if settings.models_warm:
+        stack.push_async_callback(_end, asyncio.create_task(pool.warm_up(settings.models_warm)))
+    return pool
+
+
+async def _share_device(
+    settings: Settings, pool: Pool, client: "valkey.asyncio.Valkey", metrics: Metrics, stack: AsyncExitStack
+) -> None:
+    """Take part in sharing the device with other processes, and let `exclusive_roles` have it alone."""
+    kind = "gpu" if any(device.split(name)[0] == "cuda" for name in pool.rooms.budget_bytes) else "ram"
+    accelerator = Accelerator(
+        client,
+        device=settings.device_name or f"{socket.gethostname()}/{kind}",
+        participant=pool,
+        metrics=AcceleratorMetrics(metrics.registry),
+    )
+    await accelerator.open()
+    stack.push_async_callback(accelerator.close)
+
+    def alone(role: str) -> AbstractAsyncContextManager[object]:
+        if role not in settings.exclusive_roles:
+            return nullcontext()
+        wait_s = scope.remaining_s(settings.model_wait_s)
+        return accelerator.exclusive(owner=role, priority=scope.priority(), wait_s=wait_s)
+
+    pool.share_device(alone)
+
+
+def _budgets(settings: Settings) -> dict[str, int]:
+    """Bytes models may take on each device."""
+    budgets = {device.CPU: settings.memory_budget_bytes or memory.default_budget_bytes()}
+    if settings.model_device in ("auto", "cuda"):
+        budgets |= {gpu.device: int(gpu.free_bytes * GPU_SHARE) for gpu in device.gpus()}
+    return budgets
 
 
 async def run_worker(platform: Platform, *, signals: bool) -> None:
@@ -164,6 +287,8 @@ async def run_worker(platform: Platform, *, signals: bool) -> None:
         platform.queue,
         recordings=platform.recordings,
         settings=platform.settings,
+        tasks=platform.tasks,
+        task_concurrency=platform.settings.task_concurrency,
         metrics=platform.metrics,
         signals=signals,
     )

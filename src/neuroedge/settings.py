@@ -114,7 +114,56 @@ class Settings(BaseSettings):
         default_factory=dict,
         description='Model of a role, as "role=catalogue-id,role=catalogue-id", over the catalogue\'s defaults.',
     )
+    engine_proof_s: float = Field(
+        default=120.0,
+        gt=0,
+        description="Longest a hot reload may take to import, build and prove an engine's new version, seconds.",
+    )
+    engine_drain_s: float = Field(
+        default=30.0,
+        gt=0,
+        description="Longest a hot reload waits for calls that still run on the old version, seconds; then they go on.",
+    )
+    loop_block_limit_s: float = Field(
+        default=10.0,
+        ge=0,
+        description="Longest an engine may hold up the event loop before it is interrupted, seconds; 0: never.",
+    )
+    requests_per_minute: int = Field(
+        default=6000, ge=0, description="Engine calls an organisation may make a minute; 0: no limit."
+    )
     model_idle_s: int = Field(default=0, ge=0, description="Unload a model not used for so many seconds; 0: never.")
+    model_wait_s: float = Field(
+        default=60.0, gt=0, description="Longest a request waits for a model's memory and loading, seconds."
+    )
+    memory_budget_bytes: int = Field(
+        default=0,
+        ge=0,
+        description="RAM the models of one process may take together; 0: four fifths of what is free at start.",
+    )
+    models_pinned: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="Roles or ids of models that are never evicted, separated by commas."
+    )
+    exclusive_roles: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Roles whose model has the device to itself while it computes: before, every other process on the "
+        "device unloads its models, and loads them again afterwards. Separated by commas, for example chat.",
+    )
+    device_name: str = Field(
+        default="",
+        max_length=200,
+        description="Name of the device that processes share, the same for all of them; host name and kind by default.",
+    )
+    models_warm: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="Roles or ids of models that are loaded at start, separated by commas."
+    )
+
+    cache_memory_bytes: int = Field(
+        default=64 * MIB, ge=MIB, description="Memory of the cache of computed results in one process, bytes."
+    )
+    cache_disk_bytes: int = Field(
+        default=GIB, ge=0, description="Disk of the cache of computed results, bytes; 0: none on disk."
+    )
 
     worker: Literal["embedded", "external"] = Field(
         default="embedded", description="Run jobs inside the server, or leave them to `neuroedge worker` processes."
@@ -126,6 +175,19 @@ class Settings(BaseSettings):
         default=10.0,
         ge=5,
         description="Seconds without a sign of life after which a worker's jobs are resumed.",
+    )
+
+    task_concurrency: int = Field(
+        default=2, ge=1, le=64, description="Background tasks one worker runs at the same time."
+    )
+    task_queue_limit: int = Field(
+        default=10_000, ge=1, description="Most unfinished background tasks of one organisation; more get a 429."
+    )
+    task_retry_s: float = Field(
+        default=2.0, gt=0, le=300, description="Seconds before a failed task's second run; doubled with each failure."
+    )
+    task_keep_days: float = Field(
+        default=7.0, gt=0, description="Days a finished background task and its result are kept."
     )
 
     max_upload_bytes: int = Field(default=2 * GIB, ge=1, description="Largest upload, bytes.")
@@ -146,6 +208,11 @@ class Settings(BaseSettings):
         if any(len(pair) != 2 for pair in pairs):
             raise ValueError("expected role=catalogue-id, separated by commas")
         return {role.strip(): model.strip() for role, model in pairs}
+
+    @field_validator("models_pinned", "models_warm", "exclusive_roles", mode="before")
+    @classmethod
+    def _parse_names(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @field_validator("data_dir", "models_dir", mode="after")
     @classmethod

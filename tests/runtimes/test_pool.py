@@ -6,18 +6,19 @@ import gc
 import sys
 import threading
 import types
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
 
-from neuroedge.contract.errors import Conflict, ModelUnavailable
+from neuroedge.contract.errors import Conflict, ModelFailed, ModelUnavailable
 from neuroedge.contract.models import CHAT, VOICE_ACTIVITY, ModelRef
 from neuroedge.runtimes import pool as pool_module
 from neuroedge.runtimes.catalogue import Catalogue, ModelEntry
-from neuroedge.runtimes.pool import Pool
+from neuroedge.runtimes.device import Router
+from neuroedge.runtimes.pool import Pool, PoolSettings
 
 pytestmark = pytest.mark.anyio
 
@@ -62,11 +63,20 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
     module.gate.set()
 
 
+def make_pool(store: Path, *, models: Mapping[str, str], **settings: Any) -> Pool:
+    """A pool of models without files, by id with their roles."""
+    entries = [
+        ModelEntry(id=id_, role=role, runtime="test", licence="MIT", about="-", default=True)
+        for id_, role in models.items()
+    ]
+    chosen = PoolSettings(**{"cores": 1, "threads": 1, "budget_bytes": {}, **settings})
+    return Pool(Catalogue(entries, store=store, overrides={}), chosen, router=Router("cpu"))
+
+
 @pytest.fixture
 def pool(tmp_path: Path, runtime: Any) -> Pool:
     """A pool with one chat model without files."""
-    entry = ModelEntry(id="tiny", role="chat", runtime="test", licence="MIT", about="-", default=True)
-    return Pool(Catalogue([entry], store=tmp_path, overrides={}), threads=1, device=lambda: "cpu")
+    return make_pool(tmp_path, models={"tiny": "chat"})
 
 
 async def test_many_leases_at_once_load_once(pool: Pool, runtime: Any) -> None:
@@ -159,7 +169,7 @@ async def test_a_load_whose_first_caller_left_fails_for_those_who_stayed(pool: P
     await asyncio.sleep(0.05)
     runtime.gate.set()
     failures = await asyncio.gather(*waiting, return_exceptions=True)
-    assert [type(failure) for failure in failures] == [ModelUnavailable] * 2
+    assert [type(failure) for failure in failures] == [ModelFailed] * 2
     assert runtime.loads == 1
     runtime.fail = None
     async with pool.lease(CHAT) as model:
@@ -222,12 +232,8 @@ async def test_closing_the_pool_frees_everything(pool: Pool) -> None:
 @contextlib.asynccontextmanager
 async def _reaping(store: Path, *, roles: Sequence[str]) -> AsyncIterator[Pool]:
     """A pool with a model a role, which unloads what nobody used for a second."""
-    entries = [
-        ModelEntry(id=f"tiny-{role}", role=role, runtime="test", licence="MIT", about="-", default=True)
-        for role in roles
-    ]
-    pool = Pool(Catalogue(entries, store=store, overrides={}), threads=1, device=lambda: "cpu", idle_s=1)
-    reaper = asyncio.create_task(pool.reap_idle())
+    pool = make_pool(store, models={f"tiny-{role}": role for role in roles}, idle_s=1)
+    reaper = asyncio.create_task(pool.watch())
     yield pool
     assert not reaper.done()
     reaper.cancel()
@@ -262,7 +268,8 @@ async def test_a_model_that_does_not_close_is_logged_and_the_others_still_leave(
         with structlog.testing.capture_logs() as logs:
             other = await _hold(pool, VOICE_ACTIVITY)
             await _until(lambda: bool(other.closed))
-        assert [(log["event"], log["model"]) for log in logs] == [("model_not_closed", "tiny-chat")]
+        failures = [(log["event"], log["model"]) for log in logs if log["log_level"] == "error"]
+        assert failures == [("model_not_closed", "tiny-chat")]
         broken, last = await _hold(pool), await _hold(pool, VOICE_ACTIVITY)
         broken.close_error = RuntimeError("device lost")
         await pool.close()

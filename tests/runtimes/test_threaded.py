@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from neuroedge.contract.errors import Overloaded
+from neuroedge.contract.errors import ModelFailed, Overloaded
 from neuroedge.runtimes.threaded import MAX_WAITING, Threaded
 
 pytestmark = pytest.mark.anyio
@@ -15,14 +15,14 @@ pytestmark = pytest.mark.anyio
 class Model(Threaded):
     """Computes when its gate opens."""
 
-    def __init__(self, *, max_waiting: int = MAX_WAITING) -> None:
+    def __init__(self, *, max_waiting: float = MAX_WAITING) -> None:
         super().__init__("test", max_waiting=max_waiting)
         self.gate = threading.Event()
         self.started = threading.Event()
 
     async def compute(self, value: int) -> int:
-        """The value again; a ZeroDivisionError for 0."""
-        return await self._in_thread(self._compute, value)
+        """The value again; fails for 0."""
+        return await self._in_thread(lambda: self._compute(value))
 
     def _compute(self, value: int) -> int:
         self.started.set()
@@ -84,7 +84,7 @@ async def test_computations_that_fail_make_room(model: Model) -> None:
     """Errors reach their callers and do not fill the queue."""
     model.gate.set()
     for _ in range(10):
-        with pytest.raises(ZeroDivisionError):
+        with pytest.raises(ModelFailed, match="division"):
             await model.compute(0)
     assert await model.compute(7) == 7
 
@@ -93,5 +93,5 @@ async def test_nothing_is_computed_after_close() -> None:
     """A closed model refuses; it does not hang."""
     model = Model()
     model.close()
-    with pytest.raises(RuntimeError, match="shutdown"):
+    with pytest.raises(ModelFailed, match="unloaded"):
         await model.compute(1)

@@ -42,6 +42,9 @@ OWN_ONLY = {
     "POST /rag/search",
     "POST /gemma/chat",
     "POST /emotion/analyze",
+    "GET /v1/tasks",
+    "POST /v1/tasks",
+    "POST /queue/task",
 }
 """Routes without an id of a tenant's thing: what they show must be the caller's own (tested below)."""
 
@@ -49,8 +52,26 @@ BY_ID = {
     "GET /v1/recordings/{recording_id}",
     "DELETE /v1/recordings/{recording_id}",
     "GET /v1/recordings/{recording_id}/events",
+    "GET /v1/tasks/{task_id}",
+    "GET /v1/tasks/{task_id}/result",
+    "GET /v1/tasks/{task_id}/events",
+    "POST /v1/tasks/{task_id}/cancel",
+    "POST /v1/tasks/{task_id}/retry",
+    "DELETE /v1/tasks/{task_id}",
 }
 """Routes that name a tenant's thing: another tenant gets the 404 of a thing that does not exist."""
+
+
+OPERATORS = {
+    "POST /v1/models/{model_id}/load",
+    "POST /v1/models/{model_id}/unload",
+    "POST /v1/admin/engines/{name}/reload",
+    "POST /admin/engines/reload/{engine}",
+}
+"""Routes for the operator of the installation: an organisation's owner is refused."""
+
+INSTALLATION = {"GET /v1/models", "GET /v1/models/{model_id}", "GET /api/ps", "GET /health/detailed"}
+"""Routes that show the installation, the same to every caller with a token; nothing of a tenant stands in them."""
 
 
 def routes() -> set[str]:
@@ -75,16 +96,17 @@ def _flat(items: list[Any]) -> list[Any]:
 def test_every_route_is_covered_here() -> None:
     """A route nobody thought of is a route nobody tested."""
     assert len(routes()) > 20
-    assert routes() <= OPEN | OWN_ONLY | BY_ID
+    assert routes() <= OPEN | OWN_ONLY | BY_ID | OPERATORS | INSTALLATION
 
 
 def _call(client: httpx.Client, route: str, thing: str) -> httpx.Response:
     method, path = route.split(" ")
-    path = path.replace("{recording_id}", thing).replace("{name}", "embedding")
+    path = path.replace("{recording_id}", thing).replace("{task_id}", thing).replace("{name}", "embedding")
+    path = path.replace("{engine}", "embedding").replace("{model_id}", "whisper-base")
     return client.request(method, path, json={} if method == "POST" else None)
 
 
-@pytest.mark.parametrize("route", sorted(OWN_ONLY | BY_ID))
+@pytest.mark.parametrize("route", sorted(OWN_ONLY | BY_ID | OPERATORS | INSTALLATION))
 def test_nobody_gets_in_without_a_token(server: Server, route: str) -> None:
     """401 with the scheme to use, before anything else is looked at."""
     with httpx.Client(base_url=server.url) as nobody:
@@ -96,11 +118,30 @@ def test_nobody_gets_in_without_a_token(server: Server, route: str) -> None:
             assert answer.headers["www-authenticate"] == "Bearer"
 
 
+@pytest.mark.parametrize("route", sorted(OPERATORS))
+def test_an_organisations_owner_is_no_operator(account: httpx.Client, route: str) -> None:
+    """403: what concerns all tenants is not theirs to change."""
+    answer = _call(account, route, "")
+    assert answer.status_code == 403
+    assert answer.json()["code"] == "forbidden"
+
+
+def test_what_shows_the_installation_shows_no_tenant(account: httpx.Client, stranger: httpx.Client) -> None:
+    """Two tenants see the same models; neither's organisation is named."""
+    org = account.get("/auth/me").json()["tenant"]
+    for route in sorted(INSTALLATION):
+        mine, theirs = _call(account, route, ""), _call(stranger, route, "")
+        assert mine.status_code == theirs.status_code == 200
+        assert org not in mine.text
+        assert mine.json().keys() == theirs.json().keys()
+
+
 @dataclass(frozen=True)
 class Kept:
     """What the first tenant has."""
 
     recording_id: str
+    task_id: str
     secret: str
 
 
@@ -118,14 +159,16 @@ def kept(owner: httpx.Client, sample_call: SampleCall) -> Kept:
     assert owner.post("/rag/memory", json={"content": secret}).status_code == 200
     with sample_call.wav.open("rb") as file:
         done = owner.post("/transcription/upload", files={"file": ("call.wav", file)}).json()
-    return Kept(recording_id=done["transcript_id"], secret=secret)
+    order = {"engine": "embedding", "payload": {"texts": [secret]}}
+    task = owner.post("/v1/tasks", json=order).json()
+    return Kept(recording_id=done["transcript_id"], task_id=task["id"], secret=secret)
 
 
 @pytest.mark.models
 @pytest.mark.parametrize("route", sorted(BY_ID))
 def test_another_tenants_thing_is_not_found(kept: Kept, stranger: httpx.Client, route: str) -> None:
     """The same 404 as for an id that never existed; nothing tells that it is there."""
-    theirs = _call(stranger, route, kept.recording_id)
+    theirs = _call(stranger, route, kept.task_id if "{task_id}" in route else kept.recording_id)
     never = _call(stranger, route, "019a0000-0000-7000-8000-000000000000")
     assert theirs.status_code == never.status_code == 404
     assert theirs.json()["code"] == never.json()["code"] == "not_found"
@@ -140,6 +183,8 @@ def test_lists_and_searches_hold_the_callers_own_only(kept: Kept, owner: httpx.C
     assert stranger.post("/rag/search", json=query).json() == []
     assert owner.get("/v1/recordings").json()["recordings"]
     assert stranger.get("/v1/recordings").json()["recordings"] == []
+    assert owner.get("/v1/tasks").json()["tasks"]
+    assert stranger.get("/v1/tasks").json()["tasks"] == []
     assert owner.get("/transcription/recent").json()
     assert stranger.get("/transcription/recent").json() == []
 

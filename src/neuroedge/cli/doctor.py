@@ -54,7 +54,7 @@ def doctor() -> int:
 
 
 def _installation() -> Iterator[Finding]:
-    from neuroedge.runtimes.device import available_cores, resolve
+    from neuroedge.runtimes.device import machine
 
     yield Finding(
         check="python",
@@ -67,7 +67,14 @@ def _installation() -> Iterator[Finding]:
             yield Finding(check=name, ok=True, found=version(name))
         except PackageNotFoundError:
             yield Finding(check=name, ok=False, found="not installed", remedy="run `make setup`")
-    yield Finding(check="device", ok=True, found=f"{resolve('auto')}, {available_cores()} cores")
+    found = machine()
+    yield Finding(check="processor", ok=True, found=", ".join([found.cpu, f"{found.cores} cores", *found.features]))
+    for gpu in found.gpus:
+        yield Finding(
+            check=gpu.device,
+            ok=True,
+            found=f"{gpu.name}, {gpu.free_bytes / GIB:.1f} of {gpu.total_bytes / GIB:.1f} GiB free",
+        )
 
 
 def _disk(settings: Settings) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args, get_origi
 from pydantic import BaseModel, ConfigDict, Field
 
 from neuroedge.contract.models import ModelRef, Models
-from neuroedge.contract.ports import Blobs, Clock, Media, Memories, Progress
+from neuroedge.contract.ports import Blobs, Cache, Clock, Media, Memories, Progress
 from neuroedge.contract.principal import RUN_ENGINES, Principal
 
 In = TypeVar("In", bound=BaseModel)
@@ -57,6 +57,7 @@ class EngineContext:
     memories: Memories
     blobs: Blobs
     media: Media
+    cache: Cache
     clock: Clock
     progress: Progress
     call: EngineCall

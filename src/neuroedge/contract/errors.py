@@ -14,7 +14,12 @@
     ├── DeadlineExceeded 408 deadline_exceeded
     ├── Overloaded 429 overloaded
     └── Unavailable 503 unavailable
+        ├── CircuitOpen 503 circuit_open
+        ├── EngineBlocked 503 engine_blocked
+        ├── NotEnoughMemory 503 not_enough_memory
+        ├── DeviceLost 503 device_lost
         └── ModelUnavailable 503 model_unavailable
+            └── ModelFailed 503 model_failed
 
 Library errors are wrapped once, at the adapter, with `raise ... from`.
 """
@@ -137,6 +142,40 @@ class ModelUnavailable(Unavailable):
     """A model's files are missing, changed or do not load; the hint names the command that mends it."""
 
     code = "model_unavailable"
+
+
+class ModelFailed(ModelUnavailable):
+    """A loaded model raised while it computed; counts against the model's circuit breaker."""
+
+    code = "model_failed"
+
+    def __init__(self, detail: str, *, model_id: str, hint: str | None = None) -> None:
+        super().__init__(detail, hint=hint)
+        self.model_id = model_id
+
+
+class NotEnoughMemory(Unavailable):
+    """A model does not fit the memory budget now, or the machine ran out of memory while it loaded."""
+
+    code = "not_enough_memory"
+
+
+class CircuitOpen(Unavailable):
+    """Too many failures in a row: not even tried until `retry_after_s` has passed."""
+
+    code = "circuit_open"
+
+
+class EngineBlocked(Unavailable):
+    """An engine held the process's event loop too long and was interrupted."""
+
+    code = "engine_blocked"
+
+
+class DeviceLost(Unavailable):
+    """The exclusive lease of a device could not be taken, or was lost while it was held."""
+
+    code = "device_lost"
 
 
 def of_code(code: str, detail: str, *, hint: str | None = None) -> NeuroEdgeError:

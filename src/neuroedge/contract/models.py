@@ -15,6 +15,8 @@ from neuroedge.kit.waveform import Floats as Floats
 from neuroedge.kit.waveform import Span as Span
 
 M = TypeVar("M")
+Priority = Literal["low", "normal", "high"]
+"""Who goes first when memory or a device is short: background jobs are low, what a person waits for is high."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,8 @@ class TextEncoder(Protocol):
     """Sentence embeddings."""
 
     model_id: str
+    fingerprint: str
+    """Changes with the weights: part of the key under which a vector is cached."""
     dim: int
     max_tokens: int
 
@@ -187,8 +191,11 @@ class ChatModel(Protocol):
 class Models(Protocol):
     """The pool as engines see it."""
 
-    def lease(self, ref: ModelRef[M]) -> AbstractAsyncContextManager[M]:
-        """Hold the model of a role, loading it when needed. Raises ModelUnavailable with the remedy."""
+    def lease(self, ref: ModelRef[M], *, priority: Priority | None = None) -> AbstractAsyncContextManager[M]:
+        """Hold the model of a role, loading it when needed; `priority` None: that of the call it belongs to.
+
+        Raises ModelUnavailable with the remedy, NotEnoughMemory, CircuitOpen.
+        """
         ...
 
     def status(self, ref: ModelRef[Any]) -> ModelStatus:

@@ -1,6 +1,6 @@
 """Tenant-bound ports: what an engine may touch of the world, already bound to its caller's organisation."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -120,6 +120,25 @@ class Blobs(Protocol):
 
     async def delete_prefix(self, prefix: str) -> None:
         """Delete every object whose key starts with `prefix`; none is fine."""
+        ...
+
+
+class Cache(Protocol):
+    """Results worth keeping, of the caller's organisation only; nothing is lost when one is forgotten."""
+
+    async def get_or_compute(
+        self,
+        keys: Sequence[str],
+        compute: Callable[[Sequence[int]], Awaitable[Sequence[Any]]],
+        *,
+        ttl_s: float,
+    ) -> list[Any]:
+        """A value for each key, in order. `compute` gets the positions of those nobody has and gives their values.
+
+        Equal keys asked for at the same time are computed once. Values are what msgpack holds: None, bool, int,
+        float, str, bytes, list, dict. What `compute` raises is raised to all who wait for it and is not kept. A key
+        must name everything the value depends on, the model and its version too.
+        """
         ...
 
 

@@ -10,11 +10,11 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from neuroedge.contract.errors import NeuroEdgeError
-from neuroedge.http import problems
+from neuroedge.http import engine_api, problems
 from neuroedge.http.dialects import nemo
 from neuroedge.http.middleware import RequestEnvelope
 from neuroedge.http.platform import Platform
-from neuroedge.http.routes import auth, engines, recordings, system
+from neuroedge.http.routes import admin, auth, engines, models, recordings, system, tasks
 from neuroedge.settings import Settings
 
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -26,6 +26,7 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
         401: "No valid access token",
         403: "The token lacks the permission",
         404: "No such thing in the caller's organisation",
+        409: "Contradicts what is stored",
         408: "Not finished within its time limit",
         413: "Larger than the limit",
         422: "The input breaks the contract",
@@ -68,8 +69,12 @@ def create_app(settings: Settings, open_platform: Callable[[], AbstractAsyncCont
     app.include_router(system.router)
     app.include_router(auth.router, responses=_PROBLEMS)
     app.include_router(recordings.router, responses=_PROBLEMS)
+    app.include_router(tasks.router, responses=_PROBLEMS)
+    app.include_router(models.router, responses=_PROBLEMS)
     app.include_router(engines.build_router(), responses=_PROBLEMS)
     app.include_router(nemo.router, responses=_PROBLEMS)
+    app.include_router(admin.router, responses=_PROBLEMS)
+    engine_api.document(app)
     _document_problem(app)
     return app
 

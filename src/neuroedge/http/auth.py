@@ -3,6 +3,9 @@
 Reader   any member of an organisation
 Writer   a member who may change things
 Runner   a member who may run engines
+Operator the operator of the whole installation
+
+Dependencies are coroutines though they wait for nothing: FastAPI would run a plain function in a thread, each time.
 """
 
 from typing import Annotated
@@ -28,11 +31,19 @@ def request_id_of(request: Request) -> str:
     return str(request.scope["request_id"])
 
 
-ThePlatform = Annotated[Platform, Depends(platform_of)]
-RequestId = Annotated[str, Depends(request_id_of)]
+async def _platform(request: Request) -> Platform:
+    return platform_of(request)
 
 
-def current_principal(
+async def _request_id(request: Request) -> str:
+    return request_id_of(request)
+
+
+ThePlatform = Annotated[Platform, Depends(_platform)]
+RequestId = Annotated[str, Depends(_request_id)]
+
+
+async def current_principal(
     request: Request,
     platform: ThePlatform,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
@@ -51,7 +62,7 @@ class Requires:
     def __init__(self, permission: str) -> None:
         self._permission = permission
 
-    def __call__(self, principal: Annotated[Principal, Depends(current_principal)]) -> Principal:
+    async def __call__(self, principal: Annotated[Principal, Depends(current_principal)]) -> Principal:
         """The caller."""
         if not principal.may(self._permission):
             raise Forbidden(f"this needs the permission {self._permission}")
@@ -61,3 +72,13 @@ class Requires:
 Reader = Annotated[Principal, Depends(Requires(READ))]
 Writer = Annotated[Principal, Depends(Requires(WRITE))]
 Runner = Annotated[Principal, Depends(Requires(RUN_ENGINES))]
+
+
+async def operator(principal: Annotated[Principal, Depends(current_principal)]) -> Principal:
+    """The caller when it is the operator of the installation; an organisation's own admin is not. Raises Forbidden."""
+    if not principal.admin:
+        raise Forbidden("this is for operators of the installation", hint="neuroedge users create --admin makes one")
+    return principal
+
+
+Operator = Annotated[Principal, Depends(operator)]

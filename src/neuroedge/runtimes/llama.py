@@ -9,15 +9,16 @@ import contextlib
 import os
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
 from typing import Any, Final
 
 import httpx
 
-from neuroedge.contract.errors import InvalidInput, ModelUnavailable, NeuroEdgeError, Unavailable
+from neuroedge.contract.errors import InvalidInput, ModelFailed, ModelUnavailable, NeuroEdgeError, Unavailable
 from neuroedge.contract.models import ChatDelta, ChatMessage
+from neuroedge.runtimes.device import CPU, split
 from neuroedge.runtimes.threaded import Threaded
 
 DEFAULT_CONTEXT_TOKENS: Final = 4096
@@ -25,6 +26,10 @@ DEFAULT_CACHE_MIB: Final = 128
 """Memory for computed prompts, so that two prompts used in turn are not computed anew each time."""
 PROMPT_BATCH_TOKENS: Final = 256
 """Tokens of a prompt computed in one go: the longest work a cancelled request still finishes."""
+MAX_WAITING_TOKENS: Final = 16_384.0
+"""Tokens of prompts and answers that may wait; beyond that a caller is told to come back."""
+ALL_LAYERS: Final = 999
+_CHARS_PER_TOKEN: Final = 4
 _QUIET: Final = -1
 _VERBOSE: Final = 4
 Chunk = dict[str, Any]
@@ -42,18 +47,24 @@ def load(model_id: str, folder: Path, *, threads: int, options: Mapping[str, Any
     hint = f"run `neuroedge models verify {model_id}`"
     if not path.is_file():
         raise ModelUnavailable(f"{model_id}: model.gguf is missing", hint=hint)
+    device = str(options.get("device", CPU))
     try:
-        server = _server(path, threads=threads, context_tokens=context_tokens, cache_mib=cache_mib, key=key)
+        server = _server(
+            path, threads=threads, context_tokens=context_tokens, cache_mib=cache_mib, key=key, device=device
+        )
     except RuntimeError as error:
         raise ModelUnavailable(f"{model_id} does not load: {error}", hint=hint) from error
     return LlamaChat(model_id, server=server, context_tokens=context_tokens, key=key)
 
 
-def _server(path: Path, *, threads: int, context_tokens: int, cache_mib: int, key: str) -> Any:
+def _server(path: Path, *, threads: int, context_tokens: int, cache_mib: int, key: str, device: str) -> Any:
     import xllamacpp
 
     params = xllamacpp.CommonParams()
     params.model.path = str(path)
+    kind, index = split(device)
+    params.n_gpu_layers = 0 if kind == CPU else ALL_LAYERS
+    params.main_gpu = index
     params.n_ctx = context_tokens
     params.n_parallel = 1
     params.n_batch = params.n_ubatch = PROMPT_BATCH_TOKENS
@@ -75,7 +86,7 @@ class LlamaChat(Threaded):
     """A ChatModel (contract/models.py) over one llama.cpp context; requests wait for each other."""
 
     def __init__(self, model_id: str, *, server: Any, context_tokens: int, key: str) -> None:
-        super().__init__(model_id)
+        super().__init__(model_id, max_waiting=MAX_WAITING_TOKENS)
         self.context_tokens = context_tokens
         self._server = server
         # Counting must not wait behind a generation, so it has a thread of its own.
@@ -144,24 +155,30 @@ class LlamaChat(Threaded):
         tell = _teller(asyncio.get_running_loop(), queue)
 
         def on_chunk(chunk: Chunk) -> bool:
+            self._alive()
             return cancelled.is_set() or not tell(chunk)
 
         def work() -> None:
             if not cancelled.is_set():
                 self._server.handle_chat_completions(request, on_chunk)
 
-        future: Future[None] = self._threads.submit(work)
+        future = self._submit(work, cost=_cost(request))
         future.add_done_callback(lambda _: tell(None))
         try:
             while (chunk := await queue.get()) is not None:
                 yield chunk
-            try:
-                future.result()
-            except RuntimeError as error:
-                raise Unavailable(f"{self.model_id} failed: {error}") from error
+            if future.cancelled():
+                raise ModelFailed(f"{self.model_id} hung and was given up", model_id=self.model_id, hint="try again")
+            future.result()
         finally:
             cancelled.set()
             future.cancel()
+
+
+def _cost(request: Chunk) -> float:
+    """Roughly the tokens a request takes; exact counting would cost a round trip."""
+    prompt = sum(len(message["content"]) for message in request["messages"])
+    return float(prompt / _CHARS_PER_TOKEN + request["max_tokens"])
 
 
 def _teller(loop: asyncio.AbstractEventLoop, queue: asyncio.Queue[Chunk | None]) -> Callable[[Chunk | None], bool]:

@@ -1,84 +1,180 @@
-"""One pool for all models of a process: each is loaded on its first lease, checked by hash, unloaded on demand."""
+"""One pool for all models of a process: loaded on demand within a memory budget, evicted when idle, never while held.
+
+Every model is measured while it loads (resident memory before and after) and counts against the budget of its device.
+A load that finds no room evicts idle models, those of the lowest priority and longest unused first; when that is not
+enough it waits, in order of priority, until its caller's deadline. At most one model loads on a device at a time, so
+that what is measured is its own.
+"""
 
 import asyncio
 import importlib
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeVar
 
 import structlog
 
-from neuroedge.contract.errors import Conflict, ModelUnavailable, NeuroEdgeError
-from neuroedge.contract.models import ModelRef, ModelState, ModelStatus
+from neuroedge.contract import scope
+from neuroedge.contract.errors import (
+    Conflict,
+    ModelFailed,
+    ModelUnavailable,
+    NeuroEdgeError,
+    NotEnoughMemory,
+    Unavailable,
+)
+from neuroedge.contract.models import ModelRef, ModelStatus, Priority
+from neuroedge.runtimes import memory
 from neuroedge.runtimes.catalogue import Catalogue, ModelEntry
+from neuroedge.runtimes.cores import CoreBudget
+from neuroedge.runtimes.device import CPU, Router
+from neuroedge.runtimes.room import Reservation, Rooms
+from neuroedge.runtimes.slot import Loaded, Slot
+from neuroedge.runtimes.threaded import OnPhase, Surroundings, Threaded, ignore_phase
 
 log = structlog.get_logger(__name__)
 
 M = TypeVar("M")
+Alone = Callable[[str], AbstractAsyncContextManager[Any]]
+"""A block in which a role has the device to itself; most roles need none."""
+Guard = Callable[[str, Callable[[BaseException], bool]], AbstractAsyncContextManager[Any]]
+"""A circuit breaker's block: (name, which errors count)."""
 
-RUNTIMES = {
+RUNTIMES: Final = {
     "ctranslate2-whisper": "neuroedge.runtimes.whisper",
     "silero-vad": "neuroedge.runtimes.silero",
     "ge2e-onnx": "neuroedge.runtimes.speaker",
-    "onnx-text": "neuroedge.runtimes.onnx_text",
+    "onnx-text": "neuroedge.runtimes.text_encoder",
+    "llama-text": "neuroedge.runtimes.text_encoder",
     "text-classifier": "neuroedge.runtimes.text_classifier",
     "llama-cpp": "neuroedge.runtimes.llama",
 }
 """Runtime names of the catalogue and the module whose `load` makes the model; imported on first use."""
+FIRST_GUESS: Final = 1.3
+"""Memory a model never loaded before is expected to take, as a multiple of its files."""
+RETRY_FAILED_S: Final = 30.0
+"""A failed load is tried again after so long, twice as long after each further failure, so that it mends itself."""
+LONGEST_RETRY_FAILED_S: Final = 600.0
+_TICK_S: Final = 1.0
 
 
-@dataclass
-class Slot:
-    """A model's place in the pool. `lock` is held to take a lease and to unload, never while loading."""
+class PoolMetrics(Protocol):
+    """What the pool tells of itself as it happens; the rest is read from `slots`."""
 
-    entry: ModelEntry
-    state: ModelState = "unloaded"
-    model: Any = None
-    loading: "asyncio.Task[None] | None" = None
-    """The one load under way; it alone moves the state on, whoever waits for it and whoever left."""
-    leases: int = 0
-    loads: int = 0
-    load_s: float | None = None
-    last_used: float | None = None
-    error: str | None = None
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    idle: asyncio.Event = field(default_factory=asyncio.Event)
+    def phase(self, model_id: str, phase: str, seconds: float) -> None:
+        """A computation's time in queue, tokenise or inference."""
+
+    def evicted(self, model_id: str, reason: str) -> None:
+        """A model was unloaded: idle, room, pressure, pause or stuck."""
+
+    def load_failed(self, model_id: str, code: str) -> None:
+        """A load failed with an error code."""
+
+
+class Unmeasured:
+    """PoolMetrics of nobody."""
+
+    def phase(self, model_id: str, phase: str, seconds: float) -> None:
+        """Nothing."""
+
+    def evicted(self, model_id: str, reason: str) -> None:
+        """Nothing."""
+
+    def load_failed(self, model_id: str, code: str) -> None:
+        """Nothing."""
+
+
+def beside_others(role: str) -> AbstractAsyncContextManager[Any]:
+    """Shares the device with whoever uses it."""
+    return nullcontext()
+
+
+def unguarded(name: str, counts: Callable[[BaseException], bool]) -> AbstractAsyncContextManager[Any]:
+    """No circuit breaker."""
+    return nullcontext()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolSettings:
+    """How a pool behaves."""
+
+    cores: int
+    threads: int
+    """Threads of one model's computation."""
+    budget_bytes: Mapping[str, int]
+    """Per device; one not named here has no limit."""
+    idle_s: float = 0
+    """Unload a model not used for so long; 0: never."""
+    wait_s: float = 60.0
+    """Longest wait of a lease for memory and loading; a nearer deadline of its call counts instead."""
+    pinned: Collection[str] = ()
+    """Roles or ids of models that are never evicted."""
+    options: Mapping[str, Any] | None = None
+    """Given to every runtime's `load` beside the catalogue's options."""
 
 
 class Pool:
-    """Leases models by role. `device` is called on the first load only: finding GPUs imports a large library."""
+    """Leases models by role."""
 
-    def __init__(self, catalogue: Catalogue, *, threads: int, device: Callable[[], str], idle_s: int = 0) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        settings: PoolSettings,
+        *,
+        router: Router,
+        metrics: PoolMetrics | None = None,
+        guard: Guard = unguarded,
+    ) -> None:
         self.catalogue = catalogue
-        self._threads = threads
-        self._device = device
-        self._idle_s = idle_s
+        self.cores = CoreBudget(settings.cores)
+        self.rooms = Rooms(settings.budget_bytes)
+        self._settings = settings
+        self._router = router
+        self._metrics: PoolMetrics = metrics or Unmeasured()
+        self._on_phase: OnPhase = metrics.phase if metrics else ignore_phase
+        self._guard = guard
+        self._alone: Alone = beside_others
         self._slots: dict[str, Slot] = {}
+        self._loading_on: dict[str, asyncio.Lock] = {}
+        self._open = asyncio.Event()
+        self._open.set()
+        """Cleared while another process has the device for itself."""
+        self._paused: list[str] = []
         self._closed = False
 
-    def _slot(self, role: str) -> Slot:
-        entry = self.catalogue.for_role(role)
-        return self._slots.setdefault(entry.id, Slot(entry=entry))
+    # -- leases ---------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def lease(self, ref: ModelRef[M]) -> AsyncIterator[M]:
-        """Hold a role's model; it is not unloaded while held. Raises ModelUnavailable."""
-        slot = self._slot(ref.role)
-        model = await self._take(slot)
-        try:
-            yield model
-        finally:
-            slot.leases -= 1
-            slot.last_used = time.monotonic()
-            if slot.leases == 0:
-                slot.idle.set()
+    async def lease(self, ref: ModelRef[M], *, priority: Priority | None = None) -> AsyncIterator[M]:
+        """Hold a role's model; it is not unloaded while held.
+
+        Raises ModelUnavailable, NotEnoughMemory when no room came free in time, CircuitOpen.
+        """
+        slot = self._slot_for(ref.role)
+        model_id = slot.entry.id
+
+        def counts(error: BaseException) -> bool:
+            return isinstance(error, ModelFailed) and error.model_id == model_id
+
+        async with self._guard(f"model:{model_id}", counts), self._alone(ref.role):
+            loaded = await self._take(slot, priority or scope.priority())
+            try:
+                yield loaded.model
+            finally:
+                loaded.release()
+                self.rooms.changed()
+
+    def share_device(self, alone: Alone) -> None:
+        """Ask `alone` before each lease; it knows the other processes on the device."""
+        self._alone = alone
 
     def status(self, ref: ModelRef[Any]) -> ModelStatus:
         """What is known of a role's model."""
         try:
-            slot = self._slot(ref.role)
+            slot = self._slot_for(ref.role)
         except NeuroEdgeError as error:
             return ModelStatus(role=ref.role, id=ref.role, state="missing", runtime="none", detail=error.detail)
         state, detail = slot.state, slot.error
@@ -87,104 +183,304 @@ class Pool:
         return ModelStatus(role=ref.role, id=slot.entry.id, state=state, runtime=slot.entry.runtime, detail=detail)
 
     def slots(self) -> list[Slot]:
-        """Every model that was ever asked for."""
+        """Every model of the catalogue that was ever asked for."""
         return list(self._slots.values())
 
-    async def unload(self, model_id: str, *, timeout_s: float = 30.0) -> None:
-        """Free a model once nobody holds it. Raises Conflict when it stays in use."""
-        slot = self._slots.get(model_id)
-        if slot is None or slot.state != "ready":
-            return
+    def slot(self, model_id: str) -> Slot:
+        """One model's slot by its catalogue id. Raises NotFound."""
+        return self._slot(self.catalogue.entry(model_id))
+
+    def failed(self) -> list[Slot]:
+        """Models whose last load failed."""
+        return [slot for slot in self.slots() if slot.state == "failed"]
+
+    # -- what operators do ----------------------------------------------------------------------------------------
+
+    async def load(self, model_id: str, *, priority: Priority = "normal") -> Slot:
+        """Load a model now, without holding it. Raises what a lease raises."""
+        slot = self.slot(model_id)
+        (await self._take(slot, priority)).release()
+        self.rooms.changed()
+        return slot
+
+    async def unload(self, model_id: str, *, timeout_s: float = 30.0) -> bool:
+        """Free a model once nobody holds it; whether it was loaded. Raises NotFound, Conflict when it stays in use."""
+        slot = self.slot(model_id)
+        loaded = slot.loaded
+        if loaded is None:
+            return False
         try:
-            async with asyncio.timeout(timeout_s) as limit, slot.lock:
-                if slot.leases:
-                    await slot.idle.wait()
-                limit.reschedule(None)  # only waiting for others is limited
-                await self._free(slot)
+            async with asyncio.timeout(timeout_s):
+                await loaded.idle.wait()
         except TimeoutError as error:
             raise Conflict(f"{model_id} is in use", hint="try again when its requests have finished") from error
+        await self._free(slot, loaded, reason="asked")
+        return True
 
-    async def reap_idle(self) -> None:
-        """Unload models nobody used for `idle_s`, for ever; run as a task. Returns at once when idle_s is 0."""
-        while self._idle_s:
-            await asyncio.sleep(min(self._idle_s, 30))
-            for slot in self.slots():
-                if self._is_idle(slot):
-                    async with slot.lock:
-                        if self._is_idle(slot):  # it may have been leased or unloaded while the lock was awaited
-                            await self._free_or_log(slot)
+    async def warm_up(self, names: Collection[str]) -> None:
+        """Load models by role or id, one after the other; a failure is logged and shows in `failed`."""
+        for name in names:
+            try:
+                await self.load(self._id_of(name), priority="low")
+            except NeuroEdgeError as error:
+                log.warning("warm_up_failed", model=name, code=error.code, detail=error.detail)
+
+    async def pause(self) -> None:
+        """Let go of all models and load none until `resume`: another process has the device for itself."""
+        self._open.clear()
+        loading = [slot.loading for slot in self.slots() if slot.loading is not None]
+        if loading:
+            await asyncio.wait(loading)
+        self._paused = [slot.entry.id for slot in self.slots() if slot.loaded is not None]
+        for slot in self.slots():
+            if (loaded := slot.loaded) is not None:
+                await loaded.idle.wait()
+                await self._free(slot, loaded, reason="pause")
+
+    async def resume(self) -> None:
+        """Load again what `pause` let go."""
+        self._open.set()
+        names, self._paused = self._paused, []
+        await self.warm_up(names)
+
+    async def watch(self) -> None:
+        """For ever: unload idle models, relieve memory pressure, replace hung models, try failed loads again."""
+        while True:
+            await asyncio.sleep(_TICK_S)
+            try:
+                await self._tick()
+            except Exception:
+                log.exception("pool_watch_failed")
 
     async def close(self) -> None:
         """Wait for running loads, free every model and refuse leases from now on."""
         self._closed = True
+        self._open.set()
+        self.rooms.changed()
         if loading := [slot.loading for slot in self.slots() if slot.loading is not None]:
             await asyncio.wait(loading)
         for slot in self.slots():
-            await self._free_or_log(slot)
+            if slot.loaded is not None:
+                await self._free(slot, slot.loaded, reason="closed")
 
-    async def _take(self, slot: Slot) -> Any:
-        """Count one more lease and give the model; who is cancelled while it loads leaves the load alone."""
-        while True:
-            async with slot.lock:
-                if self._closed:
-                    raise ModelUnavailable(f"{slot.entry.id} is not loaded any more: the process is ending")
-                if slot.state == "ready":
-                    slot.leases += 1
-                    slot.idle.clear()
-                    return slot.model
-                if slot.loading is None:
-                    slot.state = "loading"
-                    slot.loading = asyncio.create_task(self._load(slot))
-                    slot.loading.add_done_callback(_retrieve)
-                loading = slot.loading
-            await asyncio.shield(loading)
+    # -- loading --------------------------------------------------------------------------------------------------
 
-    def _is_idle(self, slot: Slot) -> bool:
-        idle_for = time.monotonic() - (slot.last_used or time.monotonic())
-        return slot.state == "ready" and slot.leases == 0 and idle_for >= self._idle_s
+    def _slot_for(self, role: str) -> Slot:
+        return self._slot(self.catalogue.for_role(role))
+
+    def _slot(self, entry: ModelEntry) -> Slot:
+        pinned = entry.id in self._settings.pinned or entry.role in self._settings.pinned
+        return self._slots.setdefault(entry.id, Slot(entry=entry, pinned=pinned))
+
+    def _id_of(self, name: str) -> str:
+        try:
+            return self.catalogue.entry(name).id
+        except NeuroEdgeError:
+            return self.catalogue.for_role(name).id
+
+    async def _take(self, slot: Slot, priority: Priority) -> Loaded:
+        """One more lease of the model; who is cancelled while it loads leaves the load to the others."""
+        slot.want(priority)
+        try:
+            async with asyncio.timeout(scope.remaining_s(self._settings.wait_s)):
+                while True:
+                    if self._closed:
+                        raise ModelUnavailable(f"{slot.entry.id} is not loaded any more: the process is ending")
+                    await self._open.wait()
+                    if (loaded := slot.loaded) is not None:
+                        loaded.take(priority)
+                        return loaded
+                    if slot.loading is None:
+                        slot.loading = asyncio.create_task(self._load(slot))
+                        slot.loading.add_done_callback(_retrieve)
+                    await asyncio.shield(slot.loading)
+        except TimeoutError as error:
+            raise self._too_late(slot) from error
+        finally:
+            slot.unwant(priority)
+            self.rooms.changed()
+
+    def _too_late(self, slot: Slot) -> Unavailable:
+        if not self._open.is_set():
+            return Unavailable(
+                "the device is in use by another process", hint="try again when its job is done", retry_after_s=5
+            )
+        if slot.waits_for_room:
+            return NotEnoughMemory(
+                f"no memory came free for {slot.entry.id} in time",
+                hint="try again; or raise NEUROEDGE_MEMORY_BUDGET_BYTES or unload a model (GET /v1/models)",
+                retry_after_s=5,
+            )
+        return ModelUnavailable(f"{slot.entry.id} is still loading", hint="try again", retry_after_s=5)
 
     async def _load(self, slot: Slot) -> None:
-        started = time.perf_counter()
+        """The one load of a slot under way; it alone moves the state on, whoever waits for it and whoever left."""
+        entry, started = slot.entry, time.perf_counter()
+        slot.state = "loading"
         try:
-            slot.model = await asyncio.to_thread(self._load_blocking, slot.entry)
+            folder = await asyncio.to_thread(self.catalogue.require, entry)
+            reservation = await self._reserve(slot)
         except NeuroEdgeError as error:
-            slot.state, slot.error = "failed", error.detail
+            (slot.failed if isinstance(error, ModelUnavailable) else slot.refused)(error)
+            self._ended(slot)
             raise
+        try:
+            async with self._loading_on.setdefault(reservation.device, asyncio.Lock()):
+                if reservation.device == CPU:
+                    await asyncio.to_thread(memory.try_bytes, reservation.bytes)
+                slot.loaded = await self._open_model(entry, folder, reservation.device)
+            reservation.settle(slot.loaded.bytes)
+            slot.succeeded(seconds=time.perf_counter() - started)
         except Exception as error:
-            slot.state, slot.error = "failed", f"{slot.entry.id} did not load: {error}"
-            raise ModelUnavailable(
-                slot.error, hint=f"run `neuroedge models verify {slot.entry.id}` and `neuroedge doctor`"
-            ) from error
-        else:
-            slot.state, slot.error = "ready", None
-            slot.loads += 1
-            slot.load_s = time.perf_counter() - started
-            slot.last_used = time.monotonic()  # so that it is unloaded even if all who asked for it have left
+            reservation.cancel()
+            failure = _as_ours(error, entry)
+            await asyncio.to_thread(memory.give_back)
+            slot.failed(failure)
+            self._metrics.load_failed(entry.id, failure.code)
+            raise failure from error
         finally:
-            slot.loading = None
+            self._ended(slot)
 
-    def _load_blocking(self, entry: ModelEntry) -> Any:
+    def _ended(self, slot: Slot) -> None:
+        slot.loading = None
+        self.rooms.changed()
+
+    async def _reserve(self, slot: Slot) -> Reservation:
+        entry = slot.entry
+        need = slot.measured_bytes or int(entry.bytes * FIRST_GUESS)
+        device = await asyncio.to_thread(
+            self._router.place, role=entry.role, runtime=entry.runtime, need_bytes=need, held=self.rooms.reserved
+        )
+        slot.waits_for_room = True
+        try:
+            return await self.rooms.reserve(
+                device, need, slot=slot, evict=lambda: self._evict_one(device), closed=lambda: self._closed
+            )
+        finally:
+            slot.waits_for_room = False
+
+    async def _open_model(self, entry: ModelEntry, folder: Path, device: str) -> Loaded:
+        before = await asyncio.to_thread(_used_bytes, device)
+        model = await asyncio.to_thread(self._open_blocking, entry, folder, device)
+        taken = await asyncio.to_thread(_used_bytes, device) - before
+        # Weights mapped from a file come into memory page by page, when they are first read: they will all be there.
+        return Loaded(model=model, device=device, bytes=max(taken, entry.bytes if device == CPU else 0))
+
+    def _open_blocking(self, entry: ModelEntry, folder: Path, device: str) -> Any:
         if entry.runtime not in RUNTIMES:
             raise ModelUnavailable(
                 f"the runtime {entry.runtime} of {entry.id} is not known", hint=f"known: {', '.join(RUNTIMES)}"
             )
-        folder = self.catalogue.require(entry)
         module = importlib.import_module(RUNTIMES[entry.runtime])
-        options = {"device": self._device(), **entry.options}
-        return module.load(entry.id, folder, threads=self._threads, options=options)
+        options = {
+            **(self._settings.options or {}),
+            "fingerprint": entry.fingerprint,
+            "device": device,
+            **entry.options,
+        }
+        model = module.load(entry.id, folder, threads=self._settings.threads, options=options)
+        if isinstance(model, Threaded):
+            threads = self._settings.threads if device == CPU else 1
+            model.surroundings = Surroundings(cores=self.cores, threads=threads, on_phase=self._on_phase)
+        return model
 
-    async def _free(self, slot: Slot) -> None:
-        if slot.state != "ready":
+    # -- giving memory back ---------------------------------------------------------------------------------------
+
+    async def _free(self, slot: Slot, loaded: Loaded, *, reason: str) -> None:
+        """Close a model nobody holds. It leaves the slot first, so that nobody leases what is being closed."""
+        if slot.loaded is not loaded:
             return
-        model, slot.model, slot.state = slot.model, None, "unloaded"
-        await asyncio.to_thread(model.close)
-
-    async def _free_or_log(self, slot: Slot) -> None:
-        """For callers that nobody listens to: a model that does not close must not keep the others loaded."""
+        slot.emptied()
         try:
-            await self._free(slot)
+            await asyncio.to_thread(_close, loaded.model)
         except Exception:
             log.exception("model_not_closed", model=slot.entry.id)
+        else:
+            log.info("model_unloaded", model=slot.entry.id, reason=reason, bytes=loaded.bytes)
+        finally:
+            self.rooms.release(loaded.device, loaded.bytes)
+            if reason not in ("asked", "closed"):
+                self._metrics.evicted(slot.entry.id, reason)
+
+    def _idle(self, device: str | None = None) -> list[Slot]:
+        """Slots whose model may be evicted, the first to go first."""
+        found = [s for s in self.slots() if s.evictable and (device is None or s.loaded_on == device)]
+        return sorted(found, key=Slot.worth)
+
+    async def _evict_one(self, device: str) -> bool:
+        """Free the idle model of a device that is worth least; False when none is idle."""
+        for slot in self._idle(device):
+            if slot.loaded is not None:
+                await self._free(slot, slot.loaded, reason="room")
+                return True
+        return False
+
+    def pressure(self) -> memory.PressureLevel:
+        """What everything takes of the machine's memory (or the container's)."""
+        system = memory.system_memory()
+        return memory.pressure(system.total_bytes - system.available_bytes, system.total_bytes)
+
+    async def _tick(self) -> None:
+        await self._replace_stuck()
+        level = await asyncio.to_thread(self.pressure)
+        for slot in self._idle():
+            if slot.loaded is not None and (reason := self._why_unload(slot, level)):
+                await self._free(slot, slot.loaded, reason=reason)
+                level = await asyncio.to_thread(self.pressure)
+        for slot in self.failed():
+            due = slot.failed_for_s() > min(RETRY_FAILED_S * 2 ** (slot.failures - 1), LONGEST_RETRY_FAILED_S)
+            if due and slot.loading is None and self.catalogue.present(slot.entry):
+                await self.warm_up([slot.entry.id])
+
+    def _why_unload(self, slot: Slot, level: memory.PressureLevel) -> str | None:
+        if self._settings.idle_s and slot.idle_for_s() >= self._settings.idle_s:
+            return "idle"
+        # What the budget has no room for is evicted when it is asked for. Here the machine is short: what background
+        # jobs loaded goes first, in an emergency whatever is idle.
+        if level == "emergency" or (level == "critical" and slot.priority != "high"):
+            return "pressure"
+        return "pressure" if level == "high" and slot.priority == "low" else None
+
+    async def _replace_stuck(self) -> None:
+        for slot in self.slots():
+            loaded = slot.loaded
+            if loaded is not None and isinstance(loaded.model, Threaded) and loaded.model.stuck():
+                log.error("model_stuck", model=slot.entry.id)
+                slot.emptied()
+                loaded.model.abandon()
+                # Its memory stays taken until its thread ends, but the budget must not be blocked by it for ever.
+                self.rooms.release(loaded.device, loaded.bytes)
+                self._metrics.evicted(slot.entry.id, "stuck")
+
+
+def _used_bytes(device: str) -> int:
+    if device.startswith("cuda"):
+        from neuroedge.runtimes.device import gpus
+
+        return next((gpu.total_bytes - gpu.free_bytes for gpu in gpus() if gpu.device == device), 0)
+    return memory.resident_bytes()
+
+
+def _close(model: Any) -> None:
+    model.close()
+    del model
+    memory.give_back()
+
+
+def _as_ours(error: Exception, entry: ModelEntry) -> NeuroEdgeError:
+    if isinstance(error, MemoryError) or "bad_alloc" in str(error) or "Failed to allocate" in str(error):
+        return NotEnoughMemory(
+            f"the machine ran out of memory while {entry.id} loaded",
+            hint="lower NEUROEDGE_MEMORY_BUDGET_BYTES, choose a smaller model or give the process more memory",
+            retry_after_s=30,
+        )
+    if isinstance(error, NeuroEdgeError) and type(error) is not ModelUnavailable:
+        return error
+    detail = error.detail if isinstance(error, NeuroEdgeError) else f"{entry.id} did not load: {error}"
+    hint = error.hint if isinstance(error, NeuroEdgeError) else None
+    return ModelFailed(
+        detail, model_id=entry.id, hint=hint or f"run `neuroedge models verify {entry.id}` and `neuroedge doctor`"
+    )
 
 
 def _retrieve(done: "asyncio.Task[None]") -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from neuroedge.contract.errors import ModelUnavailable
 from neuroedge.contract.models import SAMPLE_RATE_HZ, Floats, Span
 from neuroedge.kit.signal import quiet_blocks
-from neuroedge.runtimes.threaded import Threaded
+from neuroedge.runtimes.threaded import MAX_WAITING_AUDIO_S, Threaded
 
 _BLOCK_S = 600.0
 """The network's frames take three times the waveform's memory, so long recordings go block by block."""
@@ -42,14 +42,14 @@ class SileroVoiceActivity(Threaded):
     """VoiceActivity over faster-whisper's Silero VAD."""
 
     def __init__(self, model_id: str, options: Any) -> None:
-        super().__init__(model_id)
+        super().__init__(model_id, max_waiting=MAX_WAITING_AUDIO_S)
         self._options = options
 
     async def speech(self, samples: Floats) -> list[Span]:
         """Stretches of speech in `samples` [n] at 16 kHz, in order, not overlapping; a cancelled call stops early."""
         stop = threading.Event()
         try:
-            return await self._in_thread(self._speech, samples, stop)
+            return await self._in_thread(lambda: self._speech(samples, stop), cost=len(samples) / SAMPLE_RATE_HZ)
         except asyncio.CancelledError:
             stop.set()
             raise
@@ -61,6 +61,7 @@ class SileroVoiceActivity(Threaded):
         for offset, block in quiet_blocks(samples, max_s=_BLOCK_S):
             if stop.is_set() or not len(block):
                 break
+            self._alive()
             for found in get_speech_timestamps(block, self._options):
                 start_s = (offset + found["start"]) / SAMPLE_RATE_HZ
                 end_s = (offset + found["end"]) / SAMPLE_RATE_HZ

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from neuroedge.contract.errors import InvalidInput, ModelUnavailable
 from neuroedge.contract.models import SAMPLE_RATE_HZ, Floats
 from neuroedge.kit.mel import mel_power
-from neuroedge.runtimes.threaded import Threaded
+from neuroedge.runtimes.threaded import MAX_WAITING_AUDIO_S, Threaded
 from neuroedge.runtimes.torch_checkpoint import CheckpointError, read_tensors
 
 MEL_BANDS = 40
@@ -83,7 +83,7 @@ class VoiceEncoder(Threaded):
     dim = DIM
 
     def __init__(self, model_id: str, session: Any) -> None:
-        super().__init__(model_id)
+        super().__init__(model_id, max_waiting=MAX_WAITING_AUDIO_S)
         self._session = session
 
     async def encode(self, windows: Sequence[Floats]) -> Floats:
@@ -92,7 +92,8 @@ class VoiceEncoder(Threaded):
         Waveforms over 1.6 s are averaged over overlapping 1.6 s parts, shorter ones padded with silence. Raises
         InvalidInput for an empty waveform.
         """
-        return await self._in_thread(self._encode, windows)
+        seconds = sum(window.size for window in windows) / SAMPLE_RATE_HZ
+        return await self._in_thread(lambda: self._encode(windows), cost=seconds)
 
     def close(self) -> None:
         """End the thread and free the session."""
@@ -113,8 +114,11 @@ class VoiceEncoder(Threaded):
         return means
 
     def _embed(self, mels: Floats) -> Floats:
-        batches = [mels[i : i + _BATCH] for i in range(0, len(mels), _BATCH)]
-        return np.concatenate([self._session.run(None, {"mels": batch})[0] for batch in batches])
+        vectors: list[Floats] = []
+        for start in range(0, len(mels), _BATCH):
+            self._alive()
+            vectors.append(self._session.run(None, {"mels": mels[start : start + _BATCH]})[0])
+        return np.concatenate(vectors)
 
 
 def partial_mels(windows: Sequence[Floats]) -> list[Floats]:

@@ -24,6 +24,7 @@ from neuroedge.contract.models import Floats
 from neuroedge.runtimes.threaded import Threaded
 
 HEAD_FILE: Final = "head.npz"
+_MAX_WAITING_TEXTS: Final = 4096.0
 _TOKEN = re.compile(r"[\w']+|[^\w\s]")
 _VECTOR_KEYS = ("w0", "b0", "w1", "b1", "vector_scale", "vector_shift")
 _WORD_KEYS = ("idf", "word_weights", "word_bias", "mix", "scale", "shift")
@@ -57,7 +58,7 @@ class HeadClassifier(Threaded):
     """A TextClassifier (contract/models.py) that can also read the words of the text (`predict_texts`)."""
 
     def __init__(self, model_id: str, arrays: Mapping[str, NDArray[Any]]) -> None:
-        super().__init__(model_id)
+        super().__init__(model_id, max_waiting=_MAX_WAITING_TEXTS)
         self.labels: tuple[str, ...] = tuple(str(label) for label in arrays["labels"])
         self.thresholds: Floats = arrays["thresholds"].astype(np.float32)
         self.abstain_below = float(arrays["abstain_below"])
@@ -70,11 +71,12 @@ class HeadClassifier(Threaded):
 
     async def predict(self, vectors: Floats) -> Floats:
         """Probabilities [n, labels] from sentence vectors [n, dim] alone; less exact than with the words."""
-        return await self._in_thread(self._predict, vectors, None)
+        return await self._in_thread(lambda: self._predict(vectors, None), cost=len(vectors))
 
     async def predict_texts(self, vectors: Floats, texts: Sequence[str]) -> Floats:
         """Probabilities [n, labels] from the sentence vectors [n, dim] of `texts` and from their words."""
-        return await self._in_thread(self._predict, vectors, texts if self._words else None)
+        read = texts if self._words else None
+        return await self._in_thread(lambda: self._predict(vectors, read), cost=len(vectors))
 
     def close(self) -> None:
         """Wait for the running batch and drop the arrays."""

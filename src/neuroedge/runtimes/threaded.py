@@ -1,62 +1,195 @@
 """A model's own bounded thread pool: computations never block the event loop and never pile up in shared threads."""
 
 import asyncio
+import math
+import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from threading import Lock
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ClassVar, Final, ParamSpec, TypeVar
 
-from neuroedge.contract.errors import Overloaded
+from neuroedge.contract.errors import ModelFailed, NeuroEdgeError, Overloaded
+from neuroedge.contract.models import Priority
+from neuroedge.contract.scope import priority as current_priority
+from neuroedge.runtimes.cores import CoreBudget
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-MAX_WAITING = 64
-_RETRY_AFTER_S = 10
+MAX_WAITING: Final = 64.0
+MAX_WAITING_AUDIO_S: Final = 4 * 3600.0
+"""Seconds of audio that may wait for a model that hears: one of the longest recordings besides the running one."""
+_LONGEST_RETRY_AFTER_S: Final = 60
+OnPhase = Callable[[str, str, float], None]
+"""Told (model id, phase, seconds): phase is queue, tokenise or inference."""
+
+
+def ignore_phase(model_id: str, phase: str, seconds: float) -> None:
+    """Nobody measures."""
+
+
+@dataclass(slots=True)
+class _Running:
+    """A computation under way."""
+
+    priority: Priority
+    sign_at: float
+    """When it last gave a sign of life (time.monotonic)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What the pool gives a model it has loaded."""
+
+    cores: CoreBudget
+    threads: int
+    on_phase: OnPhase = ignore_phase
 
 
 class Threaded:
     """Base of runtime adapters. One worker: a model computes one thing at a time; its threads are the library's.
 
-    At most `max_waiting` computations wait for a worker; one more is refused at once with Overloaded.
+    Work is admitted by what it costs, in units of the adapter's choice (tokens, seconds of audio …): at most
+    `max_waiting` of it waits for the worker; what goes beyond is refused at once with Overloaded. One piece of work
+    larger than that is admitted when nothing else waits.
     """
 
-    def __init__(self, model_id: str, *, workers: int = 1, max_waiting: int = MAX_WAITING) -> None:
-        self.model_id = model_id
-        self._threads = _BoundedThreads(model_id, workers=workers, max_waiting=max_waiting)
+    stuck_after_s: ClassVar[float] = 120.0
+    """A computation without a sign of life for so long is taken for hung, and the pool replaces the model."""
 
-    async def _in_thread(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, lambda: fn(*args, **kwargs))
+    def __init__(self, model_id: str, *, workers: int = 1, max_waiting: float = MAX_WAITING) -> None:
+        self.model_id = model_id
+        self.surroundings = Surroundings(cores=CoreBudget(1), threads=1)
+        self._threads = _BoundedThreads(model_id, workers=workers, max_waiting=max_waiting)
+        self._running: dict[int, _Running] = {}
+        """By worker thread."""
+
+    def stuck(self) -> bool:
+        """Whether a computation has hung."""
+        now = time.monotonic()
+        return any(now - running.sign_at > self.stuck_after_s for running in list(self._running.values()))
+
+    def abandon(self) -> None:
+        """Give up on a hung model: who waits for its worker gets an error, its thread is left to itself."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     def close(self) -> None:
         """Wait for the running computation and end the threads; subclasses drop the library's objects."""
         self._threads.shutdown(wait=True, cancel_futures=True)
 
+    async def _in_thread(self, fn: Callable[[], T], *, cost: float = 1.0, since: float | None = None) -> T:
+        """Run `fn` in the worker when its turn comes, within the budget of cores.
+
+        `since` (time.monotonic) is when it began to wait, if that was before this call.
+
+        Raises Overloaded at once, what `fn` raises of our own errors, and ModelFailed for anything else.
+        """
+        future = asyncio.wrap_future(self._submit(fn, cost=cost, since=since))
+        try:
+            return await future
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if future.cancelled() and task is not None and not task.cancelling():
+                # Not the caller was cancelled but the work it waits for.
+                raise ModelFailed(
+                    f"{self.model_id} hung and was given up", model_id=self.model_id, hint="try again"
+                ) from None
+            raise
+
+    def _submit(self, fn: Callable[[], T], *, cost: float, since: float | None = None) -> Future[T]:
+        """Like `_in_thread`, for callers that wait in another way."""
+        submitted = time.monotonic() if since is None else since
+        priority, around = current_priority(), self.surroundings
+
+        def work() -> T:
+            thread = threading.get_ident()
+            started = time.monotonic()
+            running = self._running[thread] = _Running(priority, started)
+            around.on_phase(self.model_id, "queue", started - submitted)
+            try:
+                with around.cores.using(around.threads, priority=priority):
+                    running.sign_at = time.monotonic()  # waiting for a core is no sign of hanging
+                    return fn()
+            except NeuroEdgeError:
+                raise
+            except Exception as error:
+                raise ModelFailed(f"{self.model_id} failed: {error}", model_id=self.model_id) from error
+            finally:
+                del self._running[thread]
+                around.on_phase(self.model_id, "inference", time.monotonic() - started)
+
+        return self._threads.admit(work, cost=cost)
+
+    def _alive(self) -> None:
+        """From the worker, between two pieces of long work: a sign of life, and room for what is more urgent."""
+        running = self._running[threading.get_ident()]
+        self.surroundings.cores.breathe(self.surroundings.threads, priority=running.priority)
+        running.sign_at = time.monotonic()
+
 
 class _BoundedThreads(ThreadPoolExecutor):
-    """An executor whose `submit` raises Overloaded when too much is submitted and not done."""
+    """An executor that refuses with Overloaded what would wait behind too much work."""
 
-    def __init__(self, name: str, *, workers: int, max_waiting: int) -> None:
+    def __init__(self, name: str, *, workers: int, max_waiting: float) -> None:
         super().__init__(max_workers=workers, thread_name_prefix=name)
-        self._limit = workers + max_waiting
+        self._name = name
+        self._workers = workers
+        self._max_waiting = max_waiting
         self._unfinished = 0
+        self._waiting_cost = 0.0
+        self._rate = 0.0
+        """Work done a second, smoothed; tells a refused caller when to come back."""
         self._counting = Lock()
 
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+    def admit(self, work: Callable[[], T], *, cost: float) -> Future[T]:
+        """Submit `work`. Raises Overloaded, and ModelFailed when the threads have ended."""
         with self._counting:
-            if self._unfinished >= self._limit:
-                raise Overloaded("the model is busy", hint="try again later", retry_after_s=_RETRY_AFTER_S)
+            behind = self._unfinished >= self._workers
+            if behind and self._waiting_cost and self._waiting_cost + cost > self._max_waiting:
+                raise Overloaded("the model is busy", hint="try again later", retry_after_s=self._retry_after_s())
             self._unfinished += 1
+            self._waiting_cost += cost if behind else 0.0
+        waiting = [cost] if behind else []
+
+        def started() -> T:
+            self._leave(waiting)
+            began = time.monotonic()
+            try:
+                return work()
+            finally:
+                self._learn(cost, time.monotonic() - began)
+
         try:
-            future = super().submit(fn, *args, **kwargs)
-        except BaseException:
-            self._done()
-            raise
-        # Called once however it ends: with a result, with an error or cancelled while it waited.
-        future.add_done_callback(self._done)
+            future = super().submit(started)
+        except RuntimeError as error:
+            self._leave(waiting)
+            self._finished()
+            raise ModelFailed(f"{self._name} is being unloaded", model_id=self._name, hint="try again") from error
+
+        def done(_: Future[Any]) -> None:
+            # Called once however it ends: with a result, with an error or cancelled while it waited.
+            self._leave(waiting)
+            self._finished()
+
+        future.add_done_callback(done)
         return future
 
-    def _done(self, _: Future[Any] | None = None) -> None:
+    def _leave(self, waiting: list[float]) -> None:
+        with self._counting:
+            if waiting:
+                self._waiting_cost = max(0.0, self._waiting_cost - waiting.pop())
+
+    def _finished(self) -> None:
         with self._counting:
             self._unfinished -= 1
+
+    def _learn(self, cost: float, seconds: float) -> None:
+        rate = cost / max(seconds, 1e-6)
+        with self._counting:
+            self._rate = rate if not self._rate else 0.8 * self._rate + 0.2 * rate
+
+    def _retry_after_s(self) -> int:
+        wait_s = self._waiting_cost / self._rate if self._rate else 10.0
+        return min(_LONGEST_RETRY_AFTER_S, max(1, math.ceil(wait_s)))

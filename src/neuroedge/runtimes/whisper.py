@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from neuroedge.contract.errors import InvalidInput, ModelUnavailable
+from neuroedge.contract.errors import InvalidInput, ModelFailed, ModelUnavailable
 from neuroedge.contract.models import SAMPLE_RATE_HZ, Floats, SpokenWord, Transcription, Utterance
 from neuroedge.kit.signal import quiet_blocks
-from neuroedge.runtimes.threaded import Threaded
+from neuroedge.runtimes.device import split
+from neuroedge.runtimes.threaded import MAX_WAITING_AUDIO_S, Threaded
 
 UNDETERMINED = "und"
 """Language of a recording in which nobody speaks (BCP 47)."""
@@ -33,7 +34,7 @@ _FILES = ("config.json", "model.bin", "tokenizer.json")
 def load(model_id: str, folder: Path, *, threads: int, options: Mapping[str, Any]) -> "WhisperSpeechToText":
     """Open a CTranslate2 Whisper model in `folder`. Raises ModelUnavailable; never fetches anything.
 
-    Options: device ("cpu", "cuda", "auto"), compute_type ("int8"), beam_size (5), vad_parameters (faster-whisper's
+    Options: device ("cpu", "cuda:0"), compute_type ("int8"), beam_size (5), vad_parameters (faster-whisper's
     VadOptions by name).
     """
     missing = [name for name in _FILES if not (folder / name).is_file()]
@@ -41,11 +42,12 @@ def load(model_id: str, folder: Path, *, threads: int, options: Mapping[str, Any
         raise ModelUnavailable(f"{model_id} lacks {', '.join(missing)}", hint=f"run `neuroedge models pull {model_id}`")
     from faster_whisper import WhisperModel
 
-    device = str(options.get("device", "cpu"))
+    device, index = split(str(options.get("device", "cpu")))
     try:
         model = WhisperModel(
             str(folder),
             device="cpu" if device == "mps" else device,  # CTranslate2 knows no Apple GPU
+            device_index=index,
             compute_type=str(options.get("compute_type", "int8")),
             cpu_threads=threads,
             local_files_only=True,
@@ -62,7 +64,7 @@ class WhisperSpeechToText(Threaded):
     """SpeechToText over faster-whisper."""
 
     def __init__(self, model_id: str, model: Any, decoding: Mapping[str, Any]) -> None:
-        super().__init__(model_id)
+        super().__init__(model_id, max_waiting=MAX_WAITING_AUDIO_S)
         self._model = model
         self._decoding = dict(decoding)
 
@@ -89,11 +91,15 @@ class WhisperSpeechToText(Threaded):
         def report(done: float) -> None:
             if stop.is_set():
                 raise _StoppedError
+            self._alive()
             if on_progress is not None:
                 on_progress(done)
 
         try:
-            return await self._in_thread(self._transcribe, samples, language, ", ".join(hot_words) or None, report)
+            return await self._in_thread(
+                lambda: self._transcribe(samples, language, ", ".join(hot_words) or None, report),
+                cost=len(samples) / SAMPLE_RATE_HZ,
+            )
         except asyncio.CancelledError:
             stop.set()
             raise
@@ -119,7 +125,9 @@ class WhisperSpeechToText(Threaded):
                     report(min(1.0, (offset_s + segment.end) / duration_s))
             report(1.0)
         except (RuntimeError, MemoryError) as error:
-            raise ModelUnavailable(f"{self.model_id} failed: {error}", hint="see `neuroedge doctor`") from error
+            raise ModelFailed(
+                f"{self.model_id} failed: {error}", model_id=self.model_id, hint="see `neuroedge doctor`"
+            ) from error
         return Transcription(
             utterances=utterances,
             language=language or UNDETERMINED,

@@ -2,17 +2,18 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import UUID
 
 import structlog
 from pydantic import BaseModel, ValidationError
 
+from neuroedge.contract import scope
 from neuroedge.contract.engine import Engine, EngineContext
 from neuroedge.contract.errors import DeadlineExceeded, Forbidden, InvalidInput, NeuroEdgeError
 from neuroedge.contract.models import Models
-from neuroedge.contract.ports import Clock, Media, Progress
+from neuroedge.contract.ports import Cache, Clock, Media, Progress
 from neuroedge.contract.principal import Principal
 from neuroedge.executors.local import LocalExecutor
 from neuroedge.infra.blobs import TenantBlobs, organisations
@@ -39,6 +40,7 @@ class Contexts:
         db: Database,
         models: Models,
         blob_store: Any,
+        cache: Callable[[Principal], Cache],
         clock: Clock,
         max_audio_bytes: int,
         max_audio_s: float,
@@ -46,6 +48,7 @@ class Contexts:
         self._db = db
         self._models = models
         self._blob_store = blob_store
+        self._cache = cache
         self._clock = clock
         self._max_audio_bytes = max_audio_bytes
         self._max_audio_s = max_audio_s
@@ -71,6 +74,7 @@ class Contexts:
             memories=TenantMemories(self._db, principal),
             blobs=self.blobs(principal),
             media=self.media(principal),
+            cache=self._cache(principal),
             clock=self._clock,
             progress=progress,
             call=call,
@@ -84,7 +88,7 @@ class EngineRunner:
         self.contexts = contexts
         self._db = db
         self._metrics = metrics
-        self._executor = LocalExecutor()
+        self.executor = LocalExecutor()
         self._registry = Registry([])
 
     def use(self, registry: Registry) -> None:
@@ -133,19 +137,21 @@ class EngineRunner:
 
         async def call(name: str, payload: BaseModel) -> BaseModel:
             engine = self._registry.get(name)
-            return await self._executor.run(engine, validate(engine, payload), ctx)
+            return await self.executor.run(engine, validate(engine, payload), ctx)
 
         ctx = self.contexts.make(principal, request_id=request_id, progress=progress, call=call)
         return ctx
 
     async def _within_deadline(self, engine: Engine[Any, Any], payload: BaseModel, ctx: EngineContext) -> BaseModel:
-        try:
-            async with asyncio.timeout(engine.timeout_s):
-                return await self._executor.run(engine, payload, ctx)
-        except TimeoutError as error:
-            raise DeadlineExceeded(
-                f"{engine.name} did not answer within {engine.timeout_s:g} s", hint="send less, or try again later"
-            ) from error
+        with scope.call_scope(timeout_s=engine.timeout_s):
+            left_s = scope.remaining_s(engine.timeout_s)
+            try:
+                async with asyncio.timeout(left_s):
+                    return await self.executor.run(engine, payload, ctx)
+            except TimeoutError as error:
+                raise DeadlineExceeded(
+                    f"{engine.name} did not answer within {left_s:.3g} s", hint="send less, or try again later"
+                ) from error
 
     async def _account(
         self, engine: Engine[Any, Any], outcome: str, answer: BaseModel | None, seconds: float, ctx: EngineContext

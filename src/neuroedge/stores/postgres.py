@@ -2,8 +2,11 @@
 
 Every unit of work is a transaction that first sets `app.current_org_id` for itself (`SET LOCAL`: it cannot outlive the
 transaction, so a pooled connection never carries a tenant into the next request). Row level security does the rest.
+
+A server that is away or hangs is Unavailable within seconds; when it is back, connections are made anew.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -17,9 +20,14 @@ from psycopg.rows import DictRow, dict_row
 
 from neuroedge.contract.errors import InvalidInput, NotFound, Unavailable
 from neuroedge.contract.principal import Principal
+from neuroedge.stores.connection import OPTIONS, AnsweringConnection, with_limits
 
 Connection = AsyncConnection[DictRow]
-_ACQUIRE_TIMEOUT_S = 10.0
+_ACQUIRE_TIMEOUT_S = 5.0
+_CHECK_S = 2.0
+_RECONNECT_S = 4.0
+"""Attempts to connect come ever more seldom; ended so soon, the next request makes one at once."""
+_PING_S = 2.5
 
 
 class UnsafeRole(Unavailable):
@@ -32,15 +40,18 @@ class Database:
     """The application's connection pool."""
 
     def __init__(self, app_url: str, *, max_size: int) -> None:
-        self.pool: psycopg_pool.AsyncConnectionPool[Connection] = psycopg_pool.AsyncConnectionPool(
-            app_url,
+        self._pings: set[asyncio.Task[None]] = set()
+        self.pool: psycopg_pool.AsyncConnectionPool[AnsweringConnection] = psycopg_pool.AsyncConnectionPool(
+            with_limits(app_url),
+            connection_class=AnsweringConnection,
             min_size=2,
             max_size=max_size,
             open=False,
             timeout=_ACQUIRE_TIMEOUT_S,
-            check=psycopg_pool.AsyncConnectionPool.check_connection,
+            reconnect_timeout=_RECONNECT_S,
+            check=_check,
             configure=_configure,
-            kwargs={"row_factory": dict_row, "options": "-c search_path=public,queue"},
+            kwargs={"row_factory": dict_row, "options": f"-c search_path=public,queue {OPTIONS}"},
         )
 
     async def open(self) -> None:
@@ -64,10 +75,22 @@ class Database:
 
     async def close(self) -> None:
         """Close every connection."""
+        await asyncio.gather(*self._pings, return_exceptions=True)
         await self.pool.close()
 
     async def ping(self) -> None:
-        """Raise Unavailable unless the database answers."""
+        """Raise Unavailable unless the database answers at once."""
+        # In a task of its own: psycopg needs up to 10 s to cancel a statement of a server that hangs.
+        task = asyncio.create_task(self._select())
+        self._pings.add(task)
+        task.add_done_callback(self._pings.discard)
+        done, _ = await asyncio.wait([task], timeout=_PING_S)
+        if not done:
+            task.add_done_callback(lambda late: late.cancelled() or late.exception())
+            raise Unavailable("the database does not answer", retry_after_s=2)
+        task.result()
+
+    async def _select(self) -> None:
         async with self._connection() as conn:
             await conn.execute("SELECT 1")
 
@@ -91,7 +114,9 @@ class Database:
                 yield conn
         except psycopg_pool.PoolTimeout as error:
             raise Unavailable(
-                "no database connection became free", hint="raise NEUROEDGE_POSTGRES_POOL_SIZE", retry_after_s=1
+                "no database connection became free",
+                hint="check the server; if it is well, raise NEUROEDGE_POSTGRES_POOL_SIZE",
+                retry_after_s=2,
             ) from error
         except psycopg.OperationalError as error:
             raise Unavailable("the database does not answer", retry_after_s=2) from error
@@ -112,3 +137,12 @@ async def bind(conn: Connection, org_id: UUID) -> None:
 async def _configure(conn: AsyncConnection[Any]) -> None:
     await register_vector_async(conn)
     await conn.commit()
+
+
+async def _check(conn: AnsweringConnection) -> None:
+    """Raise psycopg.OperationalError unless a connection still answers; one that hangs is severed."""
+    silent = asyncio.get_running_loop().call_later(_CHECK_S, conn.sever)
+    try:
+        await psycopg_pool.AsyncConnectionPool.check_connection(conn)
+    finally:
+        silent.cancel()

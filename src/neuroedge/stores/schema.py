@@ -16,7 +16,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from neuroedge.contract.errors import Unavailable
 
-HEAD = "0001"
+HEAD = "0002"
 """Newest revision; a test compares it with the migration scripts, so that start-up need not import Alembic."""
 _MIGRATION_LOCK = 0x4E45_5552_4F45
 

@@ -4,13 +4,16 @@ from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from neuroedge.contract.errors import DeadlineExceeded
+from neuroedge.contract.models import Priority
 from neuroedge.http.auth import Reader, RequestId, Runner, ThePlatform, Writer
 from neuroedge.http.uploads import form_schema, receive
 from neuroedge.services.recordings import RecordingDetail
+from neuroedge.services.tasks import Order
+from neuroedge.stores.tasks import State
 
 router = APIRouter(tags=["NeMo dialect"])
 
@@ -103,6 +106,21 @@ class ChatOut(BaseModel):
     usage: dict[str, Any]
 
 
+class QueuedTaskIn(_Body):
+    """Work for the queue: an engine's name with its input."""
+
+    task_type: str
+    payload: dict[str, Any]
+    priority: Priority = "normal"
+
+
+class QueuedTaskOut(BaseModel):
+    """Where it was queued; GET /v1/tasks/{task_id} tells more."""
+
+    task_id: UUID
+    status: State
+
+
 class Emotion(BaseModel):
     """An emotion of the words, over the whole file."""
 
@@ -146,6 +164,17 @@ async def recent(
     """Newest first."""
     found = await platform.recordings.list(principal, limit=limit, status="done")
     return [TranscriptOut.of(await platform.recordings.get(principal, recording.id)) for recording in found]
+
+
+@router.post("/queue/task", status_code=202, summary="Run an engine in the background")
+async def queue_task(
+    body: QueuedTaskIn, response: Response, principal: Runner, platform: ThePlatform, request_id: RequestId
+) -> QueuedTaskOut:
+    """Keep the task and run it when a worker is free; /v1/tasks has the rest of its life."""
+    order = Order(engine=body.task_type, payload=body.payload, priority=body.priority)
+    task = await platform.tasks.submit(order, principal=principal, request_id=request_id)
+    response.headers["Location"] = f"/v1/tasks/{task.id}"
+    return QueuedTaskOut(task_id=task.id, status=task.state)
 
 
 @router.post("/rag/memory", summary="Remember a text")

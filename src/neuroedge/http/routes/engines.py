@@ -1,13 +1,32 @@
-"""/v1/engines: what there is, how it is, run one. Each engine's own schemas stand in OpenAPI."""
+"""/v1/engines: what there is, how it is, run one. Each engine's own schemas stand in OpenAPI (http/engine_api.py).
+
+Running reads raw JSON and writes what the engine's Output gives: the engine that answers validates with its own
+classes, so that a reload may change them while requests are on their way.
+"""
 
 from typing import Any
 
-from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, create_model
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import to_json
+from starlette.requests import ClientDisconnect
 
 from neuroedge.contract.engine import Engine, Health
+from neuroedge.contract.errors import InvalidInput
+from neuroedge.contract.principal import Principal
 from neuroedge.http.auth import Reader, RequestId, Runner, ThePlatform
-from neuroedge.services.engines import discover, group
+from neuroedge.http.departure import CLIENT_LEFT, ClientLeft, unless_client_leaves
+from neuroedge.http.engine_api import RUN_PATH
+from neuroedge.http.json_body import json_object
+from neuroedge.http.platform import Platform
+from neuroedge.services.engines import group
+
+_NOT_JSON: dict[int | str, dict[str, Any]] = {
+    415: {
+        "description": "The body is not declared as JSON",
+        "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+}
 
 
 class EngineOut(BaseModel):
@@ -17,6 +36,7 @@ class EngineOut(BaseModel):
     group: str
     title: str
     version: str
+    generation: int = Field(description="1, and one more for each hot reload that took over in this process.")
     method: str
     models: list[str] = Field(description="Roles of the models it leases.")
     timeout_s: float
@@ -47,53 +67,52 @@ class EngineRun(BaseModel):
     payload: dict[str, Any] = Field(description="The engine's input.")
 
 
+_ENVELOPE = EngineRun.model_json_schema()
+
+
 class EngineAnswer(BaseModel):
     """An engine's answer."""
 
     engine: str
     version: str
     request_id: str
-    result: SerializeAsAny[BaseModel]
+    result: dict[str, Any] = Field(description="The engine's output.")
 
 
 def build_router() -> APIRouter:
-    """The routes; one `run` for each engine, so that its types are in OpenAPI."""
+    """The routes."""
     router = APIRouter(tags=["engines"])
     router.add_api_route("/v1/engines", _list, methods=["GET"], summary="List engines", response_model=EngineList)
     router.add_api_route("/v1/engines/{name}", _show, methods=["GET"], summary="Show an engine")
     router.add_api_route("/v1/engines/{name}/health", _health, methods=["GET"], summary="Health of an engine")
-    for cls in discover():
-        _add_run(router, cls)
-    router.add_api_route("/v1/engines/{name}/run", _run_unlisted, methods=["POST"], include_in_schema=False)
-    router.add_api_route("/engine/run", _run_named, methods=["POST"], summary="Run an engine by name")
-    return router
-
-
-def _add_run(router: APIRouter, cls: type[Engine[Any, Any]]) -> None:
-    answer = create_model(f"{cls.name.title().replace('_', '')}Answer", __base__=EngineAnswer, result=(cls.Output, ...))
-
-    async def run(payload, principal, platform, request_id):  # type: ignore[no-untyped-def]
-        return await _run(cls.name, payload, principal, platform, request_id)
-
-    run.__annotations__ = {
-        "payload": cls.Input,
-        "principal": Runner,
-        "platform": ThePlatform,
-        "request_id": RequestId,
-    }
     router.add_api_route(
-        f"/v1/engines/{cls.name}/run",
-        run,
+        RUN_PATH,
+        _run,
         methods=["POST"],
-        name=f"run_{cls.name}",
-        summary=f"Run {cls.name}: {cls.title}",
-        response_model=answer,
+        summary="Run an engine",
+        response_model=None,
+        responses=_NOT_JSON,
     )
+    router.add_api_route(
+        "/engine/run",
+        _run_named,
+        methods=["POST"],
+        summary="Run an engine by name",
+        response_model=None,
+        responses={**_NOT_JSON, 200: {"model": EngineAnswer}},
+        openapi_extra={
+            "requestBody": {
+                "required": True,
+                "content": {"application/json": {"schema": EngineRun.model_json_schema()}},
+            }
+        },
+    )
+    return router
 
 
 async def _list(principal: Reader, platform: ThePlatform) -> EngineList:
     """Every engine, by name."""
-    found = [EngineOut(**_facts(engine)) for engine in platform.runner.registry]
+    found = [EngineOut(**_facts(engine, platform)) for engine in platform.runner.registry]
     return EngineList(count=len(found), engines=found)
 
 
@@ -101,7 +120,7 @@ async def _show(name: str, principal: Reader, platform: ThePlatform) -> EngineDe
     """One engine with its schemas and example."""
     engine = platform.runner.registry.get(name)
     return EngineDetailOut(
-        **_facts(engine),
+        **_facts(engine, platform),
         description=(engine.__class__.__doc__ or "").strip(),
         input_schema=engine.Input.model_json_schema(),
         output_schema=engine.Output.model_json_schema(),
@@ -114,32 +133,56 @@ async def _health(name: str, principal: Reader, platform: ThePlatform) -> Health
     return await platform.runner.registry.get(name).health()
 
 
-async def _run_unlisted(
+async def _run(
     name: str, request: Request, principal: Runner, platform: ThePlatform, request_id: RequestId
-) -> EngineAnswer:
-    """Engines that came after start-up, and the 404 of names that are none."""
+) -> Response:
     platform.runner.registry.get(name)
-    return await _run(name, await request.json(), principal, platform, request_id)
+    try:
+        payload = await json_object(request)
+        return await _answer(name, payload, request, principal, platform, request_id)
+    except (ClientLeft, ClientDisconnect):
+        return Response(status_code=CLIENT_LEFT)
 
 
-async def _run_named(body: EngineRun, principal: Runner, platform: ThePlatform, request_id: RequestId) -> EngineAnswer:
+async def _run_named(request: Request, principal: Runner, platform: ThePlatform, request_id: RequestId) -> Response:
     """Run the engine the body names."""
-    return await _run(body.engine, body.payload, principal, platform, request_id)
+    try:
+        asked = _envelope(await json_object(request))
+        return await _answer(asked.engine, asked.payload, request, principal, platform, request_id)
+    except (ClientLeft, ClientDisconnect):
+        return Response(status_code=CLIENT_LEFT)
 
 
-async def _run(name: str, payload: Any, principal: Runner, platform: ThePlatform, request_id: str) -> EngineAnswer:
-    result = await platform.runner.run(name, payload, principal=principal, request_id=request_id)
-    return EngineAnswer(
-        engine=name, version=platform.runner.registry.get(name).version, request_id=request_id, result=result
-    )
+def _envelope(body: dict[str, Any]) -> EngineRun:
+    try:
+        return EngineRun.model_validate(body)
+    except ValidationError as error:
+        raise InvalidInput(
+            "the request is not what this route takes",
+            hint="the OpenAPI page shows its schema: /docs",
+            errors=error.errors(include_url=False, include_input=False, include_context=False),
+        ) from error
 
 
-def _facts(engine: Engine[Any, Any]) -> dict[str, Any]:
+async def _answer(
+    name: str, payload: dict[str, Any], request: Request, principal: Principal, platform: Platform, request_id: str
+) -> Response:
+    # Read in the same step of the event loop as the runner does: the version is that of the engine that answers.
+    version = platform.runner.registry.get(name).version
+    work = platform.runner.run(name, payload, principal=principal, request_id=request_id)
+    result = await unless_client_leaves(request, work)
+    head = to_json({"engine": name, "version": version, "request_id": request_id})
+    body = b'%s,"result":%s}' % (head[:-1], result.model_dump_json().encode())
+    return Response(body, media_type="application/json")
+
+
+def _facts(engine: Engine[Any, Any], platform: Platform) -> dict[str, Any]:
     return {
         "name": engine.name,
         "group": group(engine),
         "title": engine.title,
         "version": engine.version,
+        "generation": platform.runner.registry.generation(engine.name),
         "method": engine.method,
         "models": [ref.role for ref in engine.needs],
         "timeout_s": engine.timeout_s,

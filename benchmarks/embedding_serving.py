@@ -1,0 +1,135 @@
+"""Embedding over HTTP against the same encoder called in process: `python -m benchmarks.embedding_serving`.
+
+Rounds alternate. In process, one loop hands the encoder 32 texts at a time, which is the best it can do: batches are
+full and nothing else runs. Over HTTP, 32 callers send one text each, as soon as they have the last answer.
+"""
+
+import argparse
+import asyncio
+import itertools
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.calling import Connection, Tally, percentile, users
+from benchmarks.embedding import texts as benchmark_texts
+from benchmarks.report import figure, save
+from benchmarks.serving import serve
+from neuroedge.settings import load_settings
+
+CALLERS = 32
+
+
+def main() -> None:
+    """Measure and save."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=8.0)
+    parser.add_argument("--role", choices=["inside", "load"], help="used by the benchmark itself")
+    parser.add_argument("--target", default="{}", help="used by the benchmark itself")
+    arguments = parser.parse_args()
+    if arguments.role == "inside":
+        print(json.dumps(asyncio.run(_inside(arguments.seconds))))
+    elif arguments.role == "load":
+        print(json.dumps(asyncio.run(_load(arguments.seconds, **json.loads(arguments.target)))))
+    else:
+        measure(rounds=arguments.rounds, seconds=arguments.seconds)
+
+
+def measure(*, rounds: int, seconds: float) -> None:
+    """Alternate rounds."""
+    inside, served = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        with serve(Path(folder) / "data", NEUROEDGE_REQUESTS_PER_MINUTE="0") as server, server.log_in() as client:
+            target = {"url": server.url, "token": client.headers["Authorization"]}
+            _part("load", 3.0, target)
+            for _ in range(rounds):
+                inside.append(_part("inside", seconds))
+                served.append(_part("load", seconds, target))
+    ratios = [s["per_s"] / i["per_s"] for s, i in zip(served, inside, strict=True)]
+    figures = [
+        figure("texts/s over HTTP over texts/s in process", "×", ratios, at_least=0.9),
+        figure("p99 over p50 over HTTP", "×", [s["p99_ms"] / s["p50_ms"] for s in served], at_most=10),
+        figure("texts/s over HTTP", "/s", [s["per_s"] for s in served]),
+        figure("texts/s in process", "/s", [i["per_s"] for i in inside]),
+        figure("latency p50 over HTTP", "ms", [s["p50_ms"] for s in served]),
+        figure("latency p99 over HTTP", "ms", [s["p99_ms"] for s in served]),
+    ]
+    save(
+        "embedding_serving",
+        figures,
+        title=f"Embedding over HTTP, {CALLERS} callers, mixed lengths",
+        command="python -m benchmarks.embedding_serving",
+    )
+
+
+def _part(role: str, seconds: float, target: dict[str, str] | None = None) -> dict[str, float]:
+    command = [sys.executable, "-m", "benchmarks.embedding_serving", "--role", role, "--seconds", str(seconds)]
+    out = subprocess.check_output([*command, "--target", json.dumps(target or {})], text=True)
+    answer: dict[str, float] = json.loads(out.splitlines()[-1])
+    return answer
+
+
+async def _inside(seconds: float) -> dict[str, float]:
+    from neuroedge.bootstrap import catalogue_of
+    from neuroedge.contract.models import TEXT_EMBEDDING
+    from neuroedge.runtimes import device
+    from neuroedge.runtimes.device import Router
+    from neuroedge.runtimes.pool import Pool, PoolSettings
+
+    settings, cores = load_settings(), device.available_cores()
+    options = {"calibration_dir": str(settings.data_dir / "calibration")}
+    pool = Pool(
+        catalogue_of(settings),
+        PoolSettings(cores=cores, threads=cores, budget_bytes={}, options=options),
+        router=Router("cpu"),
+    )
+    unseen, count = _unseen(), 0
+    async with pool.lease(TEXT_EMBEDDING) as encoder:
+        await encoder.encode([next(unseen) for _ in range(64)])
+        started = time.perf_counter()
+        while time.perf_counter() - started < seconds:
+            await encoder.encode([next(unseen) for _ in range(CALLERS)])
+            count += CALLERS
+        elapsed_s = time.perf_counter() - started
+    await pool.close()
+    return {"per_s": count / elapsed_s}
+
+
+async def _load(seconds: float, *, url: str, token: str) -> dict[str, float]:
+    tally, unseen = Tally(), _unseen()
+    until = time.perf_counter() + seconds
+
+    async def caller(number: int) -> None:
+        connection = Connection(url, token)
+        while time.perf_counter() < until:
+            answer = await connection.post("/v1/engines/embedding/run", json.dumps({"texts": [next(unseen)]}).encode())
+            if not tally.add(answer):
+                raise SystemExit(answer.body.decode())
+        await connection.close()
+
+    started = time.perf_counter()
+    await users(CALLERS, caller)
+    elapsed_s = time.perf_counter() - started
+    return {
+        "per_s": len(tally.good_s) / elapsed_s,
+        "p50_ms": percentile(tally.good_s, 0.5) * 1e3,
+        "p99_ms": percentile(tally.good_s, 0.99) * 1e3,
+    }
+
+
+def _unseen() -> "itertools.chain[str]":
+    """The benchmark's texts again and again, each time a little different: the cache must not answer."""
+    sample = benchmark_texts()
+    stamp = time.time_ns()
+    return itertools.chain.from_iterable(
+        (f"{stamp + turn * len(sample) + i} {text}" for i, text in enumerate(sample)) for turn in itertools.count()
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""Memory of this process and machine: how much there is, how much is used, how to give it back."""
+
+import ctypes
+import gc
+import mmap
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Final, Literal
+
+PressureLevel = Literal["normal", "high", "critical", "emergency"]
+LEVELS: Final[tuple[tuple[float, PressureLevel], ...]] = ((0.70, "normal"), (0.85, "high"), (0.95, "critical"))
+"""Used share of a budget below which a level holds; above all of them it is an emergency."""
+DEFAULT_SHARE: Final = 0.8
+"""Part of the free memory that models may take when no budget is set; the rest is for requests and other programs."""
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def pressure(used_bytes: float, budget_bytes: float) -> PressureLevel:
+    """The level of `used_bytes` in a budget."""
+    share = used_bytes / budget_bytes if budget_bytes > 0 else 1.0
+    return next((level for bound, level in LEVELS if share < bound), "emergency")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SystemMemory:
+    """Bytes of RAM this process may ever use, and those still free; a container's limit counts."""
+
+    total_bytes: int
+    available_bytes: int
+
+
+def system_memory(cgroup: Path = _CGROUP) -> SystemMemory:
+    """The machine's memory, or the control group's where it is smaller."""
+    import psutil
+
+    machine = psutil.virtual_memory()
+    total, available = machine.total, machine.available
+    limit, used = _bytes_in(cgroup / "memory.max"), _bytes_in(cgroup / "memory.current")
+    if limit is not None and limit < total:
+        # Cached file pages count as used there, and are given back when memory is asked for.
+        cached = _stat(cgroup / "memory.stat", "inactive_file") or 0
+        total = limit
+        available = min(available, max(0, limit - (used or 0) + cached))
+    return SystemMemory(total_bytes=total, available_bytes=available)
+
+
+def default_budget_bytes() -> int:
+    """What models may take on this machine, measured now."""
+    return int(system_memory().available_bytes * DEFAULT_SHARE)
+
+
+def resident_bytes() -> int:
+    """Resident memory of this process."""
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
+
+
+def try_bytes(size_bytes: int) -> None:
+    """Raise MemoryError unless the process could take so many more bytes now.
+
+    Some native libraries end the process when an allocation fails in one of their threads, so a load is tried only
+    when the address space (rlimit) and the machine or container have room for it.
+    """
+    if size_bytes <= 0:
+        return
+    if system_memory().available_bytes < size_bytes:
+        raise MemoryError(f"{size_bytes >> 20} MiB are needed, the machine has less")
+    try:
+        mmap.mmap(-1, size_bytes).close()
+    except OSError as error:
+        raise MemoryError(f"the process may not take {size_bytes >> 20} MiB more") from error
+
+
+def give_back() -> None:
+    """Return freed memory to the system: Python's cycles first, then what the C allocator keeps for later (glibc)."""
+    gc.collect()
+    if (trim := _malloc_trim()) is not None:
+        trim(0)
+
+
+@lru_cache(maxsize=1)
+def _malloc_trim() -> Callable[[int], int] | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    trim: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    return trim
+
+
+def _bytes_in(path: Path) -> int | None:
+    try:
+        text = path.read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None
+
+
+def _stat(path: Path, name: str) -> int | None:
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) for line in lines if line.split()[:1] == [name]), None)

@@ -1,0 +1,93 @@
+"""One budget of cores: no two models fight over the machine, and background work steps aside."""
+
+import threading
+import time
+
+from neuroedge.contract.models import Priority
+from neuroedge.runtimes.cores import CoreBudget
+
+
+def _start(
+    budget: CoreBudget, name: str, seen: list[str], hold: threading.Event, priority: Priority
+) -> threading.Thread:
+    def work() -> None:
+        with budget.using(2, priority=priority):
+            seen.append(name)
+            hold.wait(5)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread
+
+
+def test_computations_do_not_take_more_cores_than_there_are() -> None:
+    """Eight threads, each with all cores: one at a time, as long as nobody has to wait long."""
+    budget = CoreBudget(2)
+    most = 0
+    lock = threading.Lock()
+
+    def work() -> None:
+        nonlocal most
+        with budget.using(2, priority="low"):
+            with lock:
+                most = max(most, budget.in_use)
+            time.sleep(0.005)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 2
+    assert budget.in_use == 0
+    assert budget.overcommitted == 0
+
+
+def test_a_model_that_wants_more_than_the_machine_has_gets_all_of_it() -> None:
+    """It does not wait for ever."""
+    budget = CoreBudget(2)
+    with budget.using(64):
+        assert budget.in_use == 2
+
+
+def test_the_foreground_does_not_wait_for_the_background() -> None:
+    """A long transcription holds all cores: an embedding runs beside it after its patience, and is counted."""
+    budget, seen, hold = CoreBudget(2), list[str](), threading.Event()
+    long = _start(budget, "transcription", seen, hold, "low")
+    while not seen:
+        time.sleep(0.001)
+    with budget.using(2, priority="normal"):
+        assert budget.in_use == 4
+    assert budget.overcommitted == 1
+    hold.set()
+    long.join()
+    assert budget.in_use == 0
+
+
+def test_background_work_steps_aside_between_its_pieces() -> None:
+    """While a person waits, `breathe` gives the cores away and takes them back afterwards."""
+    budget, order = CoreBudget(2), list[str]()
+    background_has_it, asked = threading.Event(), threading.Event()
+
+    def background() -> None:
+        with budget.using(2, priority="low"):
+            background_has_it.set()
+            asked.wait(5)
+            while budget._foreground_waiting == 0:
+                time.sleep(0.001)
+            budget.breathe(2, priority="low")
+            order.append("background")
+
+    def foreground() -> None:
+        background_has_it.wait(5)
+        asked.set()
+        with budget.using(2, priority="high"):
+            order.append("foreground")
+
+    threads = [threading.Thread(target=background), threading.Thread(target=foreground)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert order == ["foreground", "background"]
+    assert budget.in_use == 0
