@@ -22,7 +22,7 @@ from neuroedge.infra.breaker import Breakers
 from neuroedge.infra.cache.disk import DiskLevel
 from neuroedge.infra.cache.memory import MemoryLevel
 from neuroedge.infra.cache.shared import SharedLevel
-from neuroedge.infra.cache.tiered import TieredCache
+from neuroedge.infra.cache.tiered import NoCache, TieredCache
 from neuroedge.infra.clock import SystemClock
 from neuroedge.infra.embedded import EmbeddedServers
 from neuroedge.infra.events import Events
@@ -150,7 +150,6 @@ async def _assemble(
 ) -> Platform:
     clock, metrics, catalogue = SystemClock(), Metrics(), catalogue_of(settings)
     inference_metrics, breakers = InferenceMetrics(metrics.registry), Breakers()
-    pool = await _open_pool(settings, catalogue, inference_metrics, breakers, stack)
     cache = TieredCache(
         memory=MemoryLevel(settings.cache_memory_bytes),
         shared=SharedLevel(servers.valkey),
@@ -160,11 +159,13 @@ async def _assemble(
         count=inference_metrics.cached,
     )
     stack.push_async_callback(cache.close)
+    pool = await _open_pool(settings, catalogue, inference_metrics, breakers, cache, stack)
     contexts = Contexts(
         db=db,
         models=pool,
         blob_store=open_store(settings.blob_url, settings.data_dir / "blobs"),
-        cache=cache.of,
+        # What proves an engine must not be answered from the cache.
+        cache=lambda principal: NoCache() if principal is PROBE else cache.of(principal),
         clock=clock,
         max_audio_bytes=settings.max_upload_bytes,
         max_audio_s=settings.max_audio_s,
@@ -225,7 +226,12 @@ async def _assemble(
 
 
 async def _open_pool(
-    settings: Settings, catalogue: Catalogue, metrics: InferenceMetrics, breakers: Breakers, stack: AsyncExitStack
+    settings: Settings,
+    catalogue: Catalogue,
+    metrics: InferenceMetrics,
+    breakers: Breakers,
+    cache: TieredCache,
+    stack: AsyncExitStack,
 ) -> Pool:
     cores = device.available_cores()
     pool = Pool(
@@ -242,6 +248,7 @@ async def _open_pool(
         router=Router(settings.model_device),
         metrics=metrics,
         guard=lambda name, counts: breakers.guard(name, counts=counts),
+        on_pressure=lambda level: cache.shrink(),
     )
     stack.push_async_callback(pool.close)
     stack.push_async_callback(_end, asyncio.create_task(pool.watch()))

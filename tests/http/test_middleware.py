@@ -3,17 +3,23 @@
 import http.client
 import json
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from starlette.testclient import TestClient
 
 from neuroedge.bootstrap import build_app
+from neuroedge.contract.errors import Unauthenticated
+from neuroedge.contract.principal import Principal
 from neuroedge.http.middleware import ANONYMOUS_BODY_BYTES, UPLOAD_ROUTES, RequestEnvelope
+from neuroedge.infra.limits import Quota
+from neuroedge.infra.telemetry import Metrics
 from neuroedge.settings import Settings
 from tests.conftest import Server
+from tests.fakes import make_principal
 
 
 @pytest.fixture
@@ -88,6 +94,60 @@ def test_a_defect_is_a_500_with_its_id_and_nothing_internal() -> None:
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["request_id"] == "find-me"
     assert "secret internals" not in answer.text
+
+
+def test_an_answer_tells_where_the_caller_stands_with_its_rate_limit() -> None:
+    """Only on answers to calls that were counted."""
+    app = FastAPI()
+
+    @app.get("/counted")
+    async def counted(request: Request) -> None:
+        request.scope["quota"] = Quota(granted=True, limit=60, remaining=0, reset_s=7)
+
+    @app.get("/free")
+    async def free() -> None:
+        """Not counted."""
+
+    app.add_middleware(RequestEnvelope, max_body_bytes=1000, max_upload_bytes=1000)
+    client = TestClient(app)
+    headers = client.get("/counted").headers
+    assert [headers[f"x-ratelimit-{name}"] for name in ("limit", "remaining", "reset")] == ["60", "0", "7"]
+    assert not any(name.startswith("x-ratelimit") for name in client.get("/free").headers)
+
+
+@pytest.mark.parametrize("header", ["Bearer good", "bearer good", "Bearer  good "])
+def test_the_token_is_read_once_and_its_caller_handed_on(header: str) -> None:
+    """Whoever comes later finds the caller in the scope."""
+    assert _caller_in_scope({"Authorization": header}) == (["good"], True)
+
+
+@pytest.mark.parametrize("header", ["Bearer bad", "Bearer ", "Basic good", "good", "", "Bearer \xe9"])
+def test_without_a_good_token_there_is_no_caller(header: str) -> None:
+    """Nothing is left in the scope that could be taken for one."""
+    assert _caller_in_scope({"Authorization": header.encode("latin-1")})[1] is False
+
+
+def _caller_in_scope(headers: dict[str, Any]) -> tuple[list[str], bool]:
+    """The tokens that were read, and whether the right caller stood in the scope."""
+    read, principal = [], make_principal()
+
+    class Tokens:
+        def read(self, token: str) -> Principal:
+            read.append(token)
+            if token != "good":
+                raise Unauthenticated("no")
+            return principal
+
+    app = FastAPI()
+    app.state.platform = SimpleNamespace(tokens=Tokens(), metrics=Metrics())
+
+    @app.get("/")
+    async def who(request: Request) -> bool:
+        return request.scope.get("principal") is principal and request.scope["tenant_id"] == str(principal.org_id)
+
+    app.add_middleware(RequestEnvelope, max_body_bytes=1000, max_upload_bytes=1000)
+    found: bool = TestClient(app).get("/", headers=headers).json()
+    return read, found
 
 
 def test_method_not_allowed_says_what_is(account: httpx.Client) -> None:

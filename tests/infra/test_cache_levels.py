@@ -299,11 +299,16 @@ async def test_forgetting_reaches_entries_that_wait_to_be_written(
         write(self, entries)
 
     monkeypatch.setattr(entry_file.EntryFile, "write", slow)
-    puts = [asyncio.create_task(disk.put([Entry(key, b"x", 60)])) for key in (b"a1", b"a2", b"b1")]
-    await asyncio.sleep(0)
+    puts = []
+    for keys in ([b"a0"], [b"a1", b"b1"]):  # the first is being written while the second waits for its turn
+        puts += [asyncio.create_task(disk.put([Entry(key, b"x", 60)])) for key in keys]
+        await asyncio.sleep(0.01)
     forgetting = asyncio.create_task(disk.forget(b"a"))
     await asyncio.sleep(0)
     go.set()
-    await asyncio.gather(forgetting, *puts)
-    assert await disk.get([b"a1", b"a2", b"b1"]) == {b"b1": b"x"}
+    await forgetting
+    assert list(await asyncio.gather(puts[0], puts[2])) == [0, 0]
+    with pytest.raises(Unavailable):
+        await puts[1]
+    assert await disk.get([b"a0", b"a1", b"b1"]) == {b"b1": b"x"}
     await disk.close()

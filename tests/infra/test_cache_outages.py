@@ -60,8 +60,8 @@ async def ask(cache: TieredCache, *keys: str) -> int:
 
 
 def tries(began: float) -> int:
-    """How often a level may have been tried since: twice, then once for each rest."""
-    return 2 + int((time.monotonic() - began) / REST_S)
+    """How often a level may have been tried since: three times, then once for each rest."""
+    return 3 + int((time.monotonic() - began) / REST_S)
 
 
 async def test_valkey_stopped_and_started_again(server: ValkeyServer, over_valkey: TieredCache, counts: Counts) -> None:
@@ -73,11 +73,11 @@ async def test_valkey_stopped_and_started_again(server: ValkeyServer, over_valke
         began = time.monotonic()
         for _ in range(20):
             assert await ask(over_valkey, "a") == 1
-        assert 2 <= counts["error", "valkey"] <= tries(began)
+        assert 3 <= counts["error", "valkey"] <= tries(began)
         await asyncio.sleep(REST_S)
         for _ in range(20):
             assert await ask(over_valkey, "a") == 1
-        assert 3 <= counts["error", "valkey"] <= tries(began)
+        assert 4 <= counts["error", "valkey"] <= tries(began)
         server.start()
         await asyncio.sleep(REST_S)
         assert await ask(over_valkey, "a") == 1
@@ -92,14 +92,14 @@ async def test_valkey_stopped_and_started_again(server: ValkeyServer, over_valke
 async def test_a_frozen_valkey_costs_no_request_more_than_a_moment(
     server: ValkeyServer, over_valkey: TieredCache, counts: Counts
 ) -> None:
-    """It accepts connections and never answers: two requests wait 0.1 s, the others not at all."""
+    """It accepts connections and never answers: the first request waits 0.1 s, those after it not at all."""
     await ask(over_valkey, "a")
     server.freeze()
     try:
         began = time.monotonic()
         for _ in range(50):
             assert await ask(over_valkey, "a") == 1
-        assert 2 <= counts["error", "valkey"] <= tries(began)
+        assert 1 <= counts["error", "valkey"] <= tries(began)
     finally:
         server.thaw()
     await asyncio.sleep(REST_S)
@@ -138,7 +138,7 @@ async def test_a_full_valkey_is_still_read(server: ValkeyServer, over_valkey: Ti
     for n in range(5):
         assert await ask(over_valkey, "a", f"new {n}") == 1
     assert counts["hit", "valkey"] == 5
-    assert counts["error", "valkey"] >= 2
+    assert counts["error", "valkey"] >= 3
 
 
 async def test_damaged_and_foreign_values_in_valkey_count_as_missing(
@@ -229,7 +229,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
     first, full, full_again, small, errors, after = json.loads(done.stdout.splitlines()[-1])
     assert (first, full, small, after) == (1, 10, 0, 0)
     assert full_again > 0
-    assert 2 <= errors < 5  # of twenty writes: most were not tried
+    assert 3 <= errors < 7  # of twenty writes: most were not tried
 
 
 async def test_a_file_damaged_while_in_use_is_replaced(tmp_path: Path, counts: Counts) -> None:

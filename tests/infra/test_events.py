@@ -1,12 +1,14 @@
 """Progress events over Valkey streams."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
 import valkey.asyncio
+import valkey.exceptions
 
 from neuroedge.contract.errors import Unavailable
 from neuroedge.infra import datadir
@@ -60,6 +62,77 @@ async def test_topics_and_tenants_are_apart(events: Events) -> None:
     async for event in events.follow(second, "t"):
         assert event is None
         break
+
+
+async def test_every_listener_of_a_channel_gets_what_is_broadcast_from_then_on(events: Events) -> None:
+    """In order, also what comes between two reads; nothing of before."""
+    channel = uuid4().hex
+    await events.broadcast(channel, "before", {})
+    seen: list[list[int]] = [[], []]
+
+    async def hear(heard: list[int]) -> None:
+        async for event in events.listen(channel):
+            assert event.name == "n"
+            heard.append(event.data["n"])
+            await asyncio.sleep(0.01)
+            if len(heard) == 30:
+                return
+
+    listeners = [asyncio.create_task(hear(heard)) for heard in seen]
+    await asyncio.sleep(0.2)
+    for n in range(30):
+        await events.broadcast(channel, "n", {"n": n})
+        await asyncio.sleep(0.005 * (n % 3))
+    await asyncio.wait_for(asyncio.gather(*listeners), 20)
+    assert seen == [list(range(30))] * 2
+
+
+async def test_a_listener_outlives_an_outage_and_misses_nothing_that_valkey_kept(events: Events) -> None:
+    """Reads that fail are tried again from where it was."""
+    channel, heard = uuid4().hex, []
+
+    async def hear() -> None:
+        async for event in events.listen(channel):
+            heard.append(event.data["n"])
+
+    read, away = events._client.xread, asyncio.Event()
+
+    async def xread(*given: Any, **options: Any) -> Any:
+        if away.is_set():
+            raise valkey.exceptions.ConnectionError("away")
+        return await read(*given, **options)
+
+    events._client.xread = xread  # type: ignore[method-assign]
+    listener = asyncio.create_task(hear())
+    await asyncio.sleep(0.2)
+    await events.broadcast(channel, "n", {"n": 1})
+    await _until(lambda: heard == [1])
+    away.set()
+    await events.broadcast(channel, "n", {"n": 2})
+    await asyncio.sleep(1.2)
+    away.clear()
+    await _until(lambda: heard == [1, 2])
+    listener.cancel()
+    await asyncio.wait([listener])
+
+
+async def test_without_valkey_broadcasts_are_lost_quietly_and_listeners_wait() -> None:
+    """The work goes on."""
+    client = valkey.asyncio.Valkey(port=1)
+    events = Events(client)
+    await events.broadcast("c", "n", {})
+    listener = asyncio.create_task(anext(events.listen("c")))
+    await asyncio.sleep(0.1)
+    assert not listener.done()
+    listener.cancel()
+    await asyncio.wait([listener])
+    await client.aclose()
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 async def test_cancelling_a_publisher_is_never_swallowed(events: Events) -> None:

@@ -149,8 +149,10 @@ class ModelFailed(ModelUnavailable):
 
     code = "model_failed"
 
-    def __init__(self, detail: str, *, model_id: str, hint: str | None = None) -> None:
-        super().__init__(detail, hint=hint)
+    def __init__(
+        self, detail: str, *, model_id: str = "", hint: str | None = None, retry_after_s: int | None = None
+    ) -> None:
+        super().__init__(detail, hint=hint, retry_after_s=retry_after_s)
         self.model_id = model_id
 
 

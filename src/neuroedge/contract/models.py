@@ -39,6 +39,8 @@ class ModelStatus:
     state: ModelState
     runtime: str
     detail: str | None = None
+    fingerprint: str = ""
+    """Changes with the weights and options: part of the key under which results are cached."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,8 +125,6 @@ class TextEncoder(Protocol):
     """Sentence embeddings."""
 
     model_id: str
-    fingerprint: str
-    """Changes with the weights: part of the key under which a vector is cached."""
     dim: int
     max_tokens: int
 

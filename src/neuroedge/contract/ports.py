@@ -136,8 +136,9 @@ class Cache(Protocol):
         """A value for each key, in order. `compute` gets the positions of those nobody has and gives their values.
 
         Equal keys asked for at the same time are computed once. Values are what msgpack holds: None, bool, int,
-        float, str, bytes, list, dict. What `compute` raises is raised to all who wait for it and is not kept. A key
-        must name everything the value depends on, the model and its version too.
+        float, str, bytes, list (a tuple comes back as one), dict. What `compute` raises is raised to all who wait for
+        it and is not kept. A key must name everything the value depends on, the model and its version too. `compute`
+        may outlive this call when others wait for the same key, so it leases the models it uses itself.
         """
         ...
 

@@ -13,11 +13,11 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from neuroedge.contract.errors import Forbidden, Unauthenticated
+from neuroedge.contract.errors import Forbidden, Overloaded, Unauthenticated
 from neuroedge.contract.principal import READ, RUN_ENGINES, WRITE, Principal
 from neuroedge.http.platform import Platform
 
-_bearer = HTTPBearer(auto_error=False, description="Access token of POST /auth/login.")
+bearer = HTTPBearer(auto_error=False, description="Access token of POST /auth/login.")
 
 
 def platform_of(request: Request) -> Platform:
@@ -44,14 +44,21 @@ RequestId = Annotated[str, Depends(_request_id)]
 
 
 async def current_principal(
-    request: Request,
-    platform: ThePlatform,
-    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+    request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 ) -> Principal:
     """The caller of the bearer token. Raises Unauthenticated."""
-    if credentials is None:
-        raise Unauthenticated("this route needs an access token", hint="send 'Authorization: Bearer <token>'")
-    principal = platform.tokens.read(credentials.credentials)
+    return caller(request)
+
+
+def caller(request: Request) -> Principal:
+    """The caller of the bearer token, for code without dependencies. Raises Unauthenticated."""
+    # The middleware leaves the caller of a token it has read already.
+    principal: Principal | None = request.scope.get("principal")
+    if principal is None:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
+            raise Unauthenticated("this route needs an access token", hint="send 'Authorization: Bearer <token>'")
+        principal = platform_of(request).tokens.read(token.strip())
     request.scope["tenant_id"] = str(principal.org_id)
     return principal
 
@@ -64,14 +71,53 @@ class Requires:
 
     async def __call__(self, principal: Annotated[Principal, Depends(current_principal)]) -> Principal:
         """The caller."""
+        return self.granted(principal)
+
+    def granted(self, principal: Principal) -> Principal:
+        """The caller, for code without dependencies."""
         if not principal.may(self._permission):
             raise Forbidden(f"this needs the permission {self._permission}")
         return principal
 
 
+class RequiresCall(Requires):
+    """`Requires` for engine calls, each of which counts against the organisation's rate limit. Raises Overloaded."""
+
+    async def __call__(  # type: ignore[override]
+        self, request: Request, principal: Annotated[Principal, Depends(current_principal)]
+    ) -> Principal:
+        """The caller."""
+        self.granted(principal)
+        await _count_call(request, principal)
+        return principal
+
+
+async def _count_call(request: Request, principal: Principal) -> None:
+    """Take one of the organisation's calls; the middleware puts its standing on the answer."""
+    platform = platform_of(request)
+    allowed = platform.settings.requests_per_minute
+    quota = await platform.limits.spend(allowed, "engines", principal.org_id.hex)
+    request.scope["quota"] = quota
+    if quota is not None and not quota.granted:
+        raise Overloaded(
+            f"your organisation has made its {allowed} engine calls a minute",
+            hint="send fewer, or let the operator raise NEUROEDGE_REQUESTS_PER_MINUTE",
+            retry_after_s=quota.reset_s,
+        )
+
+
+_runner = RequiresCall(RUN_ENGINES)
 Reader = Annotated[Principal, Depends(Requires(READ))]
 Writer = Annotated[Principal, Depends(Requires(WRITE))]
-Runner = Annotated[Principal, Depends(Requires(RUN_ENGINES))]
+Runner = Annotated[Principal, Depends(_runner)]
+
+
+async def engine_caller(request: Request) -> Principal:
+    """What the parameter type Runner gives, for a route without dependencies.
+
+    Raises Unauthenticated, Forbidden, Overloaded.
+    """
+    return await _runner(request, caller(request))
 
 
 async def operator(principal: Annotated[Principal, Depends(current_principal)]) -> Principal:

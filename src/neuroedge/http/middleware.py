@@ -1,5 +1,6 @@
 """Around every request: its id, the size limit, time, metrics, one log line."""
 
+import contextlib
 import re
 import time
 from typing import Any
@@ -9,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from neuroedge.contract.errors import NeuroEdgeError, TooLarge, Unauthenticated
 from neuroedge.http.problems import of_error, problem
+from neuroedge.infra.limits import Quota
 from neuroedge.stores.ids import new_id
 
 log = structlog.get_logger("neuroedge.http")
@@ -37,16 +39,16 @@ class RequestEnvelope:
         given = headers.get(b"x-request-id", b"").decode("latin-1")
         request_id = given if _REQUEST_ID.fullmatch(given) else str(new_id())
         scope["request_id"] = request_id
-        structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=request_id)
+        structlog.contextvars.bind_contextvars(request_id=request_id)  # of this task: the server makes one a request
         exchange = _Exchange(scope, send, request_id)
-        limit, refusal = self._limit(scope, headers)
+        _recognise(scope, headers)
+        limit = self._limit(scope)
         announced = headers.get(b"content-length", b"0")
         try:
             if announced.isdigit() and int(announced) > limit:
-                await exchange.refuse(refusal)
+                await exchange.refuse(_refusal(scope, limit))
             else:
-                await self._app(scope, exchange.counted(receive, limit, refusal), exchange.send)
+                await self._app(scope, exchange.counted(receive, limit), exchange.send)
         except Exception as error:
             log.error("request_crashed", exc_info=error)
             if exchange.started:
@@ -55,33 +57,43 @@ class RequestEnvelope:
         finally:
             exchange.finish()
 
-    def _limit(self, scope: Scope, headers: dict[bytes, bytes]) -> tuple[int, NeuroEdgeError]:
-        """Most bytes of this body, and the error of one that is larger.
+    def _limit(self, scope: Scope) -> int:
+        """Most bytes of this body.
 
         Bodies are parsed before a route checks its caller, so a caller without a good token may send little.
         """
-        if not _known_caller(scope, headers):
-            if scope["path"].startswith("/auth/"):
-                return ANONYMOUS_BODY_BYTES, too_large(ANONYMOUS_BODY_BYTES)
-            return ANONYMOUS_BODY_BYTES, Unauthenticated(
-                "a body of this size needs a valid access token", hint="log in"
-            )
+        if "principal" not in scope:
+            return ANONYMOUS_BODY_BYTES
         if (scope["method"], scope["path"]) in UPLOAD_ROUTES:
-            limit = self._max_upload_bytes + _MULTIPART_OVERHEAD_BYTES
-            return limit, too_large(limit)
-        return self._max_body_bytes, too_large(self._max_body_bytes)
+            return self._max_upload_bytes + _MULTIPART_OVERHEAD_BYTES
+        return self._max_body_bytes
 
 
-def _known_caller(scope: Scope, headers: dict[bytes, bytes]) -> bool:
+def _refusal(scope: Scope, limit: int) -> NeuroEdgeError:
+    """The error of a body over its limit."""
+    if "principal" not in scope and not scope["path"].startswith("/auth/"):
+        return Unauthenticated("a body of this size needs a valid access token", hint="log in")
+    return too_large(limit)
+
+
+def _recognise(scope: Scope, headers: dict[bytes, bytes]) -> None:
+    """Put the caller of a good token into the scope, where http/auth.py finds it: the token is read once."""
     scheme, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
     platform = getattr(scope["app"].state, "platform", None)
     if platform is None or scheme.lower() != "bearer":
-        return False
-    try:
-        platform.tokens.read(token.strip())
-    except Unauthenticated:
-        return False
-    return True
+        return
+    with contextlib.suppress(Unauthenticated):
+        principal = platform.tokens.read(token.strip())
+        scope["principal"], scope["tenant_id"] = principal, str(principal.org_id)
+
+
+def _rate(quota: Quota) -> list[tuple[bytes, bytes]]:
+    """A caller's standing with its rate limit; Reset in seconds from now."""
+    return [
+        (b"x-ratelimit-limit", b"%d" % quota.limit),
+        (b"x-ratelimit-remaining", b"%d" % quota.remaining),
+        (b"x-ratelimit-reset", b"%d" % quota.reset_s),
+    ]
 
 
 def too_large(limit: int) -> TooLarge:
@@ -125,7 +137,7 @@ class _Exchange:
         )
         await answer(self._scope, _nothing, self.send)
 
-    def counted(self, receive: Receive, limit: int, refusal: NeuroEdgeError) -> Receive:
+    def counted(self, receive: Receive, limit: int) -> Receive:
         """`receive` that stops at `limit` bytes of body."""
         received = 0
 
@@ -135,8 +147,8 @@ class _Exchange:
             received += len(message.get("body", b""))
             if received > limit:
                 # Kept besides being raised: a body parser on the way up may turn it into an error of its own.
-                self._refusal = refusal
-                raise refusal
+                self._refusal = _refusal(self._scope, limit)
+                raise self._refusal
             return message
 
         return counting
@@ -159,6 +171,8 @@ class _Exchange:
                 (b"x-process-time", f"{seconds:.4f}".encode()),
                 (b"x-content-type-options", b"nosniff"),
             ]
+            if (quota := self._scope.get("quota")) is not None:
+                extra += _rate(quota)
             message["headers"] = [*message.get("headers", []), *extra]
         await self._send(message)
 

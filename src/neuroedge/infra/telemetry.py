@@ -5,7 +5,7 @@ import sys
 from typing import Any, Literal
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
@@ -29,6 +29,20 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        self.rate_limit_unchecked = Counter(
+            "neuroedge_rate_limit_unchecked_total",
+            "Calls let pass because Valkey did not answer.",
+            registry=self.registry,
+        )
+        self.usage_rows = Counter(
+            "neuroedge_usage_rows_total",
+            "Usage rows by outcome: written; dropped (refused by the database, or too many while it was away).",
+            ("outcome",),
+            registry=self.registry,
+        )
+        self.usage_waiting = Gauge(
+            "neuroedge_usage_rows_waiting", "Usage rows not written yet.", registry=self.registry
+        )
         self.jobs = Counter("neuroedge_jobs_total", "Jobs by outcome.", ("task", "outcome"), registry=self.registry)
         self.jobs_resumed = Counter(
             "neuroedge_jobs_resumed_total", "Jobs taken over from a worker that died.", registry=self.registry
@@ -42,6 +56,22 @@ class Metrics:
         )
 
 
+class _Lines:
+    """Where structlog's lines end: written at once, without the standard library's record in between.
+
+    A request writes one line, and through `logging` that line was a fifth of what NeuroEdge adds to a request.
+    """
+
+    def __init__(self, name: str = "neuroedge") -> None:
+        self.name = name
+
+    def msg(self, line: str) -> None:
+        """Write one line."""
+        sys.stderr.write(line + "\n")
+
+    debug = info = warning = error = critical = exception = msg
+
+
 def configure_logging(*, level: str, fmt: Literal["json", "console"]) -> None:
     """Send structlog's and the standard library's lines to stderr in one form, with the request id bound to them."""
     shared: list[Any] = [
@@ -53,10 +83,10 @@ def configure_logging(*, level: str, fmt: Literal["json", "console"]) -> None:
     ]
     last = structlog.processors.JSONRenderer() if fmt == "json" else structlog.dev.ConsoleRenderer()
     structlog.configure(
-        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=False,
+        processors=[*shared, last],
+        logger_factory=_Lines,
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(

@@ -54,7 +54,10 @@ def load(model_id: str, folder: Path, *, threads: int, options: Mapping[str, Any
         )
     except RuntimeError as error:
         raise ModelUnavailable(f"{model_id} does not load: {error}", hint=hint) from error
-    return LlamaChat(model_id, server=server, context_tokens=context_tokens, key=key)
+    chat = LlamaChat(model_id, server=server, context_tokens=context_tokens, key=key)
+    # The constructor returns before llama.cpp's threads run, and a server freed in that moment never ends.
+    chat.count("")
+    return chat
 
 
 def _server(path: Path, *, threads: int, context_tokens: int, cache_mib: int, key: str, device: str) -> Any:
@@ -63,6 +66,8 @@ def _server(path: Path, *, threads: int, context_tokens: int, cache_mib: int, ke
     params = xllamacpp.CommonParams()
     params.model.path = str(path)
     kind, index = split(device)
+    # Fitting layers to the device's memory loads the model several times; the pool has already made room for it.
+    params.fit_params = False
     params.n_gpu_layers = 0 if kind == CPU else ALL_LAYERS
     params.main_gpu = index
     params.n_ctx = context_tokens
@@ -132,7 +137,7 @@ class LlamaChat(Threaded):
 
     async def count_tokens(self, text: str) -> int:
         """Tokens `text` takes in this model's vocabulary, without the chat template's own."""
-        return await asyncio.get_running_loop().run_in_executor(self._counting, self._count, text)
+        return await asyncio.get_running_loop().run_in_executor(self._counting, self.count, text)
 
     def close(self) -> None:
         """Wait for the running generation and free weights and context."""
@@ -141,7 +146,8 @@ class LlamaChat(Threaded):
         self._http.close()
         self._server = None
 
-    def _count(self, text: str) -> int:
+    def count(self, text: str) -> int:
+        """Like `count_tokens`, blocking."""
         try:
             answer = self._http.post("/tokenize", json={"content": text, "add_special": False}).raise_for_status()
         except httpx.HTTPError as error:

@@ -127,6 +127,7 @@ class Pool:
         router: Router,
         metrics: PoolMetrics | None = None,
         guard: Guard = unguarded,
+        on_pressure: Callable[[memory.PressureLevel], object] = lambda level: None,
     ) -> None:
         self.catalogue = catalogue
         self.cores = CoreBudget(settings.cores)
@@ -136,6 +137,7 @@ class Pool:
         self._metrics: PoolMetrics = metrics or Unmeasured()
         self._on_phase: OnPhase = metrics.phase if metrics else ignore_phase
         self._guard = guard
+        self._on_pressure = on_pressure
         self._alone: Alone = beside_others
         self._slots: dict[str, Slot] = {}
         self._loading_on: dict[str, asyncio.Lock] = {}
@@ -180,7 +182,14 @@ class Pool:
         state, detail = slot.state, slot.error
         if state == "unloaded" and not self.catalogue.present(slot.entry):
             state, detail = "missing", f"{slot.entry.id} is not pulled: run `neuroedge models pull {slot.entry.id}`"
-        return ModelStatus(role=ref.role, id=slot.entry.id, state=state, runtime=slot.entry.runtime, detail=detail)
+        return ModelStatus(
+            role=ref.role,
+            id=slot.entry.id,
+            state=state,
+            runtime=slot.entry.runtime,
+            detail=detail,
+            fingerprint=slot.entry.fingerprint,
+        )
 
     def slots(self) -> list[Slot]:
         """Every model of the catalogue that was ever asked for."""
@@ -423,6 +432,8 @@ class Pool:
     async def _tick(self) -> None:
         await self._replace_stuck()
         level = await asyncio.to_thread(self.pressure)
+        if level != "normal":
+            self._on_pressure(level)
         for slot in self._idle():
             if slot.loaded is not None and (reason := self._why_unload(slot, level)):
                 await self._free(slot, slot.loaded, reason=reason)

@@ -36,7 +36,6 @@ def load(model_id: str, folder: Path, *, threads: int, options: Mapping[str, Any
         model_id,
         backend=backend,
         prefixes={"query": str(options.get("query_prefix", "")), "passage": str(options.get("passage_prefix", ""))},
-        fingerprint=str(options.get("fingerprint", model_id)),
         max_waiting_tokens=int(options.get("max_waiting_tokens", MAX_WAITING_TOKENS)),
     )
 
@@ -50,7 +49,6 @@ class BatchedTextEncoder(Threaded):
         *,
         backend: Backend,
         prefixes: Mapping[str, str],
-        fingerprint: str,
         max_waiting_tokens: int = MAX_WAITING_TOKENS,
     ) -> None:
         # The batcher hands over one batch a worker: what waits, waits there, in tokens.
@@ -58,7 +56,6 @@ class BatchedTextEncoder(Threaded):
         self.dim = backend.dim
         self.max_tokens = backend.max_tokens
         self.method = backend.name
-        self.fingerprint = fingerprint
         self._backend: Backend | None = backend
         self._prefixes = dict(prefixes)
         self._tokenising = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"{model_id}-tokens")

@@ -320,10 +320,11 @@ def blob_folder(task_id: UUID) -> str:
     return f"tasks/{task_id}"
 
 
-def _as_json(payload: Mapping[str, Any]) -> bytes:
+def _as_json(value: Mapping[str, Any], *, sort_keys: bool = False) -> bytes:
     try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=sort_keys)
         # Half a surrogate pair is no text, but it is JSON: the engine's own validation tells what it thinks of it.
-        return json.dumps(payload, ensure_ascii=False, allow_nan=False).encode("utf-8", "surrogatepass")
+        return text.encode("utf-8", "surrogatepass")
     except (ValueError, RecursionError) as error:
         raise InvalidInput(
             "the payload cannot be kept as JSON", hint="leave out NaN and Infinity, and nest less deeply"
@@ -341,4 +342,4 @@ def _fingerprint(order: Order) -> bytes:
         "max_attempts": order.max_attempts,
         "timeout_s": order.timeout_s,
     }
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).digest()
+    return hashlib.sha256(_as_json(asked, sort_keys=True)).digest()

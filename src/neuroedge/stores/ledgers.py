@@ -1,13 +1,106 @@
 """Usage and audit: append-only (the application's role may not change or delete a row)."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import groupby
 from typing import Any
 from uuid import UUID
 
+import psycopg
 from psycopg.types.json import Jsonb
+from pydantic_core import to_json
 
+from neuroedge.contract.errors import InvalidInput, Unavailable
+from neuroedge.stores.connection import AnsweringConnection
 from neuroedge.stores.ids import new_id
-from neuroedge.stores.postgres import Connection
+from neuroedge.stores.postgres import Connection, Database
+
+_COLUMNS = "org_id, id, user_id, request_id, engine, outcome, seconds, prompt_tokens, completion_tokens, created_at"
+# One statement, so one round trip and one transaction of its own: the organisation is bound for it alone, before a
+# row is there that the policy could be asked about. A row that is there already came with an attempt whose answer
+# was lost.
+_ADD_USAGE = (
+    "WITH bound AS MATERIALIZED (SELECT set_config('app.current_org_id', %s, true),"
+    " set_config('synchronous_commit', %s, true))"
+    f" INSERT INTO usage ({_COLUMNS}) SELECT {_COLUMNS}"
+    " FROM bound, json_populate_recordset(NULL::usage, %s::json) ON CONFLICT DO NOTHING"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageRow:
+    """One engine call; `outcome` is "ok" or an error code. Its id is made with it: writing it twice is once."""
+
+    id: UUID
+    org_id: UUID
+    user_id: UUID
+    request_id: str
+    engine: str
+    outcome: str
+    seconds: float
+    created_at: datetime
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class UsageTable:
+    """Appends usage rows over one connection that it keeps: a row must not cost a visit to the pool.
+
+    `to_disk`: the rows of an `add` that returned survive a crash of PostgreSQL and of the machine. Without it they
+    survive the end of this process, however it ends; a crash of PostgreSQL or the machine can lose the last second.
+    """
+
+    def __init__(self, db: Database, *, to_disk: bool) -> None:
+        self._db = db
+        self._commit = "on" if to_disk else "off"
+        self._conn: AnsweringConnection | None = None
+
+    async def add(self, rows: Iterable[UsageRow]) -> None:
+        """Write rows of any organisations, each organisation's in a transaction of its own.
+
+        Raises Unavailable when it should be tried again (rows written by then are not doubled), InvalidInput when the
+        database refuses a row.
+        """
+        try:
+            conn = await self._connected()
+            for org_id, own in groupby(sorted(rows, key=_org), key=_org):
+                await conn.execute(_ADD_USAGE, [str(org_id), self._commit, to_json(list(own)).decode()])
+        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            await self._discard()
+            raise Unavailable("usage cannot be written now") from error
+        except psycopg.Error as error:
+            raise InvalidInput("the database refuses a usage row") from error
+        except asyncio.CancelledError:
+            await self._discard()  # in the middle of a statement
+            raise
+
+    async def close(self) -> None:
+        """Give the connection back as it was; the next `add` takes another."""
+        if self._conn is not None:
+            try:
+                await self._conn.set_autocommit(False)
+                await self._db.pool.putconn(self._conn)
+                self._conn = None
+            except psycopg.Error:
+                await self._discard()
+
+    async def _discard(self) -> None:
+        conn, self._conn = self._conn, None
+        if conn is not None:
+            await conn.close()
+            await self._db.pool.putconn(conn)  # which makes room for another
+
+    async def _connected(self) -> AnsweringConnection:
+        if self._conn is None:
+            self._conn = await self._db.pool.getconn()
+            await self._conn.set_autocommit(True)
+        return self._conn
+
+
+def _org(row: UsageRow) -> UUID:
+    return row.org_id
 
 
 async def add_usage(

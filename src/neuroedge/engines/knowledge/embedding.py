@@ -64,7 +64,8 @@ class EmbeddingEngine(Engine[Input, Output]):
                 rows = embedded.vectors.astype("<f4")
                 return [[encoder.model_id, n, row.tobytes()] for n, row in zip(embedded.tokens, rows, strict=True)]
 
-        of_model = f"embedding:1:{ctx.models.status(TEXT_EMBEDDING).id}:{payload.kind}:"
+        model = ctx.models.status(TEXT_EMBEDDING)
+        of_model = f"embedding:1:{model.id}:{model.fingerprint}:{payload.kind}:"
         kept = await ctx.cache.get_or_compute([of_model + text for text in payload.texts], compute, ttl_s=_KEPT_S)
         vectors = np.stack([np.frombuffer(vector, "<f4") for _, _, vector in kept])
         model_id = kept[0][0]

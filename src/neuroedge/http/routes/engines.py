@@ -1,12 +1,14 @@
 """/v1/engines: what there is, how it is, run one. Each engine's own schemas stand in OpenAPI (http/engine_api.py).
 
-Running reads raw JSON and writes what the engine's Output gives: the engine that answers validates with its own
+A call reads raw JSON and writes what the engine's Output gives: the engine that answers validates with its own
 classes, so that a reload may change them while requests are on their way.
 """
 
+from collections.abc import Callable, Coroutine
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import to_json
 from starlette.requests import ClientDisconnect
@@ -14,7 +16,7 @@ from starlette.requests import ClientDisconnect
 from neuroedge.contract.engine import Engine, Health
 from neuroedge.contract.errors import InvalidInput
 from neuroedge.contract.principal import Principal
-from neuroedge.http.auth import Reader, RequestId, Runner, ThePlatform
+from neuroedge.http.auth import Reader, ThePlatform, bearer, engine_caller, platform_of, request_id_of
 from neuroedge.http.departure import CLIENT_LEFT, ClientLeft, unless_client_leaves
 from neuroedge.http.engine_api import RUN_PATH
 from neuroedge.http.json_body import json_object
@@ -79,35 +81,54 @@ class EngineAnswer(BaseModel):
     result: dict[str, Any] = Field(description="The engine's output.")
 
 
+class CallRoute(APIRoute):
+    """A route whose endpoint gets the request alone, and asks for its caller itself.
+
+    FastAPI's dependencies take as long as all the rest of a small call. Those of this route only stand in OpenAPI.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The endpoint, unless the caller has left."""
+        endpoint = self.endpoint
+
+        async def handle(request: Request) -> Response:
+            try:
+                answer: Response = await endpoint(request)
+            except (ClientLeft, ClientDisconnect):
+                return Response(status_code=CLIENT_LEFT)
+            return answer
+
+        return handle
+
+
 def build_router() -> APIRouter:
     """The routes."""
     router = APIRouter(tags=["engines"])
+    _add_call(router, RUN_PATH, _run, summary="Run an engine", responses=_NOT_JSON)
+    _add_call(
+        router,
+        "/engine/run",
+        _run_named,
+        summary="Run an engine by name",
+        responses={**_NOT_JSON, 200: {"model": EngineAnswer}},
+        openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": _ENVELOPE}}}},
+    )
     router.add_api_route("/v1/engines", _list, methods=["GET"], summary="List engines", response_model=EngineList)
     router.add_api_route("/v1/engines/{name}", _show, methods=["GET"], summary="Show an engine")
     router.add_api_route("/v1/engines/{name}/health", _health, methods=["GET"], summary="Health of an engine")
-    router.add_api_route(
-        RUN_PATH,
-        _run,
-        methods=["POST"],
-        summary="Run an engine",
-        response_model=None,
-        responses=_NOT_JSON,
-    )
-    router.add_api_route(
-        "/engine/run",
-        _run_named,
-        methods=["POST"],
-        summary="Run an engine by name",
-        response_model=None,
-        responses={**_NOT_JSON, 200: {"model": EngineAnswer}},
-        openapi_extra={
-            "requestBody": {
-                "required": True,
-                "content": {"application/json": {"schema": EngineRun.model_json_schema()}},
-            }
-        },
-    )
     return router
+
+
+def _add_call(router: APIRouter, path: str, endpoint: Callable[..., Any], **documentation: Any) -> None:
+    router.add_api_route(
+        path,
+        endpoint,
+        methods=["POST"],
+        response_model=None,
+        dependencies=[Depends(bearer)],
+        route_class_override=CallRoute,
+        **documentation,
+    )
 
 
 async def _list(principal: Reader, platform: ThePlatform) -> EngineList:
@@ -133,24 +154,17 @@ async def _health(name: str, principal: Reader, platform: ThePlatform) -> Health
     return await platform.runner.registry.get(name).health()
 
 
-async def _run(
-    name: str, request: Request, principal: Runner, platform: ThePlatform, request_id: RequestId
-) -> Response:
-    platform.runner.registry.get(name)
-    try:
-        payload = await json_object(request)
-        return await _answer(name, payload, request, principal, platform, request_id)
-    except (ClientLeft, ClientDisconnect):
-        return Response(status_code=CLIENT_LEFT)
+async def _run(request: Request) -> Response:
+    caller, name = await engine_caller(request), request.path_params["name"]
+    platform_of(request).runner.registry.get(name)
+    return await _answer(name, await json_object(request), request, caller)
 
 
-async def _run_named(request: Request, principal: Runner, platform: ThePlatform, request_id: RequestId) -> Response:
+async def _run_named(request: Request) -> Response:
     """Run the engine the body names."""
-    try:
-        asked = _envelope(await json_object(request))
-        return await _answer(asked.engine, asked.payload, request, principal, platform, request_id)
-    except (ClientLeft, ClientDisconnect):
-        return Response(status_code=CLIENT_LEFT)
+    caller = await engine_caller(request)
+    asked = _envelope(await json_object(request))
+    return await _answer(asked.engine, asked.payload, request, caller)
 
 
 def _envelope(body: dict[str, Any]) -> EngineRun:
@@ -164,12 +178,11 @@ def _envelope(body: dict[str, Any]) -> EngineRun:
         ) from error
 
 
-async def _answer(
-    name: str, payload: dict[str, Any], request: Request, principal: Principal, platform: Platform, request_id: str
-) -> Response:
+async def _answer(name: str, payload: dict[str, Any], request: Request, caller: Principal) -> Response:
+    runner, request_id = platform_of(request).runner, request_id_of(request)
     # Read in the same step of the event loop as the runner does: the version is that of the engine that answers.
-    version = platform.runner.registry.get(name).version
-    work = platform.runner.run(name, payload, principal=principal, request_id=request_id)
+    version = runner.registry.get(name).version
+    work = runner.run(name, payload, principal=caller, request_id=request_id)
     result = await unless_client_leaves(request, work)
     head = to_json({"engine": name, "version": version, "request_id": request_id})
     body = b'%s,"result":%s}' % (head[:-1], result.model_dump_json().encode())

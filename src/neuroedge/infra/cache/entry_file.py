@@ -82,7 +82,8 @@ class EntryFile:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         connection = sqlite3.connect(self._path, timeout=_LOCK_TIMEOUT_S, check_same_thread=False)
         try:
-            for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "secure_delete = ON"):
+            # Never waits for the disk to have written: what a power failure damages is found out and computed again.
+            for pragma in ("journal_mode = WAL", "synchronous = OFF", "secure_delete = ON"):
                 connection.execute(f"PRAGMA {pragma}")
             self._prepare(connection)
         except BaseException:

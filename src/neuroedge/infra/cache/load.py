@@ -12,7 +12,7 @@ from neuroedge.infra.cache.disk import DiskLevel
 from neuroedge.infra.cache.entry import NO_GENERATION, Entry, Kept, seal, unseal
 from neuroedge.infra.cache.flight import Flight, Flights
 from neuroedge.infra.cache.memory import MemoryLevel
-from neuroedge.infra.cache.outages import Count, Level, Outages
+from neuroedge.infra.cache.outages import Count, Level, attempt
 from neuroedge.infra.cache.shared import SharedLevel
 
 Compute = Callable[[Sequence[int]], Awaitable[Sequence[Any]]]
@@ -26,7 +26,6 @@ class Levels:
     shared: SharedLevel | None
     disk: DiskLevel | None
     flights: Flights
-    outages: Outages
     count: Count
 
 
@@ -55,7 +54,7 @@ class Load:
         if shared is None:
             return None
         keys = list(flight.missing)
-        answer = await self.levels.outages.attempt("valkey", "read", lambda: shared.get(self.org_id, keys))
+        answer = await attempt("valkey", shared.get(self.org_id, keys), self.levels.count)
         if answer is None:
             return None
         generation, entries = answer
@@ -67,7 +66,7 @@ class Load:
         if disk is None or not flight.missing:
             return {}
         keys = list(flight.missing)
-        entries = await self.levels.outages.attempt("disk", "read", lambda: disk.get(keys))
+        entries = await attempt("disk", disk.get(keys), self.levels.count)
         return self._accept(flight, "disk", generation, entries or {})
 
     def _accept(
@@ -106,12 +105,12 @@ class Load:
     async def _to_shared(self, flight: Flight, entries: Sequence[Entry]) -> None:
         shared = self.levels.shared
         if shared is not None and entries and flight.keep:
-            await self.levels.outages.attempt("valkey", "write", lambda: shared.put(self.org_id, entries))
+            await attempt("valkey", shared.put(self.org_id, entries), self.levels.count)
 
     async def _to_disk(self, flight: Flight, entries: Sequence[Entry]) -> None:
         disk = self.levels.disk
         if disk is not None and entries and flight.keep:
-            dropped = await self.levels.outages.attempt("disk", "write", lambda: disk.put(entries))
+            dropped = await attempt("disk", disk.put(entries), self.levels.count)
             if dropped:
                 self.levels.count("dropped", "disk", dropped)
 

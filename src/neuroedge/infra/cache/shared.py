@@ -7,6 +7,8 @@ neuroedge:{org}:cache-generation          changed when the organisation is forgo
 import asyncio
 import secrets
 from collections.abc import Awaitable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -15,24 +17,28 @@ from valkey.exceptions import ValkeyError
 
 from neuroedge.contract.errors import Unavailable
 from neuroedge.infra.cache.entry import MAX_TTL_S, NO_GENERATION, Entry
+from neuroedge.infra.cache.gathered import Gathered
 
 T = TypeVar("T")
+_Write = tuple[str, bytes, int]
+"""Name, entry, milliseconds to live."""
 
 MAX_VALUE_BYTES = 64 * 1024
 """Larger values stay out of Valkey: a hundred of them could not be had in time."""
 PATIENCE_S = 0.1
+_WRITE_PATIENCE_S = 1.0
 _SOCKET_TIMEOUT_S = 1.0
 _KEYS_AT_ONCE = 100
-_MAX_CONNECTIONS = 64
+_REQUESTS_AT_ONCE = 32
+_MAX_CONNECTIONS = 8
 _GENERATION_TTL_S = int(MAX_TTL_S) + 24 * 3600
 """Longer than any entry lives: when it has run out, no entry of an older generation is left."""
 
 
 class SharedLevel:
-    """Entries in Valkey. Every method raises Unavailable when a command is not answered within `patience_s`."""
+    """Entries in Valkey. Every method raises Unavailable when it fails; a read of 100 entries waits `patience_s`."""
 
     def __init__(self, url: str, *, patience_s: float = PATIENCE_S) -> None:
-        self._patience_s = patience_s
         pool = valkey.asyncio.BlockingConnectionPool.from_url(
             url,
             max_connections=_MAX_CONNECTIONS,
@@ -41,6 +47,12 @@ class SharedLevel:
             socket_connect_timeout=_SOCKET_TIMEOUT_S,
         )
         self._client = valkey.asyncio.Valkey.from_pool(pool)
+        self._reads: Gathered[list[str], list[bytes | None]] = Gathered(
+            "valkey read", self._read, at_once=_REQUESTS_AT_ONCE, patience_s=patience_s
+        )
+        self._writes: Gathered[list[_Write], None] = Gathered(
+            "valkey write", self._write, at_once=_REQUESTS_AT_ONCE, patience_s=max(patience_s, _WRITE_PATIENCE_S)
+        )
         self._commands: set[asyncio.Future[Any]] = set()
 
     async def get(self, org_id: UUID, keys: Sequence[bytes]) -> tuple[bytes, dict[bytes, bytes]]:
@@ -49,7 +61,7 @@ class SharedLevel:
         found: dict[bytes, bytes] = {}
         for chunk in _chunks(keys):
             names = [_generation_name(org_id), *(_name(org_id, key) for key in chunk)]
-            current, *entries = await self._in_time(self._client.mget(names))
+            current, *entries = await self._reads.ask(names)
             generation = _generation(current)
             found.update((key, entry) for key, entry in zip(chunk, entries, strict=True) if entry is not None)
         return generation, found
@@ -58,25 +70,25 @@ class SharedLevel:
         """Store entries; too large ones are passed over."""
         small = [entry for entry in entries if len(entry.sealed) <= MAX_VALUE_BYTES]
         for chunk in _chunks(small):
-            pipeline = self._client.pipeline(transaction=False)
-            for key, sealed, ttl_s in chunk:
-                pipeline.set(_name(org_id, key), sealed, px=max(1, round(ttl_s * 1000)))
-            await self._in_time(pipeline.execute())
+            writes = [(_name(org_id, key), sealed, max(1, round(ttl_s * 1000))) for key, sealed, ttl_s in chunk]
+            await self._writes.ask(writes)
 
     async def forget(self, org_id: UUID) -> None:
         """Make every entry of an organisation void for all processes at once, then delete them."""
         generation = secrets.token_bytes(len(NO_GENERATION))
-        await self._in_time(self._client.set(_generation_name(org_id), generation, ex=_GENERATION_TTL_S))
+        await self._apart(self._client.set(_generation_name(org_id), generation, ex=_GENERATION_TTL_S))
         cursor, pattern = 0, f"neuroedge:{org_id}:cache:*"
         while True:
-            cursor, names = await self._in_time(self._client.scan(cursor, match=pattern, count=1000))
+            cursor, names = await self._apart(self._client.scan(cursor, match=pattern, count=1000))
             if names:
-                await self._in_time(self._client.unlink(*names))
+                await self._apart(self._client.unlink(*names))
             if cursor == 0:
                 return
 
     async def settled(self) -> None:
         """Wait for commands whose callers have left."""
+        await self._reads.settled()
+        await self._writes.settled()
         await asyncio.gather(*self._commands, return_exceptions=True)
 
     async def close(self) -> None:
@@ -85,24 +97,37 @@ class SharedLevel:
         await self._client.aclose()
         await self._client.connection_pool.disconnect()
 
-    async def _in_time(self, command: Awaitable[T]) -> T:
-        """Run a command in a task of its own, never cancelled: valkey's client can swallow that
-        (tests/infra/test_events.py). Late ones end by the client's own timeout."""
+    async def _read(self, requests: list[list[str]]) -> list[list[bytes | None]]:
+        with _wrapped():
+            answers = iter(await self._client.mget([name for names in requests for name in names]))
+        return [list(islice(answers, len(names))) for names in requests]
+
+    async def _write(self, requests: list[list[_Write]]) -> list[None]:
+        pipeline = self._client.pipeline(transaction=False)
+        for writes in requests:
+            for name, sealed, ttl_ms in writes:
+                pipeline.set(name, sealed, px=ttl_ms)
+        with _wrapped():
+            await pipeline.execute()
+        return [None] * len(requests)
+
+    async def _apart(self, command: Awaitable[T]) -> T:
+        """Run a command in a task of its own: valkey's client can swallow the cancellation of the one it runs in
+        (tests/infra/test_events.py)."""
         task = asyncio.ensure_future(command)
         self._commands.add(task)
-        task.add_done_callback(self._ended)
-        await asyncio.wait([task], timeout=self._patience_s)
-        if not task.done():
-            raise Unavailable("Valkey is too slow for the cache")
-        try:
-            return task.result()
-        except (ValkeyError, OSError) as error:
-            raise Unavailable(f"Valkey does not answer the cache: {error}") from error
+        task.add_done_callback(self._commands.discard)
+        with _wrapped():
+            return await asyncio.shield(task)
 
-    def _ended(self, task: "asyncio.Future[Any]") -> None:
-        self._commands.discard(task)
-        if not task.cancelled():
-            task.exception()  # seen: nobody may be left to raise it to
+
+@contextmanager
+def _wrapped() -> Iterator[None]:
+    """Errors of the server and the way to it become Unavailable."""
+    try:
+        yield
+    except (ValkeyError, OSError) as error:
+        raise Unavailable(f"Valkey does not answer the cache: {error}") from error
 
 
 def _name(org_id: UUID, key: bytes) -> str:

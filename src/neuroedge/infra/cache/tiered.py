@@ -16,7 +16,7 @@ from neuroedge.infra.cache.entry import MAX_TTL_S, key_of
 from neuroedge.infra.cache.flight import Flight, Flights
 from neuroedge.infra.cache.load import Compute, Levels, Load
 from neuroedge.infra.cache.memory import MemoryLevel
-from neuroedge.infra.cache.outages import Count, Outages
+from neuroedge.infra.cache.outages import Count
 from neuroedge.infra.cache.shared import SharedLevel
 
 
@@ -31,9 +31,7 @@ class TieredCache:
         disk: DiskLevel | None = None,
         count: Count = lambda event, level, n: None,
     ) -> None:
-        self._levels = Levels(
-            memory=memory, shared=shared, disk=disk, flights=Flights(), outages=Outages(count), count=count
-        )
+        self._levels = Levels(memory=memory, shared=shared, disk=disk, flights=Flights(), count=count)
 
     def of(self, principal: Principal) -> "TenantCache":
         """The port, bound to the caller's organisation."""

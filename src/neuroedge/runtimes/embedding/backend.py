@@ -1,35 +1,31 @@
-"""What every sentence encoder's library adapter offers, and the choice among them."""
+"""Opens a sentence encoder by the backend and layout that are fastest on this machine."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final
 
-from neuroedge.contract.models import Floats
+import structlog
 
+from neuroedge.contract.errors import ModelUnavailable
+from neuroedge.runtimes.device import cpu_features
+from neuroedge.runtimes.embedding import calibration, llama, onnx, openvino
+from neuroedge.runtimes.embedding.layout import Backend as Backend
+from neuroedge.runtimes.embedding.layout import BackendName, EncoderOptions, Layout
+from neuroedge.runtimes.embedding.layout import batches as batches
 
-class Backend(Protocol):
-    """A loaded sentence encoder. All calls block; `forward` is called from up to `workers` threads at once."""
+log = structlog.get_logger(__name__)
 
-    name: str
-    """The library that computes: onnxruntime, openvino or llama.cpp."""
-    dim: int
-    max_tokens: int
-    token_budget: int
-    """Padded tokens of one `forward` call that calibration found fastest."""
-    workers: int
-    """`forward` calls that run side by side, each with its share of the threads."""
-
-    def tokenise(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text with the model's special tokens, cut at `max_tokens`."""
-        ...
-
-    def forward(self, ids: Sequence[Sequence[int]]) -> Floats:
-        """L2-normalised vectors [len(ids), dim] of one batch, padded inside to its longest."""
-        ...
-
-    def close(self) -> None:
-        """Free the weights; no call may be running."""
-        ...
+LARGEST_CALIBRATED_BYTES: Final = 256 << 20
+"""A larger model computes too few tokens a second to compare layouts within seconds; it gets the default."""
+_LIBRARIES: Final[Mapping[BackendName, str]] = {
+    "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
+    "llama.cpp": "xllamacpp",
+}
+_FORMAT: Final = 1
+"""Of the calibration; counts up when what is measured changes."""
 
 
 def open_backend(
@@ -41,26 +37,109 @@ def open_backend(
     device: str = "cpu",
     calibration_dir: Path | None = None,
 ) -> Backend:
-    """Load the encoder in `folder` by the fastest backend of this machine.
+    """Load the encoder in `folder`, model.onnx or model.gguf (blocking).
+
+    The first load on a machine measures for some seconds; what it finds is kept in `calibration_dir` until the
+    weights, the processor, the threads, the options or a library change. The default layout is used without that
+    folder, for a large model, while other work keeps the machine busy, and where there is nothing to choose (one
+    thread, a GPU, llama.cpp). Options: those of EncoderOptions.
 
     Raises ModelUnavailable when the files do not load.
     """
-    from neuroedge.runtimes.embedding import onnx
+    chosen = EncoderOptions.parse(model_id, options)
+    open_ = _opener(model_id, folder, chosen, device=device)
+    candidates = layouts(_installed(model_id, folder, chosen), chosen, threads=threads, device=device)
+    if calibration_dir is None or len(candidates) == 1 or _bytes(folder) > LARGEST_CALIBRATED_BYTES:
+        return open_(candidates[0])
+    store = calibration.Store(calibration_dir, model_id, _key(folder, chosen, candidates))
+    if (found := store.read(candidates)) is not None:
+        return open_(found)
+    with store.lock():
+        # Another process may have measured meanwhile.
+        if (found := store.read(candidates)) is not None:
+            return open_(found)
+        budgets = calibration.BUDGETS if chosen.token_budget is None else ()
+        backend, measured = calibration.fastest(candidates, open_, budgets=budgets)
+        if measured:
+            store.write(_layout_of(backend), measured)
+    log.info("encoder_calibrated", model=model_id, layout=_layout_of(backend), busy=not measured)
+    return backend
 
-    return onnx.open_onnx(model_id, folder, threads=threads, options=options)
+
+def _layout_of(backend: Backend) -> Layout:
+    return Layout(
+        backend=backend.name, workers=backend.workers, threads=backend.threads, token_budget=backend.token_budget
+    )
 
 
-def batches(lengths: Sequence[int], *, token_budget: int) -> Iterator[list[int]]:
-    """Indices of `lengths` in batches of similar length whose padded size stays within `token_budget`.
+def layouts(backends: Sequence[BackendName], options: EncoderOptions, *, threads: int, device: str) -> list[Layout]:
+    """What may be tried, the default first: a thread for each of several batches, or all threads for one."""
+    budget = {} if options.token_budget is None else {"token_budget": options.token_budget}
+    found: list[Layout] = []
+    for backend in backends:
+        many = backend != "llama.cpp" and device == "cpu"
+        counts = [options.workers] if options.workers and many else [threads, 1] if many else [1]
+        for workers in dict.fromkeys(counts):
+            found.append(Layout(backend=backend, workers=workers, threads=max(1, threads // workers), **budget))
+    return found
 
-    A text longer than the budget gets a batch of its own.
-    """
-    batch: list[int] = []
-    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
-        # Ascending order: the newcomer is the longest, so it sets the padded width.
-        if batch and (len(batch) + 1) * lengths[i] > token_budget:
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch
+
+def _installed(model_id: str, folder: Path, options: EncoderOptions) -> list[BackendName]:
+    """Backends that can open what lies in `folder`, the usual one first. Raises ModelUnavailable when there is none."""
+    found: list[BackendName] = []
+    if (folder / onnx.FILE).is_file():
+        found += ["onnxruntime", *(("openvino",) if openvino.available() else ())]
+    if (folder / llama.FILE).is_file():
+        found.append("llama.cpp")
+    if not found:
+        raise ModelUnavailable(
+            f"{model_id}: neither {onnx.FILE} nor {llama.FILE} is there",
+            hint=f"run `neuroedge models verify {model_id}`",
+        )
+    if options.backend is None:
+        return found
+    if options.backend not in found:
+        raise ModelUnavailable(
+            f"{model_id} cannot be computed by {options.backend}: its files or the library are missing",
+            hint=f"what is there can be computed by {', '.join(found)}",
+        )
+    return [options.backend]
+
+
+def _opener(model_id: str, folder: Path, options: EncoderOptions, *, device: str) -> Callable[[Layout], Backend]:
+    graphs: list[onnx.OnnxFile] = []
+
+    def open_(layout: Layout) -> Backend:
+        if layout.backend == "llama.cpp":
+            return llama.open_llama(model_id, folder, options, layout, device=device)
+        if not graphs:
+            graphs.append(onnx.OnnxFile(model_id, folder, options, device=device))
+        return graphs[0].open(layout) if layout.backend == "onnxruntime" else openvino.open_openvino(graphs[0], layout)
+
+    return open_
+
+
+def _weights(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("model.*") if path.is_file())
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in _weights(folder))
+
+
+def _key(folder: Path, options: EncoderOptions, candidates: Sequence[Layout]) -> dict[str, Any]:
+    """Everything a calibration depends on."""
+    digest = hashlib.sha256()
+    for path in _weights(folder):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    cpu, features = cpu_features()
+    return {
+        "format": _FORMAT,
+        "weights": digest.hexdigest(),
+        "options": options.model_dump(),
+        "cpu": cpu,
+        "features": list(features),
+        "layouts": [[c.backend, c.workers, c.threads] for c in candidates],
+        "libraries": {c.backend: metadata.version(_LIBRARIES[c.backend]) for c in candidates},
+    }

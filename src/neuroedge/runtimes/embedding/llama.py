@@ -1,0 +1,144 @@
+"""Sentence encoders as GGUF files (BERT, XLM-R, Qwen3 …) over llama.cpp, through the server engine of xllamacpp."""
+
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import numpy as np
+
+from neuroedge.contract.errors import ModelUnavailable, Unavailable
+from neuroedge.contract.models import Floats
+from neuroedge.runtimes.embedding import tokens
+from neuroedge.runtimes.embedding.layout import BackendName, EncoderOptions, Layout
+from neuroedge.runtimes.embedding.pooling import unit
+
+FILE: Final = "model.gguf"
+_SEQUENCES: Final = 32
+"""Texts llama.cpp computes together at most."""
+_QUIET: Final = -1
+_VERBOSE: Final = 4
+_ON_GPU: Final = 999
+"""More layers than any model has: all go to the GPU."""
+
+
+def open_llama(model_id: str, folder: Path, options: EncoderOptions, layout: Layout, *, device: str) -> "LlamaBackend":
+    """Load folder/model.gguf. Raises ModelUnavailable.
+
+    With folder/tokenizer.json beside it texts are tokenised by that, else by the tokenizer inside the GGUF.
+    """
+    path = folder / FILE
+    hint = f"run `neuroedge models verify {model_id}`"
+    if not path.is_file():
+        raise ModelUnavailable(f"{model_id}: {FILE} is missing", hint=hint)
+    key = secrets.token_urlsafe(32)
+    own = tokens.read(model_id, folder, options) if (folder / "tokenizer.json").is_file() else None
+    try:
+        server = _server(path, options, layout, key=key, gpu=device != "cpu")
+    except RuntimeError as error:
+        raise ModelUnavailable(f"{model_id} does not load: {error}", hint=hint) from error
+    return LlamaBackend(model_id, server, options, layout, key=key, own=own)
+
+
+def _server(path: Path, options: EncoderOptions, layout: Layout, *, key: str, gpu: bool) -> Any:
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = str(path)
+    params.embedding = True
+    params.pooling_type = xllamacpp.llama_pooling_type[f"LLAMA_POOLING_TYPE_{options.pooling.upper()}"]
+    # A text must fit one batch as a whole: encoders see all of it at once.
+    params.n_batch = params.n_ubatch = max(layout.token_budget, options.max_tokens)
+    params.n_parallel = _SEQUENCES
+    params.kv_unified = True
+    params.n_ctx = 2 * params.n_batch
+    params.n_gpu_layers = _ON_GPU if gpu else 0
+    for cpu in (params.cpuparams, params.cpuparams_batch):
+        cpu.n_threads = layout.threads
+        # Threads that spin while they wait starve the other models of a small machine.
+        cpu.poll = 0
+    params.cache_ram_mib = 0
+    params.warmup = False
+    params.ui = False
+    params.api_keys = [key]
+    params.n_threads_http = 1
+    # llama.cpp writes to stderr by itself; it is heard only where the operator asked for debug output.
+    params.verbosity = _VERBOSE if os.environ.get("NEUROEDGE_LOG_LEVEL", "").lower() == "debug" else _QUIET
+    return xllamacpp.Server(params)
+
+
+class LlamaBackend:
+    """A Backend over one llama.cpp context."""
+
+    name: BackendName = "llama.cpp"
+
+    def __init__(
+        self,
+        model_id: str,
+        server: Any,
+        options: EncoderOptions,
+        layout: Layout,
+        *,
+        key: str,
+        own: tokens.Tokens | None,
+    ) -> None:
+        self.max_tokens = options.max_tokens
+        self.token_budget = layout.token_budget
+        self.workers = layout.workers
+        self.threads = layout.threads
+        self._model_id = model_id
+        self._options = options
+        self._server = server
+        self._own = own
+        self._http = httpx.Client(
+            base_url=server.listening_address,
+            headers={"Authorization": f"Bearer {key}"},
+            timeout=60.0,
+            trust_env=False,
+        )
+        self._end: list[int] = []
+        try:
+            if own is None and options.append_token is not None:
+                self._end = self._ids(options.append_token, special=False)
+            self.dim = self.forward(self.tokenise(["a"])).shape[1]
+        except Unavailable as error:
+            self.close()
+            raise ModelUnavailable(
+                f"{model_id} does not embed: {error.detail}", hint="its file must be an embedding model"
+            ) from error
+
+    def tokenise(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids, cut at `max_tokens` with the model's last special token kept."""
+        if self._own is not None:
+            return self._own(texts)
+        return [self._cut(self._ids(text, special=True)) for text in texts]
+
+    def forward(self, ids: Sequence[Sequence[int]]) -> Floats:
+        """L2-normalised vectors of one batch. Raises Unavailable."""
+        answer = self._server.handle_embeddings({"input": [list(sequence) for sequence in ids]})
+        if "data" not in answer:
+            raise Unavailable(f"{self._model_id} failed: {answer.get('error', answer)}")
+        rows = sorted(answer["data"], key=lambda row: row["index"])
+        return unit(np.asarray([row["embedding"] for row in rows], np.float32), dims=self._options.dims)
+
+    def close(self) -> None:
+        """Free weights and context."""
+        self._http.close()
+        self._server = None
+
+    def _ids(self, text: str, *, special: bool) -> list[int]:
+        body = {"content": text, "add_special": special, "parse_special": not special}
+        try:
+            answer = self._http.post("/tokenize", json=body).raise_for_status()
+        except httpx.HTTPError as error:
+            raise Unavailable(f"{self._model_id} does not tokenise: {error}") from error
+        return [int(token) for token in answer.json()["tokens"]]
+
+    def _cut(self, ids: list[int]) -> list[int]:
+        if self._end and ids[-1:] != self._end:
+            ids = [*ids, *self._end]
+        if len(ids) > self.max_tokens:
+            ids = [*ids[: self.max_tokens - 1], ids[-1]]
+        return ids
