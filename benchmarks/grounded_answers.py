@@ -27,7 +27,7 @@ from neuroedge.contract.engine import EngineContext
 from neuroedge.contract.ports import NewMemory
 from neuroedge.engines.knowledge.search import SearchEngine
 from neuroedge.engines.language.chat import ChatEngine, Input, Output
-from neuroedge.runtimes import llama, onnx_text
+from neuroedge.runtimes import llama, text_encoder
 
 QUESTIONS = Path(__file__).parent / "data" / "grounded_questions.json"
 ENCODER = "all-minilm-l6-v2-int8"
@@ -122,7 +122,7 @@ async def measure(llm_id: str, options: argparse.Namespace, transcripts: list[di
     """All questions of the chosen splits with one LLM."""
     folder = options.models_dir / llm_id
     llm = llama.load(llm_id, folder, threads=options.threads, options={})
-    encoder = onnx_text.load(ENCODER, options.models_dir / ENCODER, threads=options.threads, options={})
+    encoder = text_encoder.load(ENCODER, options.models_dir / ENCODER, threads=options.threads, options={})
     models = {"chat": llm, "text_embedding": encoder}
     by_split: dict[str, list[dict[str, Any]]] = {}
     try:

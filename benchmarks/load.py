@@ -23,7 +23,23 @@ KINDS = {"embedding": 0.6, "search": 0.37, "chat": 0.03}
 """What a user does next, by chance."""
 MEMORIES = 500
 WARM_UP_S = 60.0
-_WORDS = "river cell energy teacher market winter engine letter garden planet signal doctor bridge music number".split()
+_WORDS = [
+    "river",
+    "cell",
+    "energy",
+    "teacher",
+    "market",
+    "winter",
+    "engine",
+    "letter",
+    "garden",
+    "planet",
+    "signal",
+    "doctor",
+    "bridge",
+    "music",
+    "number",
+]
 
 
 def main() -> None:

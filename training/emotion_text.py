@@ -29,7 +29,7 @@ from sklearn.neural_network import MLPClassifier
 from training.scores import crossed_macro_f1, score, thresholds_of
 
 from neuroedge.engines.speech.emotion import GROUP_PREFIX
-from neuroedge.runtimes import onnx_text, text_classifier
+from neuroedge.runtimes import text_classifier, text_encoder
 
 Array = NDArray[Any]
 
@@ -142,7 +142,7 @@ def embedded(texts: list[str], *, models: Path, scratch: Path | None) -> Array:
     kept = scratch / f"vectors-{key}.npy" if scratch else None
     if kept is not None and kept.exists():
         return np.asarray(np.load(kept, allow_pickle=False))
-    encoder = onnx_text.load(EMBEDDING_MODEL, models / EMBEDDING_MODEL, threads=2, options={})
+    encoder = text_encoder.load(EMBEDDING_MODEL, models / EMBEDDING_MODEL, threads=2, options={})
     try:
         vectors = asyncio.run(encoder.encode(texts)).vectors
     finally:

@@ -28,6 +28,7 @@ from neuroedge.infra.embedded import EmbeddedServers
 from neuroedge.infra.events import Events
 from neuroedge.infra.inference_metrics import InferenceMetrics
 from neuroedge.infra.limits import RateLimits
+from neuroedge.infra.loop_guard import LoopGuard
 from neuroedge.infra.queue import JobQueue
 from neuroedge.infra.telemetry import Metrics
 from neuroedge.infra.tokens import AccessTokens
@@ -48,8 +49,10 @@ from neuroedge.services.run_engine import Contexts, EngineRunner
 from neuroedge.services.task_progress import TaskProgress
 from neuroedge.services.task_run import TaskRuns
 from neuroedge.services.tasks import Tasks
+from neuroedge.services.usage import UsageLedger
 from neuroedge.settings import Settings
 from neuroedge.stores import schema
+from neuroedge.stores.ledgers import UsageTable
 from neuroedge.stores.postgres import Database
 
 if TYPE_CHECKING:
@@ -78,13 +81,17 @@ def catalogue_of(settings: Settings) -> Catalogue:
 
 
 @asynccontextmanager
-async def open_servers(settings: Settings) -> AsyncIterator[Servers]:
-    """Data directory ready, embedded servers running (unless external ones are configured)."""
+async def open_servers(settings: Settings, *, metrics: Metrics | None = None) -> AsyncIterator[Servers]:
+    """Data directory ready, embedded servers running (unless external ones are configured).
+
+    With `metrics` they are kept running: one that dies is started again, and counted.
+    """
     secrets = await asyncio.to_thread(datadir.prepare, settings)
     embedded = EmbeddedServers(
         settings.data_dir, secrets, postgres=settings.postgres_url is None, valkey=settings.redis_url is None
     )
     addresses = await asyncio.to_thread(embedded.start)
+    keeping = metrics and asyncio.create_task(embedded.keep_running(restarts=metrics.embedded_restarts))
     try:
         yield Servers(
             postgres_owner=addresses.postgres_owner or _secret(settings.postgres_url),
@@ -93,6 +100,8 @@ async def open_servers(settings: Settings) -> AsyncIterator[Servers]:
             secrets=secrets,
         )
     finally:
+        if keeping:
+            await _end(keeping)
         await asyncio.to_thread(embedded.stop)
 
 
@@ -104,19 +113,23 @@ def app_password(settings: Settings, secrets: datadir.Secrets) -> str | None:
 @asynccontextmanager
 async def open_platform(settings: Settings, *, worker: bool) -> AsyncIterator[Platform]:
     """The whole platform; with `worker`, it also runs jobs. Everything started here is stopped on leaving."""
+    metrics = Metrics()
     async with AsyncExitStack() as stack:
-        servers = await stack.enter_async_context(open_servers(settings))
+        await stack.enter_async_context(
+            LoopGuard(limit_s=settings.loop_block_limit_s, lag=metrics.loop_lag_seconds, blocked=metrics.loop_blocked)
+        )
+        servers = await stack.enter_async_context(open_servers(settings, metrics=metrics))
         await asyncio.to_thread(
             schema.upgrade, servers.postgres_owner, app_password=app_password(settings, servers.secrets)
         )
         db = Database(servers.postgres_app, max_size=settings.postgres_pool_size)
         await db.open()
         stack.push_async_callback(db.close)
-        client = valkey.asyncio.Valkey.from_url(servers.valkey, socket_connect_timeout=2)
+        client = valkey.asyncio.Valkey.from_url(servers.valkey, socket_connect_timeout=2, socket_timeout=4)
         stack.push_async_callback(client.aclose)
         events = Events(client)
         stack.push_async_callback(events.settled)
-        platform = await _assemble(settings, servers, db, events, stack)
+        platform = await _assemble(settings, servers, db, events, stack, metrics)
         await _share_device(settings, platform.pool, client, platform.metrics, stack)
         recording_jobs.register(
             platform.queue.app,
@@ -146,9 +159,9 @@ async def open_platform(settings: Settings, *, worker: bool) -> AsyncIterator[Pl
 
 
 async def _assemble(
-    settings: Settings, servers: Servers, db: Database, events: Events, stack: AsyncExitStack
+    settings: Settings, servers: Servers, db: Database, events: Events, stack: AsyncExitStack, metrics: Metrics
 ) -> Platform:
-    clock, metrics, catalogue = SystemClock(), Metrics(), catalogue_of(settings)
+    clock, catalogue = SystemClock(), catalogue_of(settings)
     inference_metrics, breakers = InferenceMetrics(metrics.registry), Breakers()
     cache = TieredCache(
         memory=MemoryLevel(settings.cache_memory_bytes),
@@ -170,7 +183,9 @@ async def _assemble(
         max_audio_bytes=settings.max_upload_bytes,
         max_audio_s=settings.max_audio_s,
     )
-    runner = EngineRunner(contexts=contexts, db=db, metrics=metrics)
+    usage = UsageLedger(table=UsageTable(db, to_disk=settings.usage_to_disk), metrics=metrics)
+    stack.push_async_callback(usage.close)
+    runner = EngineRunner(contexts=contexts, usage=usage, metrics=metrics)
     probe = runner.context(PROBE, request_id="probe")
     registry = engines.build(probe=probe)
     runner.use(registry)
@@ -190,7 +205,7 @@ async def _assemble(
     task_progress = TaskProgress(db=db, events=events)
     queue = JobQueue(db.pool)
     await queue.open()
-    limits = RateLimits(servers.valkey)
+    limits = RateLimits(servers.valkey, metrics=metrics)
     stack.push_async_callback(limits.close)
     secret = settings.jwt_secret.get_secret_value() if settings.jwt_secret else servers.secrets.jwt_secret
     tokens = AccessTokens(secret)

@@ -129,6 +129,11 @@ class Settings(BaseSettings):
         ge=0,
         description="Longest an engine may hold up the event loop before it is interrupted, seconds; 0: never.",
     )
+    usage_to_disk: bool = Field(
+        default=False,
+        description="Whether a call waits until its usage row is on disk. Else it waits until PostgreSQL has the row, "
+        "and a crash of PostgreSQL or the machine can lose the last second of usage.",
+    )
     requests_per_minute: int = Field(
         default=6000, ge=0, description="Engine calls an organisation may make a minute; 0: no limit."
     )

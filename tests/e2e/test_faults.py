@@ -132,3 +132,22 @@ def test_no_memory_for_a_model_is_503_and_passes(faulty: Server, client: httpx.C
         resource.prlimit(pid, resource.RLIMIT_AS, (hard, hard))
     assert client.post("/v1/engines/chat/run", json=question).status_code == 200
     assert client.get("/ready").status_code == 200
+
+
+@pytest.mark.models
+def test_the_callers_deadline_ends_the_call(client: httpx.Client) -> None:
+    """X-Request-Timeout: 408 when it has passed, not when the engine would have given up; the model is free again."""
+    started = time.monotonic()
+    answer = client.post("/v1/engines/acme_holding/run", json={"seconds": 50}, headers={"X-Request-Timeout": "0.5"})
+    assert answer.status_code == 408
+    assert answer.json()["code"] == "deadline_exceeded"
+    assert time.monotonic() - started < 20
+    assert leases(client) == 0
+
+
+@pytest.mark.parametrize("seconds", ["soon", "-1", "0", "nan", "inf", ""])
+def test_a_deadline_that_is_none_is_422(client: httpx.Client, seconds: str) -> None:
+    """With what to send."""
+    answer = client.post("/v1/engines/acme_holding/run", json={}, headers={"X-Request-Timeout": seconds})
+    assert answer.status_code == 422
+    assert "X-Request-Timeout" in answer.json()["detail"]

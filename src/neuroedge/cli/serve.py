@@ -1,6 +1,7 @@
 """neuroedge serve and worker."""
 
 import asyncio
+import gc
 import os
 import socket
 import sys
@@ -55,6 +56,9 @@ def serve(*, host: str | None, port: int | None) -> None:
 
 def _announce(listener: socket.socket) -> None:
     """One line on stdout, which scripts wait for, once requests are answered."""
+    # What start-up made stays: the collector need not walk through it in the middle of requests.
+    gc.collect()
+    gc.freeze()
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     print(f"NeuroEdge is ready at {url} (API pages: {url}/docs)", flush=True)  # noqa: T201

@@ -81,7 +81,7 @@ class Engine(ABC, Generic[In, Out]):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Take `Input` and `Output` from the type arguments, so that an engine names them once."""
         super().__init_subclass__(**kwargs)
-        for base in getattr(cls, "__orig_bases__", ()):
+        for base in cls.__dict__.get("__orig_bases__", ()):
             arguments = get_args(base)
             if get_origin(base) is Engine and not any(isinstance(a, TypeVar) for a in arguments):
                 cls.Input, cls.Output = arguments

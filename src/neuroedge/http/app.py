@@ -66,12 +66,13 @@ def create_app(settings: Settings, open_platform: Callable[[], AbstractAsyncCont
         max_upload_bytes=settings.max_upload_bytes,
     )
     problems.install(app)
+    # First: routes are looked through in their order, and engine calls are the many.
+    app.include_router(engines.build_router(), responses=_PROBLEMS)
     app.include_router(system.router)
     app.include_router(auth.router, responses=_PROBLEMS)
     app.include_router(recordings.router, responses=_PROBLEMS)
     app.include_router(tasks.router, responses=_PROBLEMS)
     app.include_router(models.router, responses=_PROBLEMS)
-    app.include_router(engines.build_router(), responses=_PROBLEMS)
     app.include_router(nemo.router, responses=_PROBLEMS)
     app.include_router(admin.router, responses=_PROBLEMS)
     engine_api.document(app)

@@ -8,7 +8,8 @@ from typing import Any
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from neuroedge.contract.errors import NeuroEdgeError, TooLarge, Unauthenticated
+from neuroedge.contract.errors import InvalidInput, NeuroEdgeError, TooLarge, Unauthenticated
+from neuroedge.contract.scope import call_scope
 from neuroedge.http.problems import of_error, problem
 from neuroedge.infra.limits import Quota
 from neuroedge.stores.ids import new_id
@@ -47,6 +48,8 @@ class RequestEnvelope:
         try:
             if announced.isdigit() and int(announced) > limit:
                 await exchange.refuse(_refusal(scope, limit))
+            elif (patience := headers.get(b"x-request-timeout")) is not None:
+                await self._within(patience, scope, exchange.counted(receive, limit), exchange)
             else:
                 await self._app(scope, exchange.counted(receive, limit), exchange.send)
         except Exception as error:
@@ -56,6 +59,20 @@ class RequestEnvelope:
             await exchange.crash()
         finally:
             exchange.finish()
+
+    async def _within(self, patience: bytes, scope: Scope, receive: Receive, exchange: "_Exchange") -> None:
+        """Let the caller's deadline travel with the call, into every queue it waits in."""
+        try:
+            timeout_s = float(patience)
+        except ValueError:
+            timeout_s = 0.0
+        if not 0 < timeout_s < float("inf"):
+            await exchange.refuse(
+                InvalidInput("X-Request-Timeout is no number of seconds", hint="send for example 2.5")
+            )
+            return
+        with call_scope(timeout_s=timeout_s):
+            await self._app(scope, receive, exchange.send)
 
     def _limit(self, scope: Scope) -> int:
         """Most bytes of this body.

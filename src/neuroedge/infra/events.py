@@ -5,6 +5,7 @@ Topics belong to an organisation; channels, on which the processes of an install
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -12,6 +13,7 @@ from uuid import UUID
 
 import structlog
 import valkey.asyncio
+from valkey.exceptions import TimeoutError as ValkeyTimeoutError
 from valkey.exceptions import ValkeyError
 
 from neuroedge.contract.errors import Unavailable
@@ -23,6 +25,9 @@ _KEPT_EVENTS = 1000
 _KEPT_S = 24 * 3600
 _BLOCK_MS = 1000
 _RETRY_S = 1.0
+_ANSWER_S = 2.0
+_PAUSE_S = 5.0
+"""After a server that hangs, events are lost without waiting for it: work must not slow down for them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,14 +45,26 @@ class Events:
     def __init__(self, client: "valkey.asyncio.Valkey") -> None:
         self._client = client
         self._commands: set[asyncio.Future[Any]] = set()
+        self._away_until = 0.0
 
     async def _apart(self, command: Awaitable[T]) -> T:
         """Run a command in a task of its own: valkey's client can swallow the cancellation of the task it runs in
-        (tests/infra/test_events.py), and the caller of a cancelled task would wait for ever."""
+        (tests/infra/test_events.py), and the caller of a cancelled task would wait for ever.
+
+        Raises valkey's TimeoutError after some seconds; the task ends by the client's own time limit.
+        """
         task = asyncio.ensure_future(command)
         self._commands.add(task)
-        task.add_done_callback(self._commands.discard)
-        return await asyncio.shield(task)
+        task.add_done_callback(self._ended)
+        await asyncio.wait([task], timeout=_ANSWER_S + _BLOCK_MS / 1000)
+        if not task.done():
+            raise ValkeyTimeoutError("no answer")
+        return task.result()
+
+    def _ended(self, task: "asyncio.Future[Any]") -> None:
+        self._commands.discard(task)
+        if not task.cancelled():
+            task.exception()  # seen: nobody may be left to raise it to
 
     async def settled(self) -> None:
         """Wait for commands whose callers have left; before the client is closed."""
@@ -58,7 +75,9 @@ class Events:
         try:
             await self._apart(self._client.ping())
         except (ValkeyError, OSError) as error:
-            raise Unavailable("Valkey does not answer", hint="check REDIS_URL and the server") from error
+            raise Unavailable(
+                "Valkey does not answer", hint="check REDIS_URL and the server", retry_after_s=2
+            ) from error
 
     async def publish(self, org_id: UUID, topic: str, name: str, data: dict[str, Any]) -> None:
         """Append an event. Losing one never fails the work it tells of: what is true stands in the database."""
@@ -84,13 +103,16 @@ class Events:
                 yield event
 
     async def follow(self, org_id: UUID, topic: str, *, after: str = "0") -> AsyncIterator[Event | None]:
-        """Events after an id, from the beginning by default; None about every second without one."""
+        """Events after an id, from the beginning by default; None about every second without one, or without Valkey:
+        what is true stands in the database, and the listener goes on where it was when Valkey is back."""
         key, last = _key(org_id, topic), after
         while True:
             try:
                 batches = await self._apart(self._client.xread({key: last}, block=_BLOCK_MS, count=100))
             except (ValkeyError, OSError) as error:
-                raise Unavailable("Valkey does not answer", hint="the recording's state can still be read") from error
+                log.warning("listener_waits", topic=topic, error=str(error))
+                await asyncio.sleep(_RETRY_S)
+                batches = None
             if not batches:
                 yield None
                 continue
@@ -106,11 +128,16 @@ class Events:
             log.warning("events_not_deleted", topic=topic, error=str(error))
 
     async def _append(self, key: str, topic: str, name: str, data: dict[str, Any]) -> None:
+        if time.monotonic() < self._away_until:
+            log.warning("event_lost", topic=topic, name=name, error="Valkey hung a moment ago")
+            return
         event = {"name": name, "data": json.dumps(data)}
         try:
             await self._apart(self._client.xadd(key, event, maxlen=_KEPT_EVENTS, approximate=True))
             await self._apart(self._client.expire(key, _KEPT_S))
         except (ValkeyError, OSError) as error:
+            if isinstance(error, ValkeyTimeoutError):
+                self._away_until = time.monotonic() + _PAUSE_S
             log.warning("event_lost", topic=topic, name=name, error=str(error))
 
     async def _newest(self, key: str) -> str:

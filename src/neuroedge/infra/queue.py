@@ -9,6 +9,7 @@ import psycopg_pool
 
 from neuroedge.contract.errors import Unavailable
 from neuroedge.contract.models import Priority
+from neuroedge.infra.enduring_jobs import EnduringJobs
 
 JOB_QUEUE = "recordings"
 TASK_QUEUE = "tasks"
@@ -22,6 +23,7 @@ class JobQueue:
     def __init__(self, pool: "psycopg_pool.AsyncConnectionPool[Any]") -> None:
         self._pool = pool
         self.app = procrastinate.App(connector=procrastinate.PsycopgConnector())
+        self.app.job_manager = EnduringJobs(self.app.connector)
 
     async def open(self) -> None:
         """Use the application's pool; the queue has none of its own."""

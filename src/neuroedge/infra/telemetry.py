@@ -47,6 +47,23 @@ class Metrics:
         self.jobs_resumed = Counter(
             "neuroedge_jobs_resumed_total", "Jobs taken over from a worker that died.", registry=self.registry
         )
+        self.loop_lag_seconds = Histogram(
+            "neuroedge_loop_lag_seconds",
+            "How late the event loop ran what was due.",
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.loop_blocked = Counter(
+            "neuroedge_loop_blocked_total",
+            "Times something held up the event loop beyond the limit.",
+            registry=self.registry,
+        )
+        self.embedded_restarts = Counter(
+            "neuroedge_embedded_restarts_total",
+            "Embedded servers started again after they died.",
+            ("server",),
+            registry=self.registry,
+        )
         self.step_seconds = Histogram(
             "neuroedge_recording_step_seconds",
             "Time of one step of a recording.",

@@ -20,7 +20,9 @@ from neuroedge.infra.blobs import TenantBlobs, organisations
 from neuroedge.infra.media import PyAVMedia
 from neuroedge.infra.telemetry import Metrics
 from neuroedge.services.engines import Registry
-from neuroedge.stores import ledgers
+from neuroedge.services.usage import UsageLedger
+from neuroedge.stores.ids import new_id
+from neuroedge.stores.ledgers import UsageRow
 from neuroedge.stores.memories import TenantMemories
 from neuroedge.stores.postgres import Database
 
@@ -84,9 +86,9 @@ class Contexts:
 class EngineRunner:
     """Runs engines by name."""
 
-    def __init__(self, *, contexts: Contexts, db: Database, metrics: Metrics) -> None:
+    def __init__(self, *, contexts: Contexts, usage: UsageLedger, metrics: Metrics) -> None:
         self.contexts = contexts
-        self._db = db
+        self._usage = usage
         self._metrics = metrics
         self.executor = LocalExecutor()
         self._registry = Registry([])
@@ -129,7 +131,7 @@ class EngineRunner:
             outcome = "internal"
             raise
         finally:
-            await asyncio.shield(self._account(engine, outcome, answer, time.perf_counter() - started, ctx))
+            await self._account(engine, outcome, answer, time.perf_counter() - started, ctx)
         return answer
 
     def context(self, principal: Principal, *, request_id: str, progress: Progress = no_progress) -> EngineContext:
@@ -158,22 +160,20 @@ class EngineRunner:
     ) -> None:
         self._metrics.engine_seconds.labels(engine.name, outcome).observe(seconds)
         used = getattr(answer, "usage", None)
-        try:
-            async with self._db.tenant(ctx.principal) as conn:
-                await ledgers.add_usage(
-                    conn,
-                    org_id=ctx.principal.org_id,
-                    user_id=ctx.principal.user_id,
-                    request_id=ctx.request_id,
-                    engine=engine.name,
-                    outcome=outcome,
-                    seconds=seconds,
-                    prompt_tokens=getattr(used, "prompt_tokens", 0) or 0,
-                    completion_tokens=getattr(used, "completion_tokens", 0) or 0,
-                )
-        except Exception as error:
-            # The caller's answer is not lost because the ledger can't be written; operators see the line.
-            log.error("usage_not_written", engine=engine.name, exc_info=error)
+        await self._usage.record(
+            UsageRow(
+                id=new_id(),
+                org_id=ctx.principal.org_id,
+                user_id=ctx.principal.user_id,
+                request_id=ctx.request_id,
+                engine=engine.name,
+                outcome=outcome,
+                seconds=seconds,
+                created_at=ctx.clock.now(),
+                prompt_tokens=getattr(used, "prompt_tokens", 0) or 0,
+                completion_tokens=getattr(used, "completion_tokens", 0) or 0,
+            )
+        )
 
 
 def validate(engine: Engine[Any, Any], payload: Mapping[str, Any] | BaseModel) -> BaseModel:

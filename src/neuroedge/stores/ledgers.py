@@ -103,26 +103,6 @@ def _org(row: UsageRow) -> UUID:
     return row.org_id
 
 
-async def add_usage(
-    conn: Connection,
-    *,
-    org_id: UUID,
-    user_id: UUID,
-    request_id: str,
-    engine: str,
-    outcome: str,
-    seconds: float,
-    prompt_tokens: int = 0,
-    completion_tokens: int = 0,
-) -> None:
-    """One engine call; `outcome` is "ok" or an error code."""
-    await conn.execute(
-        "INSERT INTO usage (org_id, id, user_id, request_id, engine, outcome, seconds, prompt_tokens,"
-        " completion_tokens) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
-        [org_id, new_id(), user_id, request_id, engine, outcome, seconds, prompt_tokens, completion_tokens],
-    )
-
-
 async def add_audit(
     conn: Connection,
     *,

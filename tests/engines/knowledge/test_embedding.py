@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from neuroedge.contract.errors import ModelUnavailable
 from neuroedge.contract.models import Embeddings
 from neuroedge.engines.knowledge.embedding import EmbeddingEngine, Input
-from neuroedge.runtimes.onnx_text import OnnxTextEncoder, load
+from neuroedge.runtimes.text_encoder import BatchedTextEncoder, load
 from tests.engines.knowledge.fake_encoder import HashedWords
 from tests.fakes import FakeCache, make_context
 
@@ -95,7 +95,7 @@ def test_bad_input_is_refused(payload: dict[str, object]) -> None:
 
 
 @pytest.fixture(scope="module")
-def encoder(models_dir: Path) -> Iterator[OnnxTextEncoder]:
+def encoder(models_dir: Path) -> Iterator[BatchedTextEncoder]:
     """The default encoder."""
     loaded = load(ENCODER, models_dir / ENCODER, threads=2, options={})
     yield loaded
@@ -104,6 +104,6 @@ def encoder(models_dir: Path) -> Iterator[OnnxTextEncoder]:
 
 @pytest.mark.models
 @pytest.mark.anyio
-async def test_the_real_model_passes_the_engines_own_test(encoder: OnnxTextEncoder) -> None:
+async def test_the_real_model_passes_the_engines_own_test(encoder: BatchedTextEncoder) -> None:
     """What runs after a hot reload."""
     await EmbeddingEngine(probe=make_context(models={"text_embedding": encoder})).post_swap_test()

@@ -15,7 +15,7 @@ from neuroedge.engines.knowledge.search import Input as SearchInput
 from neuroedge.engines.knowledge.search import SearchEngine
 from neuroedge.engines.language.chat import ChatEngine, Input, Turn
 from neuroedge.kit.prompts import CHECK
-from neuroedge.runtimes import llama, onnx_text
+from neuroedge.runtimes import llama, text_encoder
 from tests.conftest import SampleCall
 from tests.engines.knowledge.fake_encoder import HashedWords
 from tests.fakes import FakeMemories, make_context
@@ -313,7 +313,7 @@ def real_models(models_dir: Path) -> Iterator[dict[str, Any]]:
     names = {"chat": "qwen2.5-coder-0.5b-instruct", "text_embedding": "all-minilm-l6-v2-int8"}
     loaded: dict[str, Any] = {
         "chat": llama.load(names["chat"], models_dir / names["chat"], threads=2, options={}),
-        "text_embedding": onnx_text.load(
+        "text_embedding": text_encoder.load(
             names["text_embedding"], models_dir / names["text_embedding"], threads=2, options={}
         ),
     }

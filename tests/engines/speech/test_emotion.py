@@ -15,7 +15,7 @@ from neuroedge.contract.errors import InvalidInput, ModelUnavailable
 from neuroedge.contract.models import Embeddings, Floats
 from neuroedge.contract.ports import AudioSource
 from neuroedge.engines.speech.emotion import Emotion, Input, Output, SpokenSegment
-from neuroedge.runtimes import onnx_text, text_classifier
+from neuroedge.runtimes import text_classifier, text_encoder
 from tests.conftest import SampleCall
 from tests.fakes import FakeMedia, RecordedProgress, make_context
 
@@ -256,7 +256,7 @@ def test_input_that_breaks_the_contract_is_refused(payload: dict[str, Any]) -> N
 @pytest.fixture(scope="module")
 def real(models_dir: Path) -> Iterator[dict[str, Any]]:
     """The default encoder and the shipped head."""
-    encoder = onnx_text.load("all-minilm-l6-v2-int8", models_dir / "all-minilm-l6-v2-int8", threads=2, options={})
+    encoder = text_encoder.load("all-minilm-l6-v2-int8", models_dir / "all-minilm-l6-v2-int8", threads=2, options={})
     folder = Path(str(resources.files("neuroedge"))) / "weights" / "goemotions-head"
     head = text_classifier.load("goemotions-head", folder, threads=1, options={})
     yield {"text_embedding": encoder, "emotion_text": head}

@@ -194,12 +194,15 @@ def reference(folder: Path) -> np.ndarray:
 
 @pytest.mark.models
 def test_every_backend_gives_the_reference_vectors(way: Backend, reference: np.ndarray) -> None:
-    """int8 within 0.97 of float32, the others within 0.999; unit vectors all."""
+    """int8 within 0.98 of float32 (a text without a word, 0.96), the others within 0.999; unit vectors all."""
     vectors = encode(way, TEXTS)
     assert vectors.dtype == np.float32
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(1.0, abs=1e-5)
+    likeness = (vectors * reference).sum(axis=1)
+    empty = TEXTS.index("")
     quantised = way.name == "onnxruntime"
-    assert (vectors * reference).sum(axis=1).min() > (0.97 if quantised else 0.999)
+    assert likeness[empty] > (0.96 if quantised else 0.999)
+    assert np.delete(likeness, empty).min() > (0.98 if quantised else 0.999)
 
 
 @pytest.mark.models

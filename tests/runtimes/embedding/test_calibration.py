@@ -1,6 +1,7 @@
 """The race between layouts with times that are given, and the file its result is kept in."""
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -134,13 +135,24 @@ def test_a_candidate_that_does_not_load_is_left_out() -> None:
         machine.fastest(OTHER, MANY)
 
 
-def test_the_sample_is_computed_once_within_the_budget() -> None:
-    """By as many threads as the layout has workers; a fake takes no processor time, which looks like a busy machine."""
+SAMPLE = [[1] * length for length in (100, 20, 30, 200, 10)]
+
+
+def test_the_sample_is_computed_once_within_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In batches of similar length."""
+    monkeypatch.setattr(time, "thread_time", time.perf_counter)
     backend = FakeBackend(MANY)
-    with pytest.raises(Busy):
-        seconds_for(backend, MANY, [[1] * length for length in (100, 20, 30, 200, 10)])
+    assert seconds_for(backend, MANY, SAMPLE) > 0
     assert sorted(length for batch in backend.batches for length in batch) == [10, 20, 30, 100, 200]
     assert all(len(batch) * max(batch) <= MANY.token_budget for batch in backend.batches)
+
+
+def test_a_thread_that_waits_for_the_processor_shows_that_the_machine_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told for workers of one thread; others hand their work to threads that cannot be seen."""
+    monkeypatch.setattr(time, "thread_time", lambda: 0.0)
+    with pytest.raises(Busy):
+        seconds_for(FakeBackend(MANY), MANY, SAMPLE)
+    assert seconds_for(FakeBackend(ONE), ONE, SAMPLE) > 0
 
 
 KEY = {"weights": "abc", "cpu": "x", "libraries": {"onnxruntime": "1"}}

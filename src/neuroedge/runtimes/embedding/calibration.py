@@ -168,9 +168,8 @@ class _Race:
         until = time.monotonic() + self._limit_s
         for _ in range(_ROUNDS):
             for layout, backend in runners.items():
-                if layout in self._times and time.monotonic() > until:
-                    break
-                self._run(backend, layout)
+                if layout not in self._times or time.monotonic() < until:
+                    self._run(backend, layout)
         first = next(iter(runners))
         best = min((layout for layout in runners if layout in self._times), key=self._times.__getitem__)
         return best if self._times[best] < _MARGIN * self._times[first] else first
