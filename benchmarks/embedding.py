@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,12 +34,13 @@ from neuroedge.settings import load_settings
 
 MODEL: Final = "all-minilm-l6-v2-int8"
 OURS: Final = "onnxruntime int8, 2 × 1 thread, 256 tokens"
+AS_STORED: Final = "onnxruntime float32, 2 × 1 thread, 256 tokens"
 PEER: Final = "sentence-transformers, batch 32"
 WAYS: Final[Mapping[str, Mapping[str, Any]]] = {
     OURS: {"backend": "onnxruntime", "workers": 2},
     "onnxruntime int8, 2 × 1 thread, 1024 tokens": {"backend": "onnxruntime", "workers": 2, "token_budget": 1024},
     "onnxruntime int8, 1 × 2 threads, 256 tokens": {"backend": "onnxruntime", "workers": 1},
-    "onnxruntime float32, 2 × 1 thread, 256 tokens": {"backend": "onnxruntime", "workers": 2, "precision": "float32"},
+    AS_STORED: {"backend": "onnxruntime", "workers": 2, "precision": "float32"},
     "openvino, 2 × 1 thread, 256 tokens": {"backend": "openvino", "workers": 2},
     "openvino, 1 × 2 threads, 256 tokens": {"backend": "openvino", "workers": 1},
     "llama.cpp, 2 threads, 256 tokens": {"backend": "llama.cpp"},
@@ -69,7 +71,7 @@ def main() -> None:
     save(
         "embedding",
         figures,
-        title=f"Embedding in process, {'Cranfield' if given.data else 'documentation'} texts of mixed lengths, 2 threads",
+        title=f"Embedding in process, mixed lengths ({'Cranfield' if given.data else 'documentation'}), 2 threads",
         command="python -m benchmarks.embedding --peer-python PYTHON"
         + (" --data DIR" if given.data else "")
         + (" --gguf FILE" if given.gguf else "")
@@ -165,14 +167,14 @@ def likeness(backends: Mapping[str, Backend], peer: Peer, sample: Sequence[str])
 def retrieval(backends: Mapping[str, Backend], peer: Peer, data: Path) -> list[Figure]:
     """nDCG@10 on Cranfield."""
     encoders: dict[str, Encode] = {PEER: lambda texts: peer.encode(texts)[1]}
-    for name in (OURS, "onnxruntime float32, 2 × 1 thread, 256 tokens"):
-        encoders[name] = lambda texts, backend=backends[name]: encode(backend, texts)
+    for name in (OURS, AS_STORED):
+        encoders[name] = partial(encode, backends[name])
     return [figure(f"{name}: nDCG@10 on Cranfield", "", [ndcg(made, data)]) for name, made in encoders.items()]
 
 
 def ndcg(encode: Encode, data: Path, *, depth: int = 10) -> float:
     """Mean over the queries, gain 2^grade - 1; Cranfield's codes 1 … 4 (1 is best) become grades 4 … 1."""
-    documents, queries = encode([abstract for abstract in _abstracts(data)]), encode(_questions(data))
+    documents, queries = encode(_abstracts(data)), encode(_questions(data))
     grades: dict[int, dict[int, int]] = {}
     for line in (data / "cranqrel").read_text().splitlines():
         query, document, code = (int(part) for part in line.split()[:3])
@@ -214,7 +216,7 @@ def _questions(data: Path) -> list[str]:
 
 def _open_all(folder: Path, gguf: Path | None) -> dict[str, Backend]:
     """Every way that can be had here, each without calibration."""
-    store = load_settings().models_dir / MODEL
+    store = load_settings().model_store / MODEL
     for name in ("model.onnx", "tokenizer.json"):
         shutil.copy(store / name, folder)
     if gguf is not None:

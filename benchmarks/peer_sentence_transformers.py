@@ -1,6 +1,6 @@
 """The peer of the embedding engine: sentence-transformers in float32 on torch, in a process and environment of its own.
 
-Run by `benchmarks.embedding` with the Python of that environment: PEER_PYTHON peer_sentence_transformers.py MODEL THREADS.
+Run by `benchmarks.embedding` with the Python of that environment: PYTHON peer_sentence_transformers.py MODEL THREADS.
 Reads lines of JSON {"texts", "batch_size"}, answers each with {"seconds", "vectors"}. MODEL is all-MiniLM-L6-v2 as a
 folder or by its name on Hugging Face.
 """

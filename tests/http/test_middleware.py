@@ -2,19 +2,20 @@
 
 import http.client
 import json
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
 from starlette.testclient import TestClient
 
 from neuroedge.bootstrap import build_app
-from neuroedge.contract.errors import Unauthenticated
+from neuroedge.contract.errors import NotFound, Overloaded, Unauthenticated
 from neuroedge.contract.principal import Principal
-from neuroedge.http.middleware import ANONYMOUS_BODY_BYTES, UPLOAD_ROUTES, RequestEnvelope
+from neuroedge.http.middleware import ANONYMOUS_BODY_BYTES, UPLOAD_ROUTES, DirectRoute, RequestEnvelope
 from neuroedge.infra.limits import Quota
 from neuroedge.infra.telemetry import Metrics
 from neuroedge.settings import Settings
@@ -125,6 +126,58 @@ def test_the_token_is_read_once_and_its_caller_handed_on(header: str) -> None:
 def test_without_a_good_token_there_is_no_caller(header: str) -> None:
     """Nothing is left in the scope that could be taken for one."""
     assert _caller_in_scope({"Authorization": header.encode("latin-1")})[1] is False
+
+
+def _direct(endpoint: Callable[[Request], Awaitable[Response]]) -> TestClient:
+    """An application where POST /run/{name} is answered in front of the route of the same path."""
+    app = FastAPI()
+
+    @app.api_route("/run/{name}", methods=["POST", "GET"])
+    async def behind(name: str) -> str:
+        return f"route {name}"
+
+    app.add_middleware(DirectRoute, path="/run/{name}", endpoint=endpoint)
+    app.add_middleware(RequestEnvelope, max_body_bytes=1000, max_upload_bytes=1000)
+    return TestClient(app, raise_server_exceptions=False)
+
+
+def test_a_direct_route_answers_its_path_and_method_alone() -> None:
+    """With the name decoded; everything else goes on to the application."""
+
+    async def run(request: Request) -> Response:
+        return JSONResponse(f"direct {request.path_params['name']}")
+
+    client = _direct(run)
+    assert client.post("/run/a%20b").json() == "direct a b"
+    assert client.get("/run/a").json() == "route a"
+    assert client.put("/run/a").status_code == 405
+    for path in ("/run", "/run/", "/run/a/b", "/x/run/a"):
+        assert client.post(path).status_code == 404
+
+
+def test_a_direct_routes_errors_are_answered_as_any_others() -> None:
+    """Ours as problems with their status, a defect as a 500, a body that grows too large as 401 without a token."""
+
+    async def run(request: Request) -> Response:
+        kind = request.path_params["name"]
+        if kind == "body":
+            await request.body()
+        raise {"ours": NotFound("gone", hint="look elsewhere"), "busy": Overloaded("full", retry_after_s=3)}.get(
+            kind, RuntimeError("secret internals")
+        )
+
+    client = _direct(run)
+    gone, busy, defect = (client.post(f"/run/{kind}") for kind in ("ours", "busy", "defect"))
+    assert (gone.status_code, gone.json()["hint"]) == (404, "look elsewhere")
+    assert gone.json()["request_id"] == gone.headers["x-request-id"]
+    assert (busy.status_code, busy.headers["retry-after"]) == (429, "3")
+    assert defect.status_code == 500
+    assert "secret internals" not in defect.text
+
+    def endless() -> Iterator[bytes]:
+        yield b"x" * (ANONYMOUS_BODY_BYTES + 1)
+
+    assert client.post("/run/body", content=endless()).status_code == 401
 
 
 def _caller_in_scope(headers: dict[str, Any]) -> tuple[list[str], bool]:

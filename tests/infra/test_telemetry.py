@@ -38,6 +38,7 @@ def test_our_lines_and_the_libraries_have_the_same_form() -> None:
     assert ours == {"event": "ours", "logger": "ours", "value": 1, **common}
     assert theirs == {"event": "theirs 2", "logger": "theirs", **common}
     assert odd["level"] == "warning"
+    assert odd["event"] == "odd"
     assert failed["exception"].endswith("ValueError: why")
 
 

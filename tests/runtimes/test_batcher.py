@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuroedge.contract.errors import DeadlineExceeded, Overloaded
@@ -70,6 +70,7 @@ async def test_callers_at_the_same_time_share_batches_of_like_length() -> None:
         assert len(batch) * len(batch[0]) <= 64
 
 
+@settings(deadline=None)
 @given(lengths=st.lists(st.integers(1, 300), min_size=1, max_size=60), budget=st.integers(16, 512))
 async def test_batches_keep_the_budget_and_hold_little_padding(lengths: list[int], budget: int) -> None:
     """Whatever waits: a batch is within the budget (or one text), its padding within the bound, nothing is lost."""
@@ -202,3 +203,12 @@ async def test_two_workers_compute_two_batches_at_once() -> None:
     assert len(model.batches) == 2
     await _opened(model, tasks)
     assert len(model.batches) == 4
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_caller_that_comes_right_after_its_last_answer_is_served(workers: int) -> None:
+    """The moment between the last batch and the end of its task must not swallow a request."""
+    batcher = make(Model(), workers=workers)
+    async with asyncio.timeout(5):
+        for number in range(200):
+            assert (await batcher.run([text(number, 4)])).tolist() == [[number, 4]]

@@ -74,6 +74,13 @@ def of_error(request_id: str, error: NeuroEdgeError) -> JSONResponse:
     )
 
 
+def answer_to(request_id: str, error: NeuroEdgeError) -> JSONResponse:
+    """The answer to one of our own errors raised by a route; what is our fault stands in the log."""
+    if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        log.error("request_failed", code=error.code, detail=error.detail)
+    return of_error(request_id, error)
+
+
 def install(app: FastAPI) -> None:
     """Let every error of the application become a problem."""
 
@@ -82,9 +89,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(NeuroEdgeError)
     async def ours(request: Request, error: NeuroEdgeError) -> JSONResponse:
-        if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            log.error("request_failed", code=error.code, detail=error.detail)
-        return of_error(request_id(request), error)
+        return answer_to(request_id(request), error)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:

@@ -1,11 +1,15 @@
 """Structured logs and Prometheus metrics. The registry belongs to one platform: no process-wide state."""
 
+import json
 import logging
 import sys
+from collections.abc import MutableMapping
 from typing import Any, Literal
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from pydantic_core import to_json
+from structlog.typing import Processor
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
@@ -72,6 +76,25 @@ class Metrics:
             registry=self.registry,
         )
 
+        self._http: dict[tuple[str, str, int], Histogram] = {}
+        self._engines: dict[tuple[str, str], Histogram] = {}
+
+    # Both keep what they found: the library looks a child up by its labels in as much time as it takes to observe.
+
+    def observe_http(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count a request."""
+        child = self._http.get((method, route, status))
+        if child is None:
+            child = self._http[method, route, status] = self.http_seconds.labels(method, route, str(status))
+        child.observe(seconds)
+
+    def observe_engine(self, engine: str, outcome: str, seconds: float) -> None:
+        """Count an engine call; `outcome` is "ok" or an error code."""
+        child = self._engines.get((engine, outcome))
+        if child is None:
+            child = self._engines[engine, outcome] = self.engine_seconds.labels(engine, outcome)
+        child.observe(seconds)
+
 
 class _Lines:
     """Where structlog's lines end: written at once, without the standard library's record in between.
@@ -89,6 +112,14 @@ class _Lines:
     debug = info = warning = error = critical = exception = msg
 
 
+def _json(logger: Any, method: str, event: MutableMapping[str, Any]) -> str:
+    """The line as JSON; by pydantic's encoder, which is fast, unless a value is none it takes."""
+    try:
+        return to_json(event, fallback=repr).decode()
+    except ValueError:  # a lone surrogate, bytes that are no text
+        return json.dumps(event, default=repr)
+
+
 def configure_logging(*, level: str, fmt: Literal["json", "console"]) -> None:
     """Send structlog's and the standard library's lines to stderr in one form, with the request id bound to them."""
     shared: list[Any] = [
@@ -98,7 +129,7 @@ def configure_logging(*, level: str, fmt: Literal["json", "console"]) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
     ]
-    last = structlog.processors.JSONRenderer() if fmt == "json" else structlog.dev.ConsoleRenderer()
+    last: Processor = _json if fmt == "json" else structlog.dev.ConsoleRenderer()
     structlog.configure(
         processors=[*shared, last],
         logger_factory=_Lines,

@@ -73,6 +73,8 @@ class Batcher:
         self._workers = workers
         self._waiting: list[_Item] = []
         self._pumps: set[asyncio.Task[None]] = set()
+        self._pumping = 0
+        """Pumps that will look at the queue again; a task that has left its loop is still in `_pumps` for a moment."""
         self._virtual = 0.0
         """Tokens served so far, as fair queueing counts them."""
         self._tokens_per_s = 0.0
@@ -93,7 +95,8 @@ class Batcher:
         for position, ids in enumerate(sequences):
             insort(self._waiting, _Item(rank, turn, ids, position, request, now))
             turn += len(ids)
-        while len(self._pumps) < min(self._workers, len(self._waiting)):
+        while self._pumping < min(self._workers, len(self._waiting)):
+            self._pumping += 1
             # A context of its own: a batch is of many callers.
             pump = asyncio.create_task(self._pump(), context=contextvars.Context())
             self._pumps.add(pump)
@@ -108,6 +111,12 @@ class Batcher:
             raise Overloaded("the model's queue is full", hint="try again later", retry_after_s=retry_after_s)
 
     async def _pump(self) -> None:
+        try:
+            await self._serve()
+        finally:
+            self._pumping -= 1
+
+    async def _serve(self) -> None:
         while batch := self._next():
             began = time.monotonic()
             try:

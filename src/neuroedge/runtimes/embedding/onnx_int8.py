@@ -21,9 +21,10 @@ _ZERO: Final = 128
 """Zero of the activations: they are uint8, symmetric around it, because that is what the fast kernels take."""
 _LARGEST: Final = 127
 """Of an activation, from its zero."""
-_LARGEST_WEIGHT: Final = 64
-"""Seven bits: AVX2 adds two products in 16 bits, and 2 * 255 * 64 is the most that fits. The same on processors that
-could take eight, so that vectors made on one machine can be searched on another."""
+_LARGEST_PAIR: Final = 128
+"""What two neighbouring weights of one sign may sum to. AVX2 adds the products of neighbours in 16 bits, and 255 * 128
+is the most that fits. Held on processors with wider sums too, so that vectors made on one machine can be searched on
+another."""
 
 
 def stores_int8(model: Any) -> bool:
@@ -118,9 +119,9 @@ class _Rewriter:
 
     def _weight(self, name: str, weight: Array) -> tuple[str, str]:
         if name not in self._weights:
-            scale = np.abs(weight).max(axis=0) / _LARGEST_WEIGHT
+            scale = np.abs(weight).max(axis=0) / _LARGEST
             scale[scale == 0] = 1.0
-            values = np.rint(weight / scale).astype(np.int8)
+            values = _fitting(np.rint(weight / scale).astype(np.int16))
             self._weights[name] = self._add(f"{name}:int8", values), self._add(f"{name}:scale", scale)
         return self._weights[name]
 
@@ -154,6 +155,17 @@ class _Rewriter:
         if node.op_type == "Transpose":
             return np.transpose(values[0], attributes.get("perm"))
         return _dequantised(values, axis=int(attributes.get("axis", 1)))
+
+
+def _fitting(values: NDArray[np.int16]) -> NDArray[np.int8]:
+    """Whole-numbered weights [k, n], those pairs made smaller that could overflow (rows 0 and 1, 2 and 3 …)."""
+    fitting = values.copy()
+    even, odd = fitting[0 : len(values) - 1 : 2], fitting[1::2]
+    excess = np.where(even * odd > 0, np.abs(even + odd) - _LARGEST_PAIR, 0).clip(min=0)
+    sign = np.sign(even)
+    even -= sign * (excess - excess // 2)
+    odd -= sign * (excess // 2)
+    return fitting.astype(np.int8)
 
 
 def _dequantised(values: list[Array], *, axis: int) -> Array:
