@@ -389,7 +389,7 @@ class Pool:
         }
         model = module.load(entry.id, folder, threads=self._settings.threads, options=options)
         if isinstance(model, Threaded):
-            threads = self._settings.threads if device == CPU else 1
+            threads = (model.cores or self._settings.threads) if device == CPU else 1
             model.surroundings = Surroundings(cores=self.cores, threads=threads, on_phase=self._on_phase)
         return model
 

@@ -59,8 +59,12 @@ class Threaded:
     stuck_after_s: ClassVar[float] = 120.0
     """A computation without a sign of life for so long is taken for hung, and the pool replaces the model."""
 
-    def __init__(self, model_id: str, *, workers: int = 1, max_waiting: float = MAX_WAITING) -> None:
+    def __init__(
+        self, model_id: str, *, workers: int = 1, cores: int | None = None, max_waiting: float = MAX_WAITING
+    ) -> None:
         self.model_id = model_id
+        self.cores = cores
+        """Cores one computation keeps busy; None: as many as the pool's models have threads."""
         self.surroundings = Surroundings(cores=CoreBudget(1), threads=1)
         self._threads = _BoundedThreads(model_id, workers=workers, max_waiting=max_waiting)
         self._running: dict[int, _Running] = {}

@@ -55,13 +55,32 @@ def test_a_row_does_not_depend_on_its_neighbours() -> None:
     assert np.array_equal(run(made, x), alone)
 
 
-def test_the_largest_values_do_not_overflow() -> None:
+@pytest.mark.parametrize("odd", [False, True])
+def test_the_largest_values_do_not_overflow(odd: bool) -> None:
     """All activations and weights at their extremes: sums of two products must still fit the kernel's 16 bits."""
     weight = np.ones((64, 4), np.float32)
+    weight[1::2] = -1 if odd else 1
     made = model([helper.make_node("MatMul", ["x", "w"], ["y"])], {"w": weight})
     rewrite(made)
-    x = np.stack([np.ones(64), -np.ones(64), np.zeros(64)]).astype(np.float32)
-    assert run(made, x) == pytest.approx(np.array([[64.0] * 4, [-64.0] * 4, [0.0] * 4]), rel=1e-5)
+    (values,) = [numpy_helper.to_array(t) for t in made.graph.initializer if t.name == "w:int8"]
+    (scale,) = [numpy_helper.to_array(t) for t in made.graph.initializer if t.name == "w:scale"]
+    x = np.stack([np.ones(64), -np.ones(64), np.zeros(64), weight[:, 0]]).astype(np.float32)
+    assert run(made, x) == pytest.approx(x @ (values * scale), rel=1e-5, abs=1e-5)
+    assert abs(int(values[0, 0])) == (88 if odd else 64)
+
+
+def test_weights_that_fit_keep_their_value() -> None:
+    """Only neighbours of one sign that are large together are made smaller, each by half of what is too much."""
+    weight = np.zeros((6, 2), np.float32)
+    weight[:, 0] = [88, 88, 88, -88, 88, 10]
+    weight[:, 1] = [-88, -45, 0, 88, -60, -68]
+    made = model(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        {"w": np.vstack([weight, np.zeros((58, 2))]).astype(np.float32)},
+    )
+    rewrite(made)
+    (values,) = [numpy_helper.to_array(t) for t in made.graph.initializer if t.name == "w:int8"]
+    assert values[:6].T.tolist() == [[64, 64, 88, -88, 88, 10], [-85, -43, 0, 88, -60, -68]]
 
 
 @pytest.mark.parametrize("form", ["cast-and-scale", "dequantize", "transposed"])
