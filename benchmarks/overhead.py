@@ -2,7 +2,8 @@
 
 Both are one process with the same uvicorn configuration on 127.0.0.1; both take and give the same pydantic models. The
 no-op engine is a third party's, found by its entry point, so that nothing of it is built in. Rounds alternate between
-the two, and every figure is a ratio or a difference within one round: the machine's other work hits both alike.
+the two and are short, and what is judged is a ratio or a difference within one round: the machine's other work hits
+both alike. CPU time per request tells the same with less noise.
 """
 
 import argparse
@@ -20,6 +21,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+import psutil
 
 from benchmarks.report import Figure, figure, save
 from benchmarks.serving import serve
@@ -54,19 +57,30 @@ _THIS = [sys.executable, "-m", "benchmarks.overhead"]
 
 
 @dataclass(frozen=True)
+class Target:
+    """A server, and how to call it."""
+
+    url: str
+    token: str
+    pid: int
+
+
+@dataclass(frozen=True)
 class Load:
     """One round against one server."""
 
     per_s: float
     p50_ms: float
     p99_ms: float
+    cpu_us: float
+    """CPU time of the server process per request."""
 
 
 def main() -> None:
     """Measure and save."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=3.0, help="length of one round against one server")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--seconds", type=float, default=1.5, help="length of one round against one server")
     parser.add_argument("--role", choices=["bare", "load"], help="used by the benchmark itself")
     parser.add_argument("--target", default="{}", help="used by the benchmark itself")
     parser.add_argument("--dry", action="store_true", help="print only, save nothing")
@@ -87,12 +101,15 @@ def measure(*, rounds: int, seconds: float, keep: bool) -> None:
         _install_engine(root / "noop")
         path = os.pathsep.join([str(root / "noop"), os.environ.get("PYTHONPATH", "")])
         with (
-            _bare() as bare,
+            _bare() as (bare, bare_pid),
             serve(root / "data", PYTHONPATH=path, NEUROEDGE_REQUESTS_PER_MINUTE="100000000") as ours,
             ours.log_in() as client,
         ):
-            ours_target = {"url": f"{ours.url}/v1/engines/noop/run", "token": client.headers["Authorization"]}
-            targets = {"bare": {"url": f"{bare}/run", "token": "Bearer none"}, "ours": ours_target}
+            token, url = client.headers["Authorization"], f"{ours.url}/v1/engines/noop/run"
+            targets = {
+                "bare": Target(url=f"{bare}/run", token="Bearer none", pid=bare_pid),
+                "ours": Target(url=url, token=token, pid=ours.process.pid),
+            }
             for target in targets.values():
                 load(target, connections=4, seconds=1.0)  # first requests build routes, schemas, connections
             results = {
@@ -107,7 +124,7 @@ def measure(*, rounds: int, seconds: float, keep: bool) -> None:
             print(f"{f.name}: {f.median:g} {f.unit} ({f.low:g}-{f.high:g})")
 
 
-def _rounds(targets: dict[str, Any], *, connections: int, rounds: int, seconds: float) -> list[dict[str, Load]]:
+def _rounds(targets: dict[str, Target], *, connections: int, rounds: int, seconds: float) -> list[dict[str, Load]]:
     found = []
     for n in range(rounds):
         order = list(targets) if n % 2 == 0 else list(reversed(targets))
@@ -130,17 +147,21 @@ def _figures(results: dict[int, list[dict[str, Load]]]) -> list[Figure]:
                 ("requests/s", "per_s", "/s", many, at),
                 ("latency p50", "p50_ms", "ms", many, at),
                 ("latency p99", "p99_ms", "ms", many, at),
+                ("CPU of the server per request", "cpu_us", "µs", many, at),
             )
             for name in ("bare", "ours")
         ),
     ]
 
 
-def load(target: dict[str, str], *, connections: int, seconds: float) -> Load:
+def load(target: Target, *, connections: int, seconds: float) -> Load:
     """One round, from a process of its own: its interpreter's lock is not the servers'."""
-    order = json.dumps({**target, "connections": connections, "seconds": seconds})
-    out = subprocess.check_output([*_THIS, "--role", "load", "--target", order], text=True)
-    return Load(**json.loads(out))
+    order = {"url": target.url, "token": target.token, "connections": connections, "seconds": seconds}
+    before = psutil.Process(target.pid).cpu_times()
+    out = subprocess.check_output([*_THIS, "--role", "load", "--target", json.dumps(order)], text=True)
+    after, found = psutil.Process(target.pid).cpu_times(), json.loads(out)
+    cpu_s = after.user - before.user + after.system - before.system
+    return Load(cpu_us=cpu_s / found.pop("requests") * 1e6, **found)
 
 
 def _drive(*, url: str, token: str, connections: int, seconds: float) -> dict[str, float]:
@@ -170,6 +191,7 @@ def _drive(*, url: str, token: str, connections: int, seconds: float) -> dict[st
     elapsed_s = uvloop.run(run())
     ordered = sorted(latencies_s)
     return {
+        "requests": len(ordered),
         "per_s": len(ordered) / elapsed_s,
         "p50_ms": statistics.median(ordered) * 1e3,
         "p99_ms": ordered[int(len(ordered) * 0.99)] * 1e3,
@@ -256,11 +278,11 @@ def serve_bare() -> None:
 
 
 @contextlib.contextmanager
-def _bare() -> Iterator[str]:
+def _bare() -> Iterator[tuple[str, int]]:
     with subprocess.Popen([*_THIS, "--role", "bare"], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
-            yield process.stdout.readline().strip()
+            yield process.stdout.readline().strip(), process.pid
         finally:
             process.terminate()
 

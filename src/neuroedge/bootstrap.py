@@ -185,7 +185,7 @@ async def _assemble(
     )
     usage = UsageLedger(table=UsageTable(db, to_disk=settings.usage_to_disk), metrics=metrics)
     stack.push_async_callback(usage.close)
-    runner = EngineRunner(contexts=contexts, usage=usage, metrics=metrics)
+    runner = EngineRunner(contexts=contexts, usage=usage, breakers=breakers, metrics=metrics)
     probe = runner.context(PROBE, request_id="probe")
     registry = engines.build(probe=probe)
     runner.use(registry)

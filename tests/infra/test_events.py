@@ -149,14 +149,35 @@ async def test_cancelling_a_publisher_is_never_swallowed(events: Events) -> None
                 assert task.cancelled()
 
 
-async def test_without_valkey_publishing_is_lost_quietly_and_following_is_unavailable() -> None:
-    """The work goes on; a listener gets a 503."""
+async def test_without_valkey_events_are_lost_quietly_and_a_listener_waits() -> None:
+    """The work goes on; a listener hears nothing, and is told so that it can ask the database."""
     client = valkey.asyncio.Valkey(port=1)
     events = Events(client)
     await events.publish(uuid4(), "t", "n", {})
     with pytest.raises(Unavailable):
         await events.ping()
-    with pytest.raises(Unavailable):
-        async for _ in events.follow(uuid4(), "t"):
-            pass
+    async for event in events.follow(uuid4(), "t"):
+        assert event is None
+        break
     await client.aclose()
+
+
+async def test_a_valkey_that_hangs_costs_the_work_one_wait() -> None:
+    """It takes connections and never answers: the first event waits for seconds, those soon after it do not."""
+
+    async def never_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(never_answer, "127.0.0.1", 0)
+    client = valkey.asyncio.Valkey(port=server.sockets[0].getsockname()[1], socket_timeout=4)
+    events = Events(client)
+    async with asyncio.timeout(15):
+        await events.publish(uuid4(), "t", "n", {})
+    async with asyncio.timeout(1):
+        for _ in range(100):
+            await events.publish(uuid4(), "t", "n", {})
+    await events.settled()
+    await client.aclose()
+    server.close()
+    await server.wait_closed()

@@ -34,12 +34,14 @@ class NeuroEdgeError(Exception):
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal"
     retryable: ClassVar[bool] = False
+    usual_retry_after_s: ClassVar[int | None] = None
+    """When to come back where nothing better is known."""
 
     def __init__(self, detail: str, *, hint: str | None = None, retry_after_s: int | None = None) -> None:
         super().__init__(detail)
         self.detail = detail
         self.hint = hint
-        self.retry_after_s = retry_after_s
+        self.retry_after_s = self.usual_retry_after_s if retry_after_s is None else retry_after_s
 
 
 class InvalidInput(NeuroEdgeError):
@@ -128,6 +130,7 @@ class Overloaded(NeuroEdgeError):
     status = 429
     code = "overloaded"
     retryable = True
+    usual_retry_after_s = 5
 
 
 class Unavailable(NeuroEdgeError):
@@ -136,6 +139,7 @@ class Unavailable(NeuroEdgeError):
     status = 503
     code = "unavailable"
     retryable = True
+    usual_retry_after_s = 5
 
 
 class ModelUnavailable(Unavailable):

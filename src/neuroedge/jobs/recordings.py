@@ -11,6 +11,7 @@ from procrastinate.jobs import Job
 from procrastinate.retry import BaseRetryStrategy, RetryDecision
 
 from neuroedge.contract.principal import ROLE_PERMISSIONS, Principal, Role
+from neuroedge.contract.scope import call_scope
 from neuroedge.infra.telemetry import Metrics
 from neuroedge.services.recording_process import RecordingProcess
 from neuroedge.services.recordings import DELETE_TASK, PROCESS_TASK, Recordings
@@ -58,7 +59,8 @@ def register(app: procrastinate.App, *, process: RecordingProcess, recordings: R
         with structlog.contextvars.bound_contextvars(request_id=request_id, recording_id=recording_id):
             outcome = "error"
             try:
-                await process.run(principal, UUID(recording_id), request_id=request_id)
+                with call_scope(priority="low"):  # whoever waits for an answer goes first
+                    await process.run(principal, UUID(recording_id), request_id=request_id)
                 outcome = "ok"
             finally:
                 metrics.jobs.labels(PROCESS_TASK, outcome).inc()

@@ -106,7 +106,9 @@ async def _take_over(queue: JobQueue, *, settings: Settings, metrics: Metrics) -
             resumed = await queue.retry_stalled(stalled_s=settings.job_stalled_s)
         except Exception as error:  # the database may be away for a while; the loop must outlive that
             log.warning("takeover_failed", error=str(error))
-            resumed = 0
+            # Heartbeats failed as well: running jobs would look like those of a dead worker until they are renewed.
+            await asyncio.sleep(settings.job_stalled_s)
+            continue
         if resumed:
             metrics.jobs_resumed.inc(resumed)
             log.info("jobs_resumed", count=resumed)

@@ -11,12 +11,13 @@ from pydantic import BaseModel, ValidationError
 
 from neuroedge.contract import scope
 from neuroedge.contract.engine import Engine, EngineContext
-from neuroedge.contract.errors import DeadlineExceeded, Forbidden, InvalidInput, NeuroEdgeError
+from neuroedge.contract.errors import DeadlineExceeded, EngineBlocked, Forbidden, InvalidInput, NeuroEdgeError
 from neuroedge.contract.models import Models
 from neuroedge.contract.ports import Cache, Clock, Media, Progress
 from neuroedge.contract.principal import Principal
 from neuroedge.executors.local import LocalExecutor
 from neuroedge.infra.blobs import TenantBlobs, organisations
+from neuroedge.infra.breaker import Breakers
 from neuroedge.infra.media import PyAVMedia
 from neuroedge.infra.telemetry import Metrics
 from neuroedge.services.engines import Registry
@@ -86,8 +87,9 @@ class Contexts:
 class EngineRunner:
     """Runs engines by name."""
 
-    def __init__(self, *, contexts: Contexts, usage: UsageLedger, metrics: Metrics) -> None:
+    def __init__(self, *, contexts: Contexts, usage: UsageLedger, breakers: Breakers, metrics: Metrics) -> None:
         self.contexts = contexts
+        self._breakers = breakers
         self._usage = usage
         self._metrics = metrics
         self.executor = LocalExecutor()
@@ -148,7 +150,7 @@ class EngineRunner:
         with scope.call_scope(timeout_s=engine.timeout_s):
             left_s = scope.remaining_s(engine.timeout_s)
             try:
-                async with asyncio.timeout(left_s):
+                async with self._breakers.guard(f"engine:{engine.name}", counts=_blocked), asyncio.timeout(left_s):
                     return await self.executor.run(engine, payload, ctx)
             except TimeoutError as error:
                 raise DeadlineExceeded(
@@ -174,6 +176,11 @@ class EngineRunner:
                 completion_tokens=getattr(used, "completion_tokens", 0) or 0,
             )
         )
+
+
+def _blocked(error: BaseException) -> bool:
+    """An engine that holds up the whole process is not tried for ever; its other errors concern its caller alone."""
+    return isinstance(error, EngineBlocked)
 
 
 def validate(engine: Engine[Any, Any], payload: Mapping[str, Any] | BaseModel) -> BaseModel:

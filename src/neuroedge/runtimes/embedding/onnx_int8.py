@@ -21,11 +21,12 @@ _ZERO: Final = 128
 """Zero of the activations: they are uint8, symmetric around it, because that is what the fast kernels take."""
 _LARGEST: Final = 127
 """Of an activation, from its zero."""
-_LARGEST_WEIGHT: Final = 88
+_LARGEST_WEIGHTS: Final = (64, 80, 96)
+"""Of a column, whichever loses least: large ones round finely, but more pairs of neighbours must be made smaller."""
 _LARGEST_PAIR: Final = 128
 """What two neighbouring weights of one sign may sum to: AVX2 adds the products of neighbours in 16 bits, and 255 * 128
-is the most that fits. At 88 few pairs must be made smaller for it, and little is lost by rounding; measured best of
-64 … 112. Held on processors with wider sums too, so that vectors made on one machine can be searched on another."""
+is the most that fits. Held on processors with wider sums too, so that vectors made on one machine can be searched on
+another."""
 
 
 def stores_int8(model: Any) -> bool:
@@ -120,9 +121,7 @@ class _Rewriter:
 
     def _weight(self, name: str, weight: Array) -> tuple[str, str]:
         if name not in self._weights:
-            scale = np.abs(weight).max(axis=0) / _LARGEST_WEIGHT
-            scale[scale == 0] = 1.0
-            values = _fitting(np.rint(weight / scale).astype(np.int16))
+            values, scale = _quantised(weight)
             self._weights[name] = self._add(f"{name}:int8", values), self._add(f"{name}:scale", scale)
         return self._weights[name]
 
@@ -156,6 +155,21 @@ class _Rewriter:
         if node.op_type == "Transpose":
             return np.transpose(values[0], attributes.get("perm"))
         return _dequantised(values, axis=int(attributes.get("axis", 1)))
+
+
+def _quantised(weight: Array) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Weights [k, n] as whole numbers with a scale a column [n]."""
+    values = np.zeros(weight.shape, np.int8)
+    scale = np.ones(weight.shape[1], np.float32)
+    least = np.full(weight.shape[1], np.inf)
+    peak = np.abs(weight).max(axis=0)
+    for largest in _LARGEST_WEIGHTS:
+        tried = np.where(peak > 0, peak / largest, 1.0).astype(np.float32)
+        fitting = _fitting(np.rint(weight / tried).astype(np.int16))
+        error = np.square(fitting * tried - weight).sum(axis=0)
+        better = error < least
+        values[:, better], scale[better], least[better] = fitting[:, better], tried[better], error[better]
+    return values, scale
 
 
 def _fitting(values: NDArray[np.int16]) -> NDArray[np.int8]:
