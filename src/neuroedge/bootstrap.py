@@ -248,6 +248,7 @@ async def _open_pool(
     cache: TieredCache,
     stack: AsyncExitStack,
 ) -> Pool:
+    memory.keep_large_blocks_apart()
     cores = device.available_cores()
     pool = Pool(
         catalogue,

@@ -167,7 +167,7 @@ def test_doctor_is_content_with_a_good_installation(tmp_path: Path, models_dir: 
     done = run("doctor", env=environment(tmp_path / "data", models_dir, COLUMNS="200"))
     assert done.returncode == 0, done.stdout
     assert "FAILED" not in done.stdout
-    for check in ("python", "device", "free disk", "model whisper-base", "database", "cache"):
+    for check in ("python", "processor", "free disk", "model whisper-base", "database", "cache"):
         assert check in done.stdout
 
 

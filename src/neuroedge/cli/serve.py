@@ -59,6 +59,7 @@ def _announce(listener: socket.socket) -> None:
     # What start-up made stays: the collector need not walk through it in the middle of requests.
     gc.collect()
     gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     print(f"NeuroEdge is ready at {url} (API pages: {url}/docs)", flush=True)  # noqa: T201

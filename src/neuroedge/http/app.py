@@ -12,7 +12,7 @@ from fastapi_offline import FastAPIOffline
 from neuroedge.contract.errors import NeuroEdgeError
 from neuroedge.http import engine_api, problems
 from neuroedge.http.dialects import nemo
-from neuroedge.http.middleware import RequestEnvelope
+from neuroedge.http.middleware import DirectRoute, RequestEnvelope
 from neuroedge.http.platform import Platform
 from neuroedge.http.routes import admin, auth, engines, models, recordings, system, tasks
 from neuroedge.settings import Settings
@@ -60,6 +60,7 @@ def create_app(settings: Settings, open_platform: Callable[[], AbstractAsyncCont
         description="One self-hosted AI backend: it hears, remembers and answers, for many tenants.",
         lifespan=lifespan,
     )
+    app.add_middleware(DirectRoute, path=engine_api.RUN_PATH, endpoint=engines.run)
     app.add_middleware(
         RequestEnvelope,
         max_body_bytes=settings.max_body_bytes,

@@ -160,7 +160,7 @@ class EngineRunner:
     async def _account(
         self, engine: Engine[Any, Any], outcome: str, answer: BaseModel | None, seconds: float, ctx: EngineContext
     ) -> None:
-        self._metrics.engine_seconds.labels(engine.name, outcome).observe(seconds)
+        self._metrics.observe_engine(engine.name, outcome, seconds)
         used = getattr(answer, "usage", None)
         await self._usage.record(
             UsageRow(

@@ -93,6 +93,24 @@ def test_the_end_token_is_appended_where_the_file_does_not_ask_for_it(folder: Pa
     backend.close()
 
 
+def test_the_files_own_pooling_is_used_unless_another_is_asked_for(folder: Path, encoder: Backend) -> None:
+    """The file says: the last token. The mean is another vector."""
+    ids = encoder.tokenise(["hello"])
+    for pooling, state in ((None, MODEL.states(ids[0])[-1]), ("mean", MODEL.states(ids[0]).mean(axis=0))):
+        backend = open_backend("m", folder, threads=1, options={"pooling": pooling})
+        assert backend.forward(ids)[0] == pytest.approx(unit(state), abs=2e-3)
+        backend.close()
+
+
+def test_texts_as_long_as_the_limit_follow_each_other(encoder: Backend) -> None:
+    """More tokens in a call, and one call after another, than the context holds; the vectors stay right."""
+    ids = encoder.tokenise([f"{i} " * 100 for i in range(12)])
+    assert {len(i) for i in ids} == {encoder.max_tokens}
+    for _ in range(3):
+        vectors = encoder.forward(ids)
+    assert vectors == pytest.approx(np.stack([expected(i) for i in ids]), abs=5e-3)
+
+
 @pytest.mark.parametrize("kept", [0, 100, 20_000])
 def test_a_truncated_file_is_reported_with_the_remedy(folder: Path, tmp_path: Path, kept: int) -> None:
     """Empty, cut in its header, cut in its weights."""

@@ -81,24 +81,30 @@ class EngineAnswer(BaseModel):
     result: dict[str, Any] = Field(description="The engine's output.")
 
 
+_Endpoint = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
 class CallRoute(APIRoute):
     """A route whose endpoint gets the request alone, and asks for its caller itself.
 
     FastAPI's dependencies take as long as all the rest of a small call. Those of this route only stand in OpenAPI.
     """
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    def get_route_handler(self) -> _Endpoint:
         """The endpoint, unless the caller has left."""
-        endpoint = self.endpoint
+        return unless_left(self.endpoint)
 
-        async def handle(request: Request) -> Response:
-            try:
-                answer: Response = await endpoint(request)
-            except (ClientLeft, ClientDisconnect):
-                return Response(status_code=CLIENT_LEFT)
-            return answer
 
-        return handle
+def unless_left(endpoint: _Endpoint) -> _Endpoint:
+    """The endpoint, and the answer to a caller who has left, which nobody reads."""
+
+    async def handle(request: Request) -> Response:
+        try:
+            return await endpoint(request)
+        except (ClientLeft, ClientDisconnect):
+            return Response(status_code=CLIENT_LEFT)
+
+    return handle
 
 
 def build_router() -> APIRouter:
@@ -158,6 +164,10 @@ async def _run(request: Request) -> Response:
     caller, name = await engine_caller(request), request.path_params["name"]
     platform_of(request).runner.registry.get(name)
     return await _answer(name, await json_object(request), request, caller)
+
+
+run = unless_left(_run)
+"""The call for http/middleware.py's DirectRoute."""
 
 
 async def _run_named(request: Request) -> Response:

@@ -60,7 +60,8 @@ class EncoderOptions(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    pooling: Pooling = "mean"
+    pooling: Pooling | None = None
+    """None: what a GGUF file says of itself; mean for token states of an ONNX graph."""
     max_tokens: int = Field(default=DEFAULT_MAX_TOKENS, ge=2)
     dims: int | None = Field(default=None, ge=1)
     """Keep the first so many dimensions (Matryoshka; Kusupati et al. 2022) and normalise anew."""

@@ -12,12 +12,14 @@ import numpy as np
 from neuroedge.contract.errors import ModelUnavailable, Unavailable
 from neuroedge.contract.models import Floats
 from neuroedge.runtimes.embedding import tokens
-from neuroedge.runtimes.embedding.layout import BackendName, EncoderOptions, Layout
+from neuroedge.runtimes.embedding.layout import BackendName, EncoderOptions, Layout, batches
 from neuroedge.runtimes.embedding.pooling import unit
 
 FILE: Final = "model.gguf"
 _SEQUENCES: Final = 32
 """Texts llama.cpp computes together at most."""
+_SPARE_TOKENS: Final = 64
+"""Room of the context beyond a batch; a text that fills it to the last token is refused."""
 _QUIET: Final = -1
 _VERBOSE: Final = 4
 _ON_GPU: Final = 999
@@ -48,12 +50,13 @@ def _server(path: Path, options: EncoderOptions, layout: Layout, *, key: str, gp
     params = xllamacpp.CommonParams()
     params.model.path = str(path)
     params.embedding = True
-    params.pooling_type = xllamacpp.llama_pooling_type[f"LLAMA_POOLING_TYPE_{options.pooling.upper()}"]
+    pooling = (options.pooling or "unspecified").upper()
+    params.pooling_type = xllamacpp.llama_pooling_type[f"LLAMA_POOLING_TYPE_{pooling}"]
     # A text must fit one batch as a whole: encoders see all of it at once.
-    params.n_batch = params.n_ubatch = max(layout.token_budget, options.max_tokens)
+    params.n_batch = params.n_ubatch = _batch_tokens(options, layout)
     params.n_parallel = _SEQUENCES
     params.kv_unified = True
-    params.n_ctx = 2 * params.n_batch
+    params.n_ctx = params.n_batch + _SPARE_TOKENS
     params.n_gpu_layers = _ON_GPU if gpu else 0
     for cpu in (params.cpuparams, params.cpuparams_batch):
         cpu.n_threads = layout.threads
@@ -67,6 +70,11 @@ def _server(path: Path, options: EncoderOptions, layout: Layout, *, key: str, gp
     # llama.cpp writes to stderr by itself; it is heard only where the operator asked for debug output.
     params.verbosity = _VERBOSE if os.environ.get("NEUROEDGE_LOG_LEVEL", "").lower() == "debug" else _QUIET
     return xllamacpp.Server(params)
+
+
+def _batch_tokens(options: EncoderOptions, layout: Layout) -> int:
+    """Tokens llama.cpp computes at once at most."""
+    return max(layout.token_budget, options.max_tokens)
 
 
 class LlamaBackend:
@@ -98,15 +106,17 @@ class LlamaBackend:
             timeout=60.0,
             trust_env=False,
         )
+        self._batch_tokens = _batch_tokens(options, layout)
         self._end: list[int] = []
         try:
             if own is None and options.append_token is not None:
                 self._end = self._ids(options.append_token, special=False)
-            self.dim = self.forward(self.tokenise(["a"])).shape[1]
+            self.dim = unit(self._embed(self.tokenise(["a"])), dims=options.dims).shape[1]
         except Unavailable as error:
             self.close()
             raise ModelUnavailable(
-                f"{model_id} does not embed: {error.detail}", hint="its file must be an embedding model"
+                f"{model_id} does not embed: {error.detail}",
+                hint="it must be an embedding model; the option pooling is mean, cls or last",
             ) from error
 
     def tokenise(self, texts: Sequence[str]) -> list[list[int]]:
@@ -116,12 +126,23 @@ class LlamaBackend:
         return [self._cut(self._ids(text, special=True)) for text in texts]
 
     def forward(self, ids: Sequence[Sequence[int]]) -> Floats:
-        """L2-normalised vectors of one batch. Raises Unavailable."""
-        answer = self._server.handle_embeddings({"input": [list(sequence) for sequence in ids]})
+        """L2-normalised vectors of one batch, in several steps when it is larger than llama.cpp's. Raises Unavailable."""
+        vectors = np.empty((len(ids), self.dim), np.float32)
+        for group in batches([len(sequence) for sequence in ids], token_budget=self._batch_tokens):
+            vectors[group] = unit(self._embed([list(ids[i]) for i in group]), dims=self._options.dims)
+        return vectors
+
+    def _embed(self, ids: list[list[int]]) -> Floats:
+        try:
+            answer = self._server.handle_embeddings({"input": ids})
+        except RuntimeError as error:
+            raise Unavailable(f"{self._model_id} failed: {error}") from error
         if "data" not in answer:
             raise Unavailable(f"{self._model_id} failed: {answer.get('error', answer)}")
-        rows = sorted(answer["data"], key=lambda row: row["index"])
-        return unit(np.asarray([row["embedding"] for row in rows], np.float32), dims=self._options.dims)
+        rows = [row["embedding"] for row in sorted(answer["data"], key=lambda row: int(row["index"]))]
+        if isinstance(rows[0][0], list):
+            raise Unavailable(f"{self._model_id} gives a vector a token: its file does not say how to pool them")
+        return np.asarray(rows, np.float32)
 
     def close(self) -> None:
         """Free weights and context."""

@@ -166,7 +166,7 @@ class OnnxBackend:
 
 def vectors(states: NDArray[Any], mask: Integers, options: EncoderOptions) -> Floats:
     """Unit vectors from a graph's output: token states, or vectors it has pooled itself."""
-    pooled = states if states.ndim == 2 else pool(states.astype(np.float32, copy=False), mask, options.pooling)
+    pooled = states if states.ndim == 2 else pool(np.asarray(states, np.float32), mask, options.pooling or "mean")
     return unit(pooled, dims=options.dims)
 
 
