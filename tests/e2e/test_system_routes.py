@@ -11,7 +11,7 @@ def test_health_and_ready_need_no_token(server: Server) -> None:
     assert health.json()["status"] == "ok"
     ready = httpx.get(f"{server.url}/ready")
     assert ready.status_code == 200
-    assert set(ready.json()["checks"]) == {"database", "cache"}
+    assert set(ready.json()["checks"]) == {"database", "cache", "models"}
     assert all(check["status"] == "ok" for check in ready.json()["checks"].values())
 
 

@@ -35,13 +35,13 @@ class NeuroEdgeError(Exception):
     code: ClassVar[str] = "internal"
     retryable: ClassVar[bool] = False
     usual_retry_after_s: ClassVar[int | None] = None
-    """When to come back where nothing better is known."""
+    """What callers are told where nothing better is known."""
 
     def __init__(self, detail: str, *, hint: str | None = None, retry_after_s: int | None = None) -> None:
         super().__init__(detail)
         self.detail = detail
         self.hint = hint
-        self.retry_after_s = self.usual_retry_after_s if retry_after_s is None else retry_after_s
+        self.retry_after_s = retry_after_s
 
 
 class InvalidInput(NeuroEdgeError):

@@ -69,7 +69,7 @@ def of_error(request_id: str, error: NeuroEdgeError) -> JSONResponse:
         code=error.code,
         detail=error.detail,
         hint=error.hint,
-        retry_after_s=error.retry_after_s,
+        retry_after_s=error.usual_retry_after_s if error.retry_after_s is None else error.retry_after_s,
         errors=error.errors if isinstance(error, InvalidInput) else None,
     )
 

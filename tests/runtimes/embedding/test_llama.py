@@ -102,6 +102,18 @@ def test_the_files_own_pooling_is_used_unless_another_is_asked_for(folder: Path,
         backend.close()
 
 
+def test_a_file_without_a_pooling_asks_for_the_option(folder: Path, tmp_path: Path) -> None:
+    """A generating model gives a vector for each token, which is no embedding."""
+    data = (folder / "model.gguf").read_bytes()
+    (tmp_path / "model.gguf").write_bytes(data.replace(b"qwen3.pooling_type", b"qwen3.pooling_none"))
+    with pytest.raises(ModelUnavailable) as caught:
+        open_backend("m", tmp_path, threads=1, options={})
+    assert "pooling" in str(caught.value.hint)
+    backend = opened(tmp_path)
+    assert backend.dim == MODEL.dim
+    backend.close()
+
+
 def test_texts_as_long_as_the_limit_follow_each_other(encoder: Backend) -> None:
     """More tokens in a call, and one call after another, than the context holds; the vectors stay right."""
     ids = encoder.tokenise([f"{i} " * 100 for i in range(12)])

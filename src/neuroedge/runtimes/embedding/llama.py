@@ -126,7 +126,7 @@ class LlamaBackend:
         return [self._cut(self._ids(text, special=True)) for text in texts]
 
     def forward(self, ids: Sequence[Sequence[int]]) -> Floats:
-        """L2-normalised vectors of one batch, in several steps when it is larger than llama.cpp's. Raises Unavailable."""
+        """L2-normalised vectors of one batch, in steps when it is larger than llama.cpp's. Raises Unavailable."""
         vectors = np.empty((len(ids), self.dim), np.float32)
         for group in batches([len(sequence) for sequence in ids], token_budget=self._batch_tokens):
             vectors[group] = unit(self._embed([list(ids[i]) for i in group]), dims=self._options.dims)
