@@ -101,6 +101,17 @@ def test_the_model_of_a_caller_that_left_is_free_again(client: httpx.Client) -> 
     until(lambda: 'engine="acme_holding",outcome="cancelled"' in client.get("/metrics").text, seconds=5)
 
 
+def test_a_stream_whose_listener_left_ends(client: httpx.Client) -> None:
+    """A listener hangs up in mid-stream: the request ends within seconds, though the task it tells of waits on."""
+    order = {"engine": "acme_holding", "payload": {}, "delay_s": 3600}
+    task = client.post("/v1/tasks", json=order).json()
+    with client.stream("GET", f"/v1/tasks/{task['id']}/events") as stream:
+        assert next(stream.iter_lines())
+    ended = 'neuroedge_http_request_seconds_count{method="GET",route="/v1/tasks/{task_id}/events"'
+    until(lambda: ended in client.get("/metrics").text, seconds=10)
+    client.post(f"/v1/tasks/{task['id']}/cancel")
+
+
 def leases(client: httpx.Client) -> int:
     """Calls that hold the encoder."""
     return int(client.get("/v1/models/all-minilm-l6-v2-int8").json()["leases"])

@@ -115,6 +115,16 @@ def test_options_override_what_was_measured(tiny: Path, tmp_path: Path, races: l
         assert chosen(tiny, kept, backend="openvino")[0] == "openvino"
 
 
+def test_a_measurement_never_decides_what_the_vectors_are(
+    tiny: Path, tmp_path: Path, races: list[Layout], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenVINO and llama.cpp compute otherwise what is rewritten to int8, so only who asks for them gets them."""
+    (tiny / "model.gguf").write_bytes(b"GGUF")
+    monkeypatch.setattr(openvino, "available", lambda: True)
+    chosen(tiny, tmp_path / "c", precision="int8")
+    assert {layout.backend for layout in races} == {"onnxruntime"}
+
+
 def test_a_folder_without_a_model_is_reported_with_the_remedy(tmp_path: Path) -> None:
     """An empty folder is no model."""
     with pytest.raises(ModelUnavailable) as caught:

@@ -1,7 +1,7 @@
 """Opens a sentence encoder by the backend and layout that are fastest on this machine."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
@@ -47,8 +47,14 @@ def open_backend(
     Raises ModelUnavailable when the files do not load.
     """
     chosen = EncoderOptions.parse(model_id, options)
-    open_ = _opener(model_id, folder, chosen, device=device)
-    candidates = layouts(_installed(model_id, folder, chosen), chosen, threads=threads, device=device)
+    graph = onnx.OnnxFile(model_id, folder, chosen, device=device) if (folder / onnx.FILE).is_file() else None
+
+    def open_(layout: Layout) -> Backend:
+        if graph is None or layout.backend == "llama.cpp":
+            return llama.open_llama(model_id, folder, chosen, layout, device=device)
+        return graph.open(layout) if layout.backend == "onnxruntime" else openvino.open_openvino(graph, layout)
+
+    candidates = layouts(_backends(model_id, folder, chosen, graph), chosen, threads=threads, device=device)
     if calibration_dir is None or len(candidates) == 1 or _bytes(folder) > LARGEST_CALIBRATED_BYTES:
         return open_(candidates[0])
     store = calibration.Store(calibration_dir, model_id, _key(folder, chosen, candidates))
@@ -84,39 +90,28 @@ def layouts(backends: Sequence[BackendName], options: EncoderOptions, *, threads
     return found
 
 
-def _installed(model_id: str, folder: Path, options: EncoderOptions) -> list[BackendName]:
-    """Backends that can open what lies in `folder`, the usual one first. Raises ModelUnavailable when there is none."""
-    found: list[BackendName] = []
-    if (folder / onnx.FILE).is_file():
-        found += ["onnxruntime", *(("openvino",) if openvino.available() else ())]
+def _backends(model_id: str, folder: Path, options: EncoderOptions, graph: onnx.OnnxFile | None) -> list[BackendName]:
+    """Backends to try with what lies in `folder`, the usual one first. Raises ModelUnavailable when there is none."""
+    possible: list[BackendName] = []
+    if graph is not None:
+        possible += ["onnxruntime", *(("openvino",) if openvino.available() else ())]
     if (folder / llama.FILE).is_file():
-        found.append("llama.cpp")
-    if not found:
+        possible.append("llama.cpp")
+    if not possible:
         raise ModelUnavailable(
             f"{model_id}: neither {onnx.FILE} nor {llama.FILE} is there",
             hint=f"run `neuroedge models verify {model_id}`",
         )
     if options.backend is None:
-        return found
-    if options.backend not in found:
+        # A measurement must not decide what the vectors are: of several, only those that compute alike are tried.
+        alike = graph is not None and graph.as_stored and "openvino" in possible
+        return [possible[0], *(("openvino",) if alike else ())]
+    if options.backend not in possible:
         raise ModelUnavailable(
             f"{model_id} cannot be computed by {options.backend}: its files or the library are missing",
-            hint=f"what is there can be computed by {', '.join(found)}",
+            hint=f"what is there can be computed by {', '.join(possible)}",
         )
     return [options.backend]
-
-
-def _opener(model_id: str, folder: Path, options: EncoderOptions, *, device: str) -> Callable[[Layout], Backend]:
-    graphs: list[onnx.OnnxFile] = []
-
-    def open_(layout: Layout) -> Backend:
-        if layout.backend == "llama.cpp":
-            return llama.open_llama(model_id, folder, options, layout, device=device)
-        if not graphs:
-            graphs.append(onnx.OnnxFile(model_id, folder, options, device=device))
-        return graphs[0].open(layout) if layout.backend == "onnxruntime" else openvino.open_openvino(graphs[0], layout)
-
-    return open_
 
 
 def _weights(folder: Path) -> list[Path]:

@@ -37,7 +37,11 @@ class OnnxFile:
     @cached_property
     def graph(self) -> str | bytes:
         """What to load: the file's path, or the graph rewritten to compute in int8. Raises ModelUnavailable."""
-        if self.options.precision == "float32" or self._device.startswith("cuda"):
+        if (
+            self.options.precision == "float32"
+            or self._device.startswith("cuda")
+            or _bytes_of(self.path) > _LARGEST_REWRITTEN_BYTES
+        ):
             return str(self.path)
         import onnx
         from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
@@ -46,14 +50,17 @@ class OnnxFile:
             stored = onnx.load(self.path, load_external_data=False)
             if self.options.precision == "auto" and not onnx_int8.stores_int8(stored):
                 return str(self.path)
-            if _bytes_of(self.path) > _LARGEST_REWRITTEN_BYTES:
-                return str(self.path)
             onnx.load_external_data_for_model(stored, str(self.path.parent))
             onnx_int8.rewrite(stored)
             onnx_simplify.simplify(stored)
             return bytes(stored.SerializeToString())
         except (DecodeError, EncodeError, ValueError, KeyError, OSError) as error:
             raise _broken(self.model_id, error) from error
+
+    @property
+    def as_stored(self) -> bool:
+        """Whether it is computed as it is stored. Raises ModelUnavailable."""
+        return isinstance(self.graph, str)
 
     def open(self, layout: Layout) -> "OnnxBackend":
         """Load it into ONNX Runtime. Raises ModelUnavailable."""
