@@ -53,6 +53,8 @@ RUNTIMES: Final = {
     "llama-cpp": "neuroedge.runtimes.llama",
 }
 """Runtime names of the catalogue and the module whose `load` makes the model; imported on first use."""
+MAPPED: Final = frozenset({"llama-cpp", "llama-text"})
+"""Runtimes that map their weights from the file."""
 FIRST_GUESS: Final = 1.3
 """Memory a model never loaded before is expected to take, as a multiple of its files."""
 RETRY_FAILED_S: Final = 30.0
@@ -372,8 +374,7 @@ class Pool:
         before = await asyncio.to_thread(_used_bytes, device)
         model = await asyncio.to_thread(self._open_blocking, entry, folder, device)
         taken = await asyncio.to_thread(_used_bytes, device) - before
-        # Weights mapped from a file come into memory page by page, when they are first read: they will all be there.
-        return Loaded(model=model, device=device, bytes=max(taken, entry.bytes if device == CPU else 0))
+        return Loaded(model=model, device=device, bytes=max(taken, _least_bytes(entry, device)))
 
     def _open_blocking(self, entry: ModelEntry, folder: Path, device: str) -> Any:
         if entry.runtime not in RUNTIMES:
@@ -462,6 +463,17 @@ class Pool:
                 # Its memory stays taken until its thread ends, but the budget must not be blocked by it for ever.
                 self.rooms.release(loaded.device, loaded.bytes)
                 self._metrics.evicted(slot.entry.id, "stuck")
+
+
+def _least_bytes(entry: ModelEntry, device: str) -> int:
+    """What a model takes even where less was measured: memory another thread freed meanwhile hides some of it.
+
+    Weights mapped from a file come in page by page, when they are first read: in the end all are there. Others may be
+    kept narrower than in the file.
+    """
+    if device != CPU:
+        return 0
+    return entry.bytes if entry.runtime in MAPPED else entry.bytes // 2
 
 
 def _used_bytes(device: str) -> int:
