@@ -1,33 +1,19 @@
 """Progress of a recording: published by its steps, followed by whoever may read it."""
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from neuroedge.contract.errors import NotFound, Overloaded, of_code
+from neuroedge.contract.errors import NotFound, of_code
 from neuroedge.contract.principal import Principal
 from neuroedge.infra.events import Events
+from neuroedge.services.progress import PING, Following, ProgressEvent
 from neuroedge.stores import recordings
 from neuroedge.stores.postgres import Connection, Database
 from neuroedge.stores.recordings import Recording
 
-MAX_LISTENERS = 20
-"""Streams one user may hold open in one process; each costs a connection to Valkey."""
-_CHECK_EVERY = 10
-"""Silent seconds after which the row is asked whether the end was missed."""
 END = ("done", "failed", "deleted")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordingEvent:
-    """A progress event; `id` is what a listener resumes after. Name "ping" only keeps the connection alive."""
-
-    id: str | None
-    name: str
-    data: dict[str, Any]
 
 
 class RecordingProgress:
@@ -36,7 +22,7 @@ class RecordingProgress:
     def __init__(self, *, db: Database, events: Events) -> None:
         self._db = db
         self._events = events
-        self._listeners: Counter[UUID] = Counter()
+        self._following = Following(events, ends=END)
 
     async def publish(self, principal: Principal, recording_id: UUID, name: str, data: dict[str, Any]) -> None:
         """Tell listeners; losing an event never fails the work."""
@@ -49,13 +35,14 @@ class RecordingProgress:
 
     async def follow(
         self, principal: Principal, recording_id: UUID, *, after: str | None = None
-    ) -> AsyncIterator[RecordingEvent]:
+    ) -> AsyncIterator[ProgressEvent]:
         """Progress until the end, first what already happened. Raises NotFound, Overloaded before the first event."""
-        if self._listeners[principal.user_id] >= MAX_LISTENERS:
-            raise Overloaded(f"{MAX_LISTENERS} streams are open already", hint="close some", retry_after_s=5)
+        self._following.admit(principal)
         async with self._db.tenant(principal) as conn:
             await require(conn, recording_id)
-        return self._follow(principal, recording_id, after or "0")
+        return self._following.follow(
+            principal, _topic(recording_id), after=after or "0", look=lambda: self._from_row(principal, recording_id)
+        )
 
     async def wait(self, principal: Principal, recording_id: UUID, *, timeout_s: float) -> None:
         """Return once it is processed. Raises its failure as the error it was, TimeoutError, NotFound when deleted."""
@@ -66,35 +53,14 @@ class RecordingProgress:
                 if event.name == "deleted":
                     raise not_found(recording_id)
 
-    async def _follow(self, principal: Principal, recording_id: UUID, after: str) -> AsyncIterator[RecordingEvent]:
-        self._listeners[principal.user_id] += 1
-        silent = 0
-        try:
-            async for event in self._events.follow(principal.org_id, _topic(recording_id), after=after):
-                # The stream is only a messenger: when it is silent, the row tells whether the end was missed.
-                if event is not None:
-                    silent = 0
-                    passed = RecordingEvent(id=event.id, name=event.name, data=event.data)
-                elif (silent := silent + 1) % _CHECK_EVERY == 1:
-                    passed = await self._from_row(principal, recording_id)
-                else:
-                    passed = RecordingEvent(id=None, name="ping", data={})
-                yield passed
-                if passed.name in END:
-                    return
-        finally:
-            self._listeners[principal.user_id] -= 1
-            if self._listeners[principal.user_id] <= 0:
-                del self._listeners[principal.user_id]
-
-    async def _from_row(self, principal: Principal, recording_id: UUID) -> RecordingEvent:
+    async def _from_row(self, principal: Principal, recording_id: UUID) -> ProgressEvent:
         async with self._db.tenant(principal) as conn:
             recording = await recordings.find(conn, recording_id)
         if recording is None:
-            return RecordingEvent(id=None, name="deleted", data={})
+            return ProgressEvent(id=None, name="deleted", data={})
         if recording.status in END:
-            return RecordingEvent(id=None, name=recording.status, data=failure(recording))
-        return RecordingEvent(id=None, name="ping", data={})
+            return ProgressEvent(id=None, name=recording.status, data=failure(recording))
+        return PING
 
 
 def failure(recording: Recording) -> dict[str, Any]:

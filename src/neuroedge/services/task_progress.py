@@ -1,32 +1,18 @@
 """Progress of a task: published by its runs, followed by whoever may read it."""
 
-from collections import Counter
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from neuroedge.contract.errors import NotFound, Overloaded
+from neuroedge.contract.errors import NotFound
 from neuroedge.contract.principal import Principal
 from neuroedge.infra.events import Events
+from neuroedge.services.progress import PING, Following, ProgressEvent
 from neuroedge.stores import tasks
 from neuroedge.stores.postgres import Connection, Database
 from neuroedge.stores.tasks import Task
 
-MAX_LISTENERS = 20
-"""Streams one user may hold open in one process; each costs a connection to Valkey."""
-_CHECK_EVERY = 10
-"""Silent seconds after which the row is asked whether the end was missed."""
 END = (*tasks.FINISHED, "deleted")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskEvent:
-    """A progress event; `id` is what a listener resumes after. Name "ping" only keeps the connection alive."""
-
-    id: str | None
-    name: str
-    data: dict[str, Any]
 
 
 class TaskProgress:
@@ -35,7 +21,7 @@ class TaskProgress:
     def __init__(self, *, db: Database, events: Events) -> None:
         self._db = db
         self._events = events
-        self._listeners: Counter[UUID] = Counter()
+        self._following = Following(events, ends=END)
 
     async def publish(self, org_id: UUID, task_id: UUID, name: str, data: dict[str, Any]) -> None:
         """Tell listeners; losing an event never fails the work."""
@@ -47,43 +33,23 @@ class TaskProgress:
 
     async def follow(
         self, principal: Principal, task_id: UUID, *, after: str | None = None
-    ) -> AsyncIterator[TaskEvent]:
+    ) -> AsyncIterator[ProgressEvent]:
         """Progress until the end, first what already happened. Raises NotFound, Overloaded before the first event."""
-        if self._listeners[principal.user_id] >= MAX_LISTENERS:
-            raise Overloaded(f"{MAX_LISTENERS} streams are open already", hint="close some", retry_after_s=5)
+        self._following.admit(principal)
         async with self._db.tenant(principal) as conn:
             await require(conn, task_id)
-        return self._follow(principal, task_id, after or "0")
+        return self._following.follow(
+            principal, _topic(task_id), after=after or "0", look=lambda: self._from_row(principal, task_id)
+        )
 
-    async def _follow(self, principal: Principal, task_id: UUID, after: str) -> AsyncIterator[TaskEvent]:
-        self._listeners[principal.user_id] += 1
-        silent = 0
-        try:
-            async for event in self._events.follow(principal.org_id, _topic(task_id), after=after):
-                # The stream is only a messenger: when it is silent, the row tells whether the end was missed.
-                if event is not None:
-                    silent = 0
-                    passed = TaskEvent(id=event.id, name=event.name, data=event.data)
-                elif (silent := silent + 1) % _CHECK_EVERY == 1:
-                    passed = await self._from_row(principal, task_id)
-                else:
-                    passed = TaskEvent(id=None, name="ping", data={})
-                yield passed
-                if passed.name in END:
-                    return
-        finally:
-            self._listeners[principal.user_id] -= 1
-            if self._listeners[principal.user_id] <= 0:
-                del self._listeners[principal.user_id]
-
-    async def _from_row(self, principal: Principal, task_id: UUID) -> TaskEvent:
+    async def _from_row(self, principal: Principal, task_id: UUID) -> ProgressEvent:
         async with self._db.tenant(principal) as conn:
             task = await tasks.find(conn, task_id)
         if task is None:
-            return TaskEvent(id=None, name="deleted", data={})
+            return ProgressEvent(id=None, name="deleted", data={})
         if task.state in tasks.FINISHED:
-            return TaskEvent(id=None, name=task.state, data=failure(task))
-        return TaskEvent(id=None, name="ping", data={})
+            return ProgressEvent(id=None, name=task.state, data=failure(task))
+        return PING
 
 
 def failure(task: Task) -> dict[str, Any]:

@@ -1,19 +1,17 @@
 """/v1/recordings: take in, list, read, follow, delete."""
 
-import json
 import re
-from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from sse_starlette.sse import EventSourceResponse
 
 from neuroedge.contract.errors import InvalidInput
+from neuroedge.http import sse
 from neuroedge.http.auth import Reader, RequestId, ThePlatform, Writer
 from neuroedge.http.schemas import RecordingDetailOut, RecordingOut, RecordingPage
 from neuroedge.http.uploads import form_schema, receive
-from neuroedge.services.recording_progress import RecordingEvent
 
 router = APIRouter(prefix="/v1/recordings", tags=["recordings"])
 
@@ -83,20 +81,11 @@ async def events(
     principal: Reader,
     platform: ThePlatform,
     request: Request,
-    last_event_id: Annotated[str | None, Header(pattern=r"^\d{1,19}-\d{1,19}$")] = None,
+    last_event_id: sse.LastEventId = None,
 ) -> EventSourceResponse:
     """Server-sent events: `queued`, `progress`, `step`, then `done` or `failed`; earlier ones are sent first."""
     followed = await platform.recording_progress.follow(principal, recording_id, after=last_event_id)
-    return EventSourceResponse(_stream(followed, request.app.state), ping=15)
-
-
-async def _stream(followed: AsyncIterator[RecordingEvent], state: Any) -> AsyncIterator[dict[str, Any]]:
-    async for event in followed:
-        if getattr(state, "stopping", False):
-            return  # the client reconnects with its last id
-        if event.name != "ping":
-            message: dict[str, Any] = {"event": event.name, "data": json.dumps(event.data)}
-            yield {**message, "id": event.id} if event.id else message
+    return sse.answer(followed, request)
 
 
 def language_of(text: str | None) -> str | None:

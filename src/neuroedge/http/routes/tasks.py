@@ -1,7 +1,6 @@
 """/v1/tasks: any engine as a durable background task: submit, list, follow, read, cancel, run anew, delete."""
 
 import json
-from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -11,9 +10,9 @@ from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Fiel
 from sse_starlette.sse import EventSourceResponse
 
 from neuroedge.contract.models import Priority
+from neuroedge.http import sse
 from neuroedge.http.auth import Reader, RequestId, Runner, ThePlatform, Writer
 from neuroedge.http.schemas import Failure
-from neuroedge.services.task_progress import TaskEvent
 from neuroedge.services.tasks import MAX_DELAY_S, Order
 from neuroedge.stores.tasks import State, Task
 
@@ -185,18 +184,9 @@ async def events(
     principal: Reader,
     platform: ThePlatform,
     request: Request,
-    last_event_id: Annotated[str | None, Header(pattern=r"^\d{1,19}-\d{1,19}$")] = None,
+    last_event_id: sse.LastEventId = None,
 ) -> EventSourceResponse:
     """Server-sent events: `queued`, `started`, `progress`, `retrying`, `interrupted`, then `succeeded`, `failed`,
     `dead`, `cancelled` or `deleted`; earlier ones are sent first."""
     followed = await platform.task_progress.follow(principal, task_id, after=last_event_id)
-    return EventSourceResponse(_stream(followed, request.app.state), ping=15)
-
-
-async def _stream(followed: AsyncIterator[TaskEvent], state: Any) -> AsyncIterator[dict[str, Any]]:
-    async for event in followed:
-        if getattr(state, "stopping", False):
-            return  # the client reconnects with its last id
-        if event.name != "ping":
-            message: dict[str, Any] = {"event": event.name, "data": json.dumps(event.data)}
-            yield {**message, "id": event.id} if event.id else message
+    return sse.answer(followed, request)
