@@ -53,6 +53,11 @@ test-external: setup $(VENV)/.dev ## The same tests on PostgreSQL and Valkey ove
 bench: setup $(VENV)/.dev ## Measure, and write docs/benchmarks.md
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.transcription
+	$(BIN)/python -m benchmarks.overhead
+	$(BIN)/python -m benchmarks.embedding_serving
+	$(BIN)/python -m benchmarks.accelerator
+	$(BIN)/python -m benchmarks.resume
+	$(BIN)/python -m benchmarks.load
 	$(BIN)/python -m benchmarks.report
 
 docs: $(VENV)/.dev ## Generate docs/engines.md, docs/settings.md and docs/openapi.json

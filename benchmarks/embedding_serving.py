@@ -82,7 +82,7 @@ async def _inside(seconds: float) -> dict[str, float]:
     from neuroedge.runtimes.pool import Pool, PoolSettings
 
     settings, cores = load_settings(), device.available_cores()
-    options = {"calibration_dir": str(settings.data_dir / "calibration")}
+    options = {"calibration_dir": str(settings.model_store / "calibration")}
     pool = Pool(
         catalogue_of(settings),
         PoolSettings(cores=cores, threads=cores, budget_bytes={}, options=options),

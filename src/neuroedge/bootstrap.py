@@ -259,7 +259,7 @@ async def _open_pool(
             idle_s=settings.model_idle_s,
             wait_s=settings.model_wait_s,
             pinned=settings.models_pinned,
-            options={"calibration_dir": str(settings.data_dir / "calibration")},
+            options={"calibration_dir": str(settings.model_store / "calibration")},
         ),
         router=Router(settings.model_device),
         metrics=metrics,
