@@ -13,6 +13,8 @@ from pathlib import Path
 import httpx
 import psutil
 
+from neuroedge.settings import load_settings
+
 
 @dataclass
 class Served:
@@ -49,7 +51,12 @@ def serve(data_dir: Path, **env: str) -> Iterator[Served]:
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
-            env={**os.environ, "NEUROEDGE_DATA_DIR": str(data_dir), **env},
+            env={
+                "NEUROEDGE_MODELS_DIR": str(load_settings().model_store),
+                **os.environ,
+                "NEUROEDGE_DATA_DIR": str(data_dir),
+                **env,
+            },
         )
     try:
         assert process.stdout is not None
