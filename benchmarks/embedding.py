@@ -4,8 +4,8 @@
 
 PYTHON is that of an environment with torch and sentence-transformers, MODEL all-MiniLM-L6-v2 in float32 (a folder or
 its name). All take turns on the same texts of mixed lengths, tokenising included; ratios are of the same round. DIR
-holds Cranfield (cran.all.1400, cran.qry, cranqrel), else the texts are those in benchmarks/data. With --quality also
-nDCG@10 on Cranfield. FILE is the same model for llama.cpp.
+holds Cranfield (cran.all.1400, cran.qry, cranqrel), else the texts are those in benchmarks/data. FILE is the same model
+for llama.cpp. --quality measures nDCG@10 on Cranfield instead.
 """
 
 import argparse
@@ -62,22 +62,18 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, Peer(given.peer_python, given.peer_model, threads=2) as peer:
         backends = _open_all(Path(folder), given.gguf)
-        sample = texts(given.data)
-        figures = speed(backends, peer, sample, rounds=given.rounds)
-        figures += likeness(backends, peer, sample)
         if given.quality:
-            figures += retrieval(backends, peer, given.data)
+            figures, group, title = retrieval(backends, peer, given.data), "embedding_quality", "Search by embedding"
+        else:
+            sample = texts(given.data)
+            figures = speed(backends, peer, sample, rounds=given.rounds) + likeness(backends, peer, sample)
+            texts_of = "Cranfield" if given.data else "documentation"
+            group, title = "embedding", f"Embedding in process, mixed lengths ({texts_of}), 2 threads"
         for backend in backends.values():
             backend.close()
-    save(
-        "embedding",
-        figures,
-        title=f"Embedding in process, mixed lengths ({'Cranfield' if given.data else 'documentation'}), 2 threads",
-        command="python -m benchmarks.embedding --peer-python PYTHON"
-        + (" --data DIR" if given.data else "")
-        + (" --gguf FILE" if given.gguf else "")
-        + (" --quality" if given.quality else ""),
-    )
+    shown = [" --data DIR"] * bool(given.data) + [" --gguf FILE"] * bool(given.gguf) + [" --quality"] * given.quality
+    command = "python -m benchmarks.embedding --peer-python PYTHON --peer-model MODEL" + "".join(shown)
+    save(group, figures, title=title, command=command)
 
 
 class Peer:
