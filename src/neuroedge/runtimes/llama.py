@@ -26,7 +26,7 @@ DEFAULT_CACHE_MIB: Final = 128
 """Memory for computed prompts, so that two prompts used in turn are not computed anew each time."""
 PROMPT_BATCH_TOKENS: Final = 256
 """Tokens of a prompt computed in one go: the longest work a cancelled request still finishes."""
-MAX_WAITING_TOKENS: Final = 16_384.0
+MAX_WAITING_TOKENS: Final = 4096.0
 """Tokens of prompts and answers that may wait; beyond that a caller is told to come back."""
 ALL_LAYERS: Final = 999
 _CHARS_PER_TOKEN: Final = 4

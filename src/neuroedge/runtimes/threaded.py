@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Final, ParamSpec, TypeVar
 from neuroedge.contract.errors import ModelFailed, NeuroEdgeError, Overloaded
 from neuroedge.contract.models import Priority
 from neuroedge.contract.scope import priority as current_priority
+from neuroedge.contract.scope import remaining_s
 from neuroedge.runtimes.cores import CoreBudget
 
 P = ParamSpec("P")
@@ -151,7 +152,9 @@ class _BoundedThreads(ThreadPoolExecutor):
         """Submit `work`. Raises Overloaded, and ModelFailed when the threads have ended."""
         with self._counting:
             behind = self._unfinished >= self._workers
-            if behind and self._waiting_cost and self._waiting_cost + cost > self._max_waiting:
+            full = bool(self._waiting_cost) and self._waiting_cost + cost > self._max_waiting
+            # What could not be begun before its caller's deadline is refused now, not then.
+            if behind and (full or self._wait_s() > remaining_s(math.inf)):
                 raise Overloaded("the model is busy", hint="try again later", retry_after_s=self._retry_after_s())
             self._unfinished += 1
             self._waiting_cost += cost if behind else 0.0
@@ -194,6 +197,9 @@ class _BoundedThreads(ThreadPoolExecutor):
         with self._counting:
             self._rate = rate if not self._rate else 0.8 * self._rate + 0.2 * rate
 
+    def _wait_s(self) -> float:
+        return self._waiting_cost / self._rate if self._rate else 0.0
+
     def _retry_after_s(self) -> int:
-        wait_s = self._waiting_cost / self._rate if self._rate else 10.0
+        wait_s = self._wait_s() or 10.0
         return min(_LONGEST_RETRY_AFTER_S, max(1, math.ceil(wait_s)))
