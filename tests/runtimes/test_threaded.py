@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from neuroedge.contract.errors import ModelFailed, Overloaded
+from neuroedge.contract.scope import call_scope
 from neuroedge.runtimes.threaded import MAX_WAITING, Threaded
 
 pytestmark = pytest.mark.anyio
@@ -55,6 +56,17 @@ async def test_more_than_the_bound_is_refused_at_once(model: Model) -> None:
     model.gate.set()
     assert await asyncio.gather(*tasks) == [1, 2, 3]
     assert await model.compute(4) == 4
+
+
+async def test_what_could_not_begin_before_its_deadline_is_refused_now(model: Model) -> None:
+    """By the model's own pace; without a deadline it may wait."""
+    tasks = await _fill(model)
+    model._threads._rate = 0.01
+    with call_scope(timeout_s=5), pytest.raises(Overloaded) as refused:
+        await model.compute(4)
+    assert refused.value.retry_after_s == 60
+    model.gate.set()
+    assert await asyncio.gather(*tasks) == [1, 2, 3]
 
 
 async def test_by_default_64_wait() -> None:
