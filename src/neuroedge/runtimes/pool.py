@@ -384,7 +384,6 @@ class Pool:
         module = importlib.import_module(RUNTIMES[entry.runtime])
         options = {
             **(self._settings.options or {}),
-            "fingerprint": entry.fingerprint,
             "device": device,
             **entry.options,
         }

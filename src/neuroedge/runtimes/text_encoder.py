@@ -35,7 +35,6 @@ def load(model_id: str, folder: Path, *, threads: int, options: Mapping[str, Any
     return BatchedTextEncoder(
         model_id,
         backend=backend,
-        threads=threads,
         prefixes={"query": str(options.get("query_prefix", "")), "passage": str(options.get("passage_prefix", ""))},
         max_waiting_tokens=int(options.get("max_waiting_tokens", MAX_WAITING_TOKENS)),
     )
@@ -49,12 +48,11 @@ class BatchedTextEncoder(Threaded):
         model_id: str,
         *,
         backend: Backend,
-        threads: int,
         prefixes: Mapping[str, str],
         max_waiting_tokens: int = MAX_WAITING_TOKENS,
     ) -> None:
         # The batcher hands over one batch a worker: what waits, waits there, in tokens.
-        super().__init__(model_id, workers=backend.workers, cores=max(1, threads // backend.workers))
+        super().__init__(model_id, workers=backend.workers, cores=backend.threads)
         self.dim = backend.dim
         self.max_tokens = backend.max_tokens
         self.method = backend.name
