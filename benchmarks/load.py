@@ -23,6 +23,10 @@ KINDS = {"embedding": 0.6, "search": 0.37, "chat": 0.03}
 """What a user does next, by chance."""
 MEMORIES = 500
 WARM_UP_S = 60.0
+FILLING_CHATS = 40
+"""Different prompts, asked before the first minute: they fill the LLM's prompt cache to its bound of 128 MiB."""
+CACHE_BYTES = 8 << 20
+"""Bound of the cache in memory: small enough to be full after the first minute, so that what still grows is a leak."""
 _WORDS = [
     "river",
     "cell",
@@ -52,12 +56,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)  # the embedded PostgreSQL of root runs as another user
         with (
-            serve(Path(folder) / "data", NEUROEDGE_REQUESTS_PER_MINUTE="0") as server,
+            serve(
+                Path(folder) / "data",
+                NEUROEDGE_REQUESTS_PER_MINUTE="0",
+                NEUROEDGE_CACHE_MEMORY_BYTES=str(CACHE_BYTES),
+            ) as server,
             server.log_in() as client,
         ):
             for start in range(0, MEMORIES, 100):
                 items = [{"content": text(random.Random(start + i), 12)} for i in range(100)]
                 client.post("/v1/engines/memory/run", json={"items": items}).raise_for_status()
+            for number in range(FILLING_CHATS):
+                body = json.loads(_body("chat", random.Random(number)))
+                client.post("/v1/engines/chat/run", json=body).raise_for_status()
             token = client.headers["Authorization"]
             asyncio.run(_drive(server, token, arguments.users, arguments.warm_up))
             memory, done = list[tuple[float, float]](), threading.Event()

@@ -4,7 +4,7 @@ import threading
 import time
 
 from neuroedge.contract.models import Priority
-from neuroedge.runtimes.cores import CoreBudget
+from neuroedge.runtimes.cores import PATIENCE_S, CoreBudget
 
 
 def _start(
@@ -64,18 +64,36 @@ def test_the_foreground_does_not_wait_for_the_background() -> None:
     assert budget.in_use == 0
 
 
+def test_nobody_waits_for_what_has_run_for_long_already() -> None:
+    """An LLM writes an answer for seconds: each short embedding beside it begins at once, not after its patience."""
+    budget, seen, hold = CoreBudget(2), list[str](), threading.Event()
+    long = _start(budget, "chat", seen, hold, "normal")
+    while not seen:
+        time.sleep(0.001)
+    time.sleep(PATIENCE_S["normal"])
+    waits = list[float]()
+    for _ in range(20):
+        asked = time.monotonic()
+        with budget.using(1, priority="normal"):
+            waits.append(time.monotonic() - asked)
+    hold.set()
+    long.join()
+    assert sorted(waits)[10] < PATIENCE_S["normal"] / 2
+    assert budget.overcommitted == 20
+
+
 def test_background_work_steps_aside_between_its_pieces() -> None:
     """While a person waits, `breathe` gives the cores away and takes them back afterwards."""
     budget, order = CoreBudget(2), list[str]()
     background_has_it, asked = threading.Event(), threading.Event()
 
     def background() -> None:
-        with budget.using(2, priority="low"):
+        with budget.using(2, priority="low") as hold:
             background_has_it.set()
             asked.wait(5)
-            while budget._foreground_waiting == 0:
+            while budget.foreground_waiting == 0:
                 time.sleep(0.001)
-            budget.breathe(2, priority="low")
+            hold.breathe()
             order.append("background")
 
     def foreground() -> None:

@@ -11,10 +11,9 @@ from threading import Lock
 from typing import Any, ClassVar, Final, ParamSpec, TypeVar
 
 from neuroedge.contract.errors import ModelFailed, NeuroEdgeError, Overloaded
-from neuroedge.contract.models import Priority
 from neuroedge.contract.scope import priority as current_priority
 from neuroedge.contract.scope import remaining_s
-from neuroedge.runtimes.cores import CoreBudget
+from neuroedge.runtimes.cores import CoreBudget, Hold
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -35,9 +34,10 @@ def ignore_phase(model_id: str, phase: str, seconds: float) -> None:
 class _Running:
     """A computation under way."""
 
-    priority: Priority
     sign_at: float
     """When it last gave a sign of life (time.monotonic)."""
+    hold: Hold | None = None
+    """The cores it uses; None while it waits for them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,10 +111,10 @@ class Threaded:
         def work() -> T:
             thread = threading.get_ident()
             started = time.monotonic()
-            running = self._running[thread] = _Running(priority, started)
+            running = self._running[thread] = _Running(started)
             around.on_phase(self.model_id, "queue", started - submitted)
             try:
-                with around.cores.using(around.threads, priority=priority):
+                with around.cores.using(around.threads, priority=priority) as running.hold:
                     running.sign_at = time.monotonic()  # waiting for a core is no sign of hanging
                     return fn()
             except NeuroEdgeError:
@@ -130,7 +130,8 @@ class Threaded:
     def _alive(self) -> None:
         """From the worker, between two pieces of long work: a sign of life, and room for what is more urgent."""
         running = self._running[threading.get_ident()]
-        self.surroundings.cores.breathe(self.surroundings.threads, priority=running.priority)
+        if running.hold is not None:
+            running.hold.breathe()
         running.sign_at = time.monotonic()
 
 
