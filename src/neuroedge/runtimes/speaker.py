@@ -5,7 +5,6 @@ Wan et al. 2018, "Generalized End-to-End Loss for Speaker Verification"; weights
 layer, ReLU and L2 norm.
 """
 
-import hashlib
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from neuroedge.contract.errors import InvalidInput, ModelUnavailable
 from neuroedge.contract.models import SAMPLE_RATE_HZ, Floats
 from neuroedge.kit.mel import mel_power
+from neuroedge.runtimes.file_digest import known_sha256
 from neuroedge.runtimes.threaded import MAX_WAITING_AUDIO_S, Threaded
 from neuroedge.runtimes.torch_checkpoint import CheckpointError, read_tensors
 
@@ -64,7 +64,7 @@ def convert(source: Path, target: Path) -> None:
     The graph maps `mels` float32 [batch, frames, 40] to `embedding` float32 [batch, 256], L2-normalised, for any
     batch and number of frames. Raises CheckpointError for another checkpoint, OSError for the file system.
     """
-    content = _graph(read_tensors(source, section="model_state"), source_sha256=_sha256(source))
+    content = _graph(read_tensors(source, section="model_state"), source_sha256=known_sha256(source))
     descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".part")
     part = Path(name)
     try:
@@ -175,16 +175,11 @@ def _is_stale(source: Path, target: Path) -> bool:
         found = {item.key: item.value for item in onnx.load(target).metadata_props}
     except Exception:  # cut off or no protobuf at all: made anew
         return True
-    return found != _stamp(_sha256(source))
+    return found != _stamp(known_sha256(source))
 
 
 def _stamp(source_sha256: str) -> dict[str, str]:
     return {"conversion": _CONVERSION, "source_sha256": source_sha256}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _graph(weights: Mapping[str, Any], *, source_sha256: str) -> bytes:

@@ -4,12 +4,11 @@ neuroedge:{org}:cache:{hash of the key}   an entry; the server drops it after it
 neuroedge:{org}:cache-generation          changed when the organisation is forgotten: entries of another one are void
 """
 
-import asyncio
 import secrets
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any, TypeVar
+from typing import TypeVar
 from uuid import UUID
 
 import valkey.asyncio
@@ -18,6 +17,7 @@ from valkey.exceptions import ValkeyError
 from neuroedge.contract.errors import Unavailable
 from neuroedge.infra.cache.entry import MAX_TTL_S, NO_GENERATION, Entry
 from neuroedge.infra.cache.gathered import Gathered
+from neuroedge.infra.valkey_commands import ValkeyCommands
 
 T = TypeVar("T")
 _Write = tuple[str, bytes, int]
@@ -53,7 +53,7 @@ class SharedLevel:
         self._writes: Gathered[list[_Write], None] = Gathered(
             "valkey write", self._write, at_once=_REQUESTS_AT_ONCE, patience_s=max(patience_s, _WRITE_PATIENCE_S)
         )
-        self._commands: set[asyncio.Future[Any]] = set()
+        self._commands = ValkeyCommands()
 
     async def get(self, org_id: UUID, keys: Sequence[bytes]) -> tuple[bytes, dict[bytes, bytes]]:
         """The organisation's generation (8 bytes), and the entries the server has by key."""
@@ -76,20 +76,22 @@ class SharedLevel:
     async def forget(self, org_id: UUID) -> None:
         """Make every entry of an organisation void for all processes at once, then delete them."""
         generation = secrets.token_bytes(len(NO_GENERATION))
-        await self._apart(self._client.set(_generation_name(org_id), generation, ex=_GENERATION_TTL_S))
+        run = self._commands.run
         cursor, pattern = 0, f"neuroedge:{org_id}:cache:*"
-        while True:
-            cursor, names = await self._apart(self._client.scan(cursor, match=pattern, count=1000))
-            if names:
-                await self._apart(self._client.unlink(*names))
-            if cursor == 0:
-                return
+        with _wrapped():
+            await run(self._client.set(_generation_name(org_id), generation, ex=_GENERATION_TTL_S))
+            while True:
+                cursor, names = await run(self._client.scan(cursor, match=pattern, count=1000))
+                if names:
+                    await run(self._client.unlink(*names))
+                if cursor == 0:
+                    return
 
     async def settled(self) -> None:
         """Wait for commands whose callers have left."""
         await self._reads.settled()
         await self._writes.settled()
-        await asyncio.gather(*self._commands, return_exceptions=True)
+        await self._commands.settled()
 
     async def close(self) -> None:
         """Close the connections."""
@@ -110,15 +112,6 @@ class SharedLevel:
         with _wrapped():
             await pipeline.execute()
         return [None] * len(requests)
-
-    async def _apart(self, command: Awaitable[T]) -> T:
-        """Run a command in a task of its own: valkey's client can swallow the cancellation of the one it runs in
-        (tests/infra/test_events.py)."""
-        task = asyncio.ensure_future(command)
-        self._commands.add(task)
-        task.add_done_callback(self._commands.discard)
-        with _wrapped():
-            return await asyncio.shield(task)
 
 
 @contextmanager

@@ -1,0 +1,100 @@
+"""The models of a pool that are or were in memory, and how each leaves it: asked to, evicted, idle or hung."""
+
+import asyncio
+from collections.abc import Callable, Collection
+from typing import Any
+
+import structlog
+
+from neuroedge.runtimes import memory
+from neuroedge.runtimes.catalogue import ModelEntry
+from neuroedge.runtimes.pool_metrics import PoolMetrics
+from neuroedge.runtimes.room import Rooms
+from neuroedge.runtimes.slot import Loaded, Slot
+from neuroedge.runtimes.threaded import Threaded
+
+log = structlog.get_logger(__name__)
+
+
+class Residents:
+    """Slots by model id. What is held is never freed."""
+
+    def __init__(self, rooms: Rooms, metrics: PoolMetrics, *, pinned: Collection[str], idle_s: float) -> None:
+        """`pinned`: roles or ids that are never evicted; `idle_s`: unload what was not used for so long, 0: never."""
+        self._rooms = rooms
+        self._metrics = metrics
+        self._pinned = pinned
+        self._idle_s = idle_s
+        self._slots: dict[str, Slot] = {}
+
+    def slot(self, entry: ModelEntry) -> Slot:
+        """The slot of a catalogue entry; made when it is first asked for."""
+        pinned = entry.id in self._pinned or entry.role in self._pinned
+        return self._slots.setdefault(entry.id, Slot(entry=entry, pinned=pinned))
+
+    def slots(self) -> list[Slot]:
+        """All that were ever asked for."""
+        return list(self._slots.values())
+
+    async def free(self, slot: Slot, loaded: Loaded, *, reason: str) -> None:
+        """Close a model nobody holds. It leaves the slot first, so that nobody leases what is being closed."""
+        if slot.loaded is not loaded:
+            return
+        slot.emptied()
+        try:
+            await asyncio.to_thread(_close, loaded.model)
+        except Exception:
+            log.exception("model_not_closed", model=slot.entry.id)
+        else:
+            log.info("model_unloaded", model=slot.entry.id, reason=reason, bytes=loaded.bytes)
+        finally:
+            self._rooms.release(loaded.device, loaded.bytes)
+            if reason not in ("asked", "closed"):
+                self._metrics.evicted(slot.entry.id, reason)
+
+    async def evict_one(self, device: str) -> bool:
+        """Free the idle model of a device that is worth least; False when none is idle."""
+        for slot in self._idle(device):
+            if slot.loaded is not None:
+                await self.free(slot, slot.loaded, reason="room")
+                return True
+        return False
+
+    async def thin_out(self, level: memory.PressureLevel, pressure: Callable[[], memory.PressureLevel]) -> None:
+        """Free what has been idle for long and, at a level above normal, idle models until `pressure` is relieved."""
+        for slot in self._idle():
+            if slot.loaded is not None and (reason := self._why_unload(slot, level)):
+                await self.free(slot, slot.loaded, reason=reason)
+                level = await asyncio.to_thread(pressure)
+
+    def replace_stuck(self) -> None:
+        """Give up hung models, so that their next lease loads them anew."""
+        for slot in self.slots():
+            loaded = slot.loaded
+            if loaded is not None and isinstance(loaded.model, Threaded) and loaded.model.stuck():
+                log.error("model_stuck", model=slot.entry.id)
+                slot.emptied()
+                loaded.model.abandon()
+                # Its memory stays taken until its thread ends, but the budget must not be blocked by it for ever.
+                self._rooms.release(loaded.device, loaded.bytes)
+                self._metrics.evicted(slot.entry.id, "stuck")
+
+    def _idle(self, device: str | None = None) -> list[Slot]:
+        """Slots whose model may be evicted, the first to go first."""
+        found = [s for s in self.slots() if s.evictable and (device is None or s.loaded_on == device)]
+        return sorted(found, key=Slot.worth)
+
+    def _why_unload(self, slot: Slot, level: memory.PressureLevel) -> str | None:
+        if self._idle_s and slot.idle_for_s() >= self._idle_s:
+            return "idle"
+        # What the budget has no room for is evicted when it is asked for. Here the machine is short: what background
+        # jobs loaded goes first, in an emergency whatever is idle.
+        if level == "emergency" or (level == "critical" and slot.priority != "high"):
+            return "pressure"
+        return "pressure" if level == "high" and slot.priority == "low" else None
+
+
+def _close(model: Any) -> None:
+    model.close()
+    del model
+    memory.give_back()
