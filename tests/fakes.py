@@ -12,7 +12,7 @@ from uuid_utils.compat import uuid7
 from neuroedge.contract.engine import EngineCall, EngineContext
 from neuroedge.contract.errors import ModelUnavailable, NotFound
 from neuroedge.contract.models import Floats, ModelRef, ModelStatus
-from neuroedge.contract.ports import Audio, AudioSource, MemoryFilter, MemoryHit, NewMemory
+from neuroedge.contract.ports import Audio, AudioSource, Found, MemoryFilter, MemoryHit, NewMemory
 from neuroedge.contract.principal import ROLE_PERMISSIONS, Principal
 
 
@@ -56,26 +56,32 @@ class FakeMemories:
             and (where.tags is None or set(where.tags) <= set(r[1].tags))
         ]
 
-    async def nearest(
-        self, vector: Floats, *, model: str, limit: int, where: MemoryFilter = MemoryFilter()
-    ) -> list[MemoryHit]:
-        """Exact cosine."""
-        hits = [_hit(r, float(np.dot(r[1].embedding, vector))) for r in self._where(where)]
-        return sorted(hits, key=lambda h: -h.score)[:limit]
+    async def search(
+        self, *, query: str, vector: Floats | None, model: str, limit: int, where: MemoryFilter = MemoryFilter()
+    ) -> Found:
+        """Exact cosine, and the share of the query's words the row holds."""
+        rows, words = self._where(where), set(query.lower().split())
+        dense = [] if vector is None else [_hit(r, float(np.dot(r[1].embedding, vector))) for r in rows]
+        worded = [_hit(r, len(words & set(r[1].content.lower().split())) / max(1, len(words))) for r in rows]
+        return Found(
+            dense=sorted(dense, key=lambda h: -h.score)[:limit],
+            keyword=sorted((h for h in worded if h.score > 0), key=lambda h: -h.score)[:limit],
+        )
 
-    async def matching(self, query: str, *, limit: int, where: MemoryFilter = MemoryFilter()) -> list[MemoryHit]:
-        """Share of the query's words the row holds."""
-        words = set(query.lower().split())
-        hits = [
-            _hit(r, len(words & set(r[1].content.lower().split())) / max(1, len(words))) for r in self._where(where)
-        ]
-        return sorted((h for h in hits if h.score > 0), key=lambda h: -h.score)[:limit]
+    async def vectors(self, ids: Sequence[UUID], *, model: str, dim: int) -> dict[UUID, Floats]:
+        """Of the rows asked for."""
+        return {i: np.asarray(m.embedding, np.float32) for i, m, _ in self.rows if i in ids}
+
+    async def embedding_model(self) -> str | None:
+        """The platform's default."""
+        return None
 
 
 def _hit(row: tuple[UUID, NewMemory, datetime], score: float) -> MemoryHit:
     id_, m, at = row
     return MemoryHit(
         id=id_,
+        user_id=UUID(int=1),
         content=m.content,
         score=score,
         title=m.title,
@@ -83,8 +89,16 @@ def _hit(row: tuple[UUID, NewMemory, datetime], score: float) -> MemoryHit:
         keywords=list(m.keywords),
         memory_type=m.memory_type,
         metadata=dict(m.metadata),
+        source=m.source,
         recording_id=m.recording_id,
+        document_id=m.document_id,
+        position=m.position,
+        visibility=m.visibility,
+        importance=m.importance,
+        occurred_at=m.occurred_at or at,
+        expires_at=m.expires_at,
         created_at=at,
+        updated_at=at,
     )
 
 

@@ -24,14 +24,20 @@ from neuroedge.infra.cache.memory import MemoryLevel
 from neuroedge.infra.cache.shared import SharedLevel
 from neuroedge.infra.cache.tiered import NoCache, TieredCache
 from neuroedge.infra.clock import SystemClock
+from neuroedge.infra.documents.outcome import ParseLimits
+from neuroedge.infra.documents.parser import DocumentParser
 from neuroedge.infra.embedded import EmbeddedServers
 from neuroedge.infra.events import Events
+from neuroedge.infra.fetch import Fetcher
 from neuroedge.infra.inference_metrics import InferenceMetrics
 from neuroedge.infra.limits import RateLimits
 from neuroedge.infra.loop_guard import LoopGuard
 from neuroedge.infra.queue import JobQueue
 from neuroedge.infra.telemetry import Metrics
 from neuroedge.infra.tokens import AccessTokens
+from neuroedge.infra.vault import Vault
+from neuroedge.jobs import documents as document_jobs
+from neuroedge.jobs import knowledge as knowledge_jobs
 from neuroedge.jobs import recordings as recording_jobs
 from neuroedge.jobs import tasks as task_jobs
 from neuroedge.jobs.worker import work
@@ -41,6 +47,10 @@ from neuroedge.runtimes.device import Router
 from neuroedge.runtimes.pool import Pool, PoolSettings
 from neuroedge.services import engines
 from neuroedge.services.accounts import PROBE, Accounts
+from neuroedge.services.document_process import ChunkSize, DocumentProcess
+from neuroedge.services.document_progress import DocumentProgress
+from neuroedge.services.documents import Documents
+from neuroedge.services.knowledge import Knowledge
 from neuroedge.services.recording_process import RecordingProcess
 from neuroedge.services.recording_progress import RecordingProgress
 from neuroedge.services.recordings import Recordings
@@ -110,6 +120,12 @@ def app_password(settings: Settings, secrets: datadir.Secrets) -> str | None:
     return None if settings.postgres_app_url is not None else secrets.postgres_app_password
 
 
+def open_vault(settings: Settings, secrets: datadir.Secrets) -> Vault:
+    """What wraps every organisation's keys. Raises VaultLocked."""
+    master = settings.master_key.get_secret_value() if settings.master_key else secrets.master_key
+    return Vault(master, former=[key.get_secret_value() for key in settings.master_keys_former])
+
+
 @asynccontextmanager
 async def open_platform(settings: Settings, *, worker: bool) -> AsyncIterator[Platform]:
     """The whole platform; with `worker`, it also runs jobs. Everything started here is stopped on leaving."""
@@ -119,10 +135,11 @@ async def open_platform(settings: Settings, *, worker: bool) -> AsyncIterator[Pl
             LoopGuard(limit_s=settings.loop_block_limit_s, lag=metrics.loop_lag_seconds, blocked=metrics.loop_blocked)
         )
         servers = await stack.enter_async_context(open_servers(settings, metrics=metrics))
+        vault = await asyncio.to_thread(open_vault, settings, servers.secrets)
         await asyncio.to_thread(
-            schema.upgrade, servers.postgres_owner, app_password=app_password(settings, servers.secrets)
+            schema.upgrade, servers.postgres_owner, app_password=app_password(settings, servers.secrets), keys=vault
         )
-        db = Database(servers.postgres_app, max_size=settings.postgres_pool_size)
+        db = Database(servers.postgres_app, max_size=settings.postgres_pool_size, keys=vault)
         await db.open()
         stack.push_async_callback(db.close)
         client = valkey.asyncio.Valkey.from_url(servers.valkey, socket_connect_timeout=2, socket_timeout=4)
@@ -139,6 +156,13 @@ async def open_platform(settings: Settings, *, worker: bool) -> AsyncIterator[Pl
             recordings=platform.recordings,
             metrics=platform.metrics,
         )
+        document_jobs.register(
+            platform.queue.app,
+            process=platform.document_process,
+            documents=platform.documents,
+            metrics=platform.metrics,
+        )
+        knowledge_jobs.register(platform.queue.app, knowledge=platform.knowledge, metrics=platform.metrics)
         task_jobs.register(
             platform.queue.app,
             runs=TaskRuns(
@@ -177,6 +201,7 @@ async def _assemble(
         db=db,
         models=pool,
         blob_store=open_store(settings.blob_url, settings.data_dir / "blobs"),
+        tmp=settings.data_dir / "tmp",
         # What proves an engine must not be answered from the cache.
         cache=lambda principal: NoCache() if principal is PROBE else cache.of(principal),
         clock=clock,
@@ -209,6 +234,22 @@ async def _assemble(
     stack.push_async_callback(limits.close)
     secret = settings.jwt_secret.get_secret_value() if settings.jwt_secret else servers.secrets.jwt_secret
     tokens = AccessTokens(secret)
+    recordings = Recordings(db=db, runner=runner, queue=queue, progress=progress, settings=settings)
+    parser = DocumentParser(limits=_parse_limits(settings), at_once=2)
+    document_progress = DocumentProgress(db=db, events=events)
+    documents = Documents(
+        db=db,
+        runner=runner,
+        queue=queue,
+        progress=document_progress,
+        recordings=recordings,
+        parser=parser,
+        fetcher=Fetcher(
+            hosts=settings.document_hosts, max_bytes=settings.document_max_bytes, timeout_s=settings.document_fetch_s
+        ),
+        tmp=settings.data_dir / "tmp",
+        reads_images=False,
+    )
     return Platform(
         settings=settings,
         db=db,
@@ -225,8 +266,20 @@ async def _assemble(
         accounts=Accounts(db=db, tokens=tokens, clock=clock, settings=settings),
         runner=runner,
         reloader=reloader,
-        recordings=Recordings(db=db, runner=runner, queue=queue, progress=progress, settings=settings),
+        recordings=recordings,
         recording_progress=progress,
+        documents=documents,
+        document_progress=document_progress,
+        document_process=DocumentProcess(
+            db=db,
+            runner=runner,
+            progress=document_progress,
+            parser=parser,
+            tmp=settings.data_dir / "tmp",
+            page_reader=None,
+            size=ChunkSize(capacity_tokens=settings.chunk_tokens, overlap_tokens=settings.chunk_overlap_tokens),
+        ),
+        knowledge=Knowledge(db=db, runner=runner, queue=queue),
         tasks=Tasks(
             db=db,
             runner=runner,
@@ -237,6 +290,16 @@ async def _assemble(
             max_unfinished=settings.task_queue_limit,
         ),
         task_progress=task_progress,
+    )
+
+
+def _parse_limits(settings: Settings) -> ParseLimits:
+    return ParseLimits(
+        memory_bytes=settings.document_parse_memory_bytes,
+        time_s=settings.document_parse_s,
+        pages=settings.document_max_pages,
+        characters=settings.document_max_characters,
+        file_bytes=settings.document_max_bytes,
     )
 
 
@@ -309,6 +372,7 @@ async def run_worker(platform: Platform, *, signals: bool) -> None:
     await work(
         platform.queue,
         recordings=platform.recordings,
+        documents=platform.documents,
         settings=platform.settings,
         tasks=platform.tasks,
         task_concurrency=platform.settings.task_concurrency,

@@ -34,6 +34,10 @@ def _names(name: str, *others: str) -> AliasChoices:
     return AliasChoices(f"NEUROEDGE_{name}", *others)
 
 
+_LISTS = ("models_pinned", "models_warm", "exclusive_roles", "master_keys_former", "document_hosts")
+"""Settings that are lists, separated by commas."""
+
+
 class Settings(BaseSettings):
     """Every setting; the first name of each is NEUROEDGE_<FIELD>, others are accepted aliases."""
 
@@ -80,6 +84,17 @@ class Settings(BaseSettings):
     blob_url: str | None = Field(
         default=None,
         description="Object store (s3://, gs://, az://, file://); `blobs/` in the data directory when not set.",
+    )
+
+    master_key: SecretStr | None = Field(
+        default=None,
+        description="Wraps the keys of every organisation's content: 32 random bytes in base64 (`neuroedge keys new`), "
+        "or the URI of a key in a key management service (aws-kms://, gcp-kms://, hcvault://). When not set, "
+        "`master.key` in the data directory, generated at first start.",
+    )
+    master_keys_former: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        default=(),
+        description="Earlier master keys, by commas, that still unwrap until `neuroedge keys rewrap` has run.",
     )
 
     jwt_secret: SecretStr | None = Field(
@@ -200,6 +215,23 @@ class Settings(BaseSettings):
         default=32 * MIB, ge=1024, description="Largest request body other than uploads, bytes."
     )
     max_audio_s: float = Field(default=4 * 3600.0, gt=0, description="Longest recording, seconds.")
+    document_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Hosts that documents may be fetched from, separated by commas: example.org, *.example.org, "
+        "host:port, or * for any public host. None by default.",
+    )
+    document_max_bytes: int = Field(default=256 * MIB, ge=1, description="Largest document file, bytes.")
+    document_max_pages: int = Field(default=3000, ge=1, description="Most pages of a document.")
+    document_max_characters: int = Field(default=20_000_000, ge=1000, description="Most text in one document.")
+    document_parse_s: float = Field(default=120.0, gt=0, description="Longest the reading of a file may take, seconds.")
+    document_parse_memory_bytes: int = Field(
+        default=2 * GIB, ge=256 * MIB, description="Address space of the process that reads a document, bytes."
+    )
+    document_fetch_s: float = Field(default=60.0, gt=0, description="Longest the fetching of a URL may take, seconds.")
+    chunk_tokens: int = Field(
+        default=256, ge=16, description="Tokens of a document's chunk; at most what the embedding model reads."
+    )
+    chunk_overlap_tokens: int = Field(default=32, ge=0, description="Tokens that neighbouring chunks share.")
     request_timeout_s: float = Field(
         default=600.0, gt=0, description="Longest a request may wait for its answer, seconds."
     )
@@ -214,7 +246,7 @@ class Settings(BaseSettings):
             raise ValueError("expected role=catalogue-id, separated by commas")
         return {role.strip(): model.strip() for role, model in pairs}
 
-    @field_validator("models_pinned", "models_warm", "exclusive_roles", mode="before")
+    @field_validator(*_LISTS, mode="before")
     @classmethod
     def _parse_names(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

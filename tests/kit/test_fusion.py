@@ -2,7 +2,7 @@
 
 import pytest
 
-from neuroedge.kit.fusion import reciprocal_rank_fusion
+from neuroedge.kit.fusion import combined_scores, reciprocal_rank_fusion
 
 
 def test_an_item_found_by_both_rankings_beats_the_first_of_either() -> None:
@@ -29,3 +29,29 @@ def test_rankings_without_items_fuse_to_nothing() -> None:
     """No ranking, or only empty ones."""
     assert reciprocal_rank_fusion({}) == []
     assert reciprocal_rank_fusion({"dense": []}) == []
+
+
+def test_scores_of_unlike_scales_weigh_as_they_should() -> None:
+    """Each part runs from 0 to 1 over the candidates, and the weights make shares."""
+    scores = combined_scores({"keyword": [10.0, 5.0, 0.0], "dense": [0.2, 0.3, 0.4]}, {"keyword": 1.0, "dense": 3.0})
+    assert scores == pytest.approx([0.25, 0.5, 0.75])
+
+
+def test_what_a_search_does_not_know_counts_as_its_worst() -> None:
+    """None is no better than the least score, and does not widen the scale."""
+    assert combined_scores({"keyword": [7.0, None, 3.0]}, {"keyword": 2.0}) == [1.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("same", [[0.5, 0.5], [None, None]])
+def test_a_part_that_tells_nothing_apart_adds_nothing(same: list[float | None]) -> None:
+    """Equal scores, or none at all."""
+    scores = combined_scores({"dense": same, "keyword": [1.0, 2.0]}, {"dense": 1.0, "keyword": 1.0})
+    assert scores == [0.0, 0.5]
+
+
+def test_parts_of_other_candidates_are_refused() -> None:
+    """Scores must belong to the same items; nothing to combine is nothing."""
+    with pytest.raises(ValueError, match="same candidates"):
+        combined_scores({"a": [1.0], "b": [1.0, 2.0]}, {"a": 1.0, "b": 1.0})
+    assert combined_scores({}, {}) == []
+    assert combined_scores({"a": []}, {"a": 1.0}) == []

@@ -5,9 +5,10 @@ import multiprocessing
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from neuroedge.contract.errors import ModelUnavailable, NotFound
-from neuroedge.runtimes.catalogue import Catalogue, ModelEntry, load_catalogue
+from neuroedge.runtimes.catalogue import Catalogue, ModelEntry, WeightFile, load_catalogue
 
 CONTENT = b"weights" * 1000
 
@@ -58,6 +59,24 @@ def test_a_pulled_model_verifies_and_is_not_pulled_again(tmp_path: Path, source:
     assert catalogue.pull(entry, lines.append) is False
     assert len(lines) == 3
     assert [p.name for p in catalogue.folder(entry).iterdir()] == ["model.bin"]
+
+
+def test_a_file_of_a_folder_below_is_pulled_and_checked_there(tmp_path: Path, source: Path) -> None:
+    """Models of many files keep their own folders, and nothing but the files stays behind."""
+    entry = _entry(source, parts=2)
+    entry = entry.model_copy(update={"file": (entry.file[0].model_copy(update={"name": "a/b.c/model"}),)})
+    catalogue = _catalogue(tmp_path, entry)
+    assert catalogue.pull(entry, lambda _: None) is True
+    assert (catalogue.require(entry) / "a/b.c/model").read_bytes() == CONTENT * 2
+    assert [path.name for path in catalogue.folder(entry).rglob("*")] == ["a", "b.c", "model"]
+    assert catalogue.states(entry) == {"a/b.c/model": "ok"}
+
+
+@pytest.mark.parametrize("name", ["../model", "a/../model", "/model", "a//model", "a/", ".model", "a/.model", ""])
+def test_a_files_name_cannot_lead_out_of_its_models_folder(source: Path, name: str) -> None:
+    """Whatever a models.toml says."""
+    with pytest.raises(ValidationError):
+        WeightFile.model_validate({**_entry(source).file[0].model_dump(), "name": name})
 
 
 def test_a_missing_file_is_named_with_the_command_that_mends_it(tmp_path: Path, source: Path) -> None:

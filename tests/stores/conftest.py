@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from neuroedge.bootstrap import Servers, app_password, open_servers
 from neuroedge.contract.principal import ROLE_PERMISSIONS, Principal
+from neuroedge.infra.vault import Vault, new_master_key
 from neuroedge.settings import Settings
 from neuroedge.stores import accounts, schema
 from neuroedge.stores.ids import new_id
@@ -46,10 +47,14 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Migrated]:
 @pytest.fixture
 async def db(migrated: Migrated) -> AsyncIterator[Database]:
     """The application's connection pool."""
-    database = Database(migrated.app_url, max_size=4)
+    database = Database(migrated.app_url, max_size=4, keys=KEYS)
     await database.open()
     yield database
     await database.close()
+
+
+KEYS = Vault(new_master_key())
+"""Of all tests on this database."""
 
 
 async def new_principal(db: Database) -> Principal:

@@ -14,6 +14,7 @@ import pytest
 from neuroedge.contract.errors import Unavailable
 from neuroedge.infra import datadir
 from neuroedge.infra.embedded import EmbeddedServers
+from neuroedge.infra.vault import Vault, new_master_key
 from neuroedge.settings import Settings
 from neuroedge.stores import connection, schema
 from neuroedge.stores.connection import AnsweringConnection
@@ -64,7 +65,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
 @pytest.fixture
 async def db(postgres: Postgres) -> AsyncIterator[Database]:
     """An open pool."""
-    db = Database(postgres.app_url, max_size=4)
+    db = Database(postgres.app_url, max_size=4, keys=Vault(new_master_key()))
     await db.open()
     yield db
     await db.close()
@@ -129,7 +130,7 @@ async def test_a_slow_statement_of_a_healthy_server_is_waited_for(
 
 async def test_a_statement_without_end_is_ended_by_the_server(postgres: Postgres) -> None:
     """The limit goes with the connection."""
-    db = Database(postgres.app_url, max_size=4)
+    db = Database(postgres.app_url, max_size=4, keys=Vault(new_master_key()))
     await db.open()
     async with db.unbound() as conn:
         cursor = await conn.execute("SHOW statement_timeout")

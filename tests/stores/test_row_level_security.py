@@ -1,17 +1,20 @@
 """Tenants never meet, even for SQL that forgets them: the database itself keeps them apart."""
 
+import dataclasses
+import functools
+
 import numpy as np
 import psycopg
 import pytest
 
-from neuroedge.contract.errors import InvalidInput
+from neuroedge.contract.errors import InvalidInput, SealBroken
 from neuroedge.contract.ports import MemoryFilter, NewMemory
 from neuroedge.contract.principal import Principal
-from neuroedge.stores import ledgers
+from neuroedge.stores import ledgers, memories, sealing
 from neuroedge.stores.ids import new_id
 from neuroedge.stores.memories import TenantMemories
-from neuroedge.stores.postgres import Database, UnsafeRole
-from tests.stores.conftest import Migrated, new_principal
+from neuroedge.stores.postgres import Connection, Database, UnsafeRole
+from tests.stores.conftest import KEYS, Migrated, new_principal
 
 pytestmark = pytest.mark.anyio
 
@@ -52,27 +55,93 @@ async def test_sql_that_names_no_tenant_sees_its_own_rows_only(db: Database) -> 
     await _remember(db, first, "first's secret")
     await _remember(db, second, "second's secret")
     async with db.tenant(first) as conn:
-        cursor = await conn.execute("SELECT content FROM memories")
-        assert [row["content"] for row in await cursor.fetchall()] == ["first's secret"]
+        cursor = await conn.execute("SELECT org_id FROM memories")
+        assert [row["org_id"] for row in await cursor.fetchall()] == [first.org_id]
         copied = []
-        async with conn.cursor().copy("COPY (SELECT content FROM memories) TO STDOUT") as copy:
-            async for row in copy:
-                copied.append(bytes(row).decode().strip())
-        assert copied == ["first's secret"]
-        assert (await conn.execute("UPDATE memories SET title = 'mine'")).rowcount == 1
+        async with conn.cursor().copy("COPY (SELECT org_id FROM memories) TO STDOUT") as copy:
+            async for line in copy:
+                copied.append(bytes(line).decode().strip())
+        assert copied == [str(first.org_id)]
+        for dim in memories.DIMENSIONS:
+            cursor = await conn.execute(f"SELECT count(*) AS n FROM memory_vectors_{dim}")
+            assert (await cursor.fetchone() or {})["n"] == (1 if dim == 384 else 0)
+        assert (await conn.execute("UPDATE memories SET importance = 1")).rowcount == 1
         assert (await conn.execute("DELETE FROM memories")).rowcount == 1
     async with db.tenant(second) as conn:
-        row = await (await conn.execute("SELECT content, title FROM memories")).fetchone()
-        assert row == {"content": "second's secret", "title": None}
+        (row,) = await memories.recent(conn, org_id=second.org_id, limit=9, before=None, where=MemoryFilter())
+        assert (row.content, row.importance) == ("second's secret", 0.5)
+
+
+async def test_a_sealed_row_does_not_open_in_another_place_or_organisation(db: Database) -> None:
+    """A row copied by SQL over another one of the same organisation, and one's bytes under other keys, are refused."""
+    first, second = await new_principal(db), await new_principal(db)
+    await _remember(db, first, "one")
+    await _remember(db, first, "another")
+    async with db.tenant(first) as conn:
+        one, other = [row["id"] for row in await (await conn.execute("SELECT id FROM memories ORDER BY id")).fetchall()]
+        await conn.execute(
+            "UPDATE memories SET sealed = (SELECT sealed FROM memories WHERE id = %s) WHERE id = %s", [one, other]
+        )
+        with pytest.raises(SealBroken):
+            await memories.find(conn, org_id=first.org_id, ids=[other])
+        row = await (await conn.execute("SELECT sealed FROM memories WHERE id = %s", [one])).fetchone()
+    async with db.tenant(second) as conn:
+        with pytest.raises(SealBroken):
+            conn.vault.open((row or {})["sealed"], f"memories/{one}")
+        assert conn.vault.blind("word:apple") != (await db.known(first.org_id)).cipher.blind("word:apple")
+
+
+async def test_private_memories_are_seen_by_their_user_alone(db: Database) -> None:
+    """A colleague of the same organisation finds what is the organisation's, not what is private."""
+    owner = await new_principal(db)
+    colleague = dataclasses.replace(owner, user_id=new_id())
+    for visibility in ("private", "organisation"):
+        item = NewMemory(content=f"{visibility} plan", embedding=_vector(3), embedding_model="m", visibility=visibility)
+        await TenantMemories(db, owner).add([item])
+    for principal, seen in ((owner, ["organisation plan", "private plan"]), (colleague, ["organisation plan"])):
+        found = await TenantMemories(db, principal).search(query="plan", vector=_vector(3), model="m", limit=9)
+        assert sorted(hit.content for hit in found.dense) == seen
+        assert sorted(hit.content for hit in found.keyword) == seen
+    async with db.tenant(colleague, sees_all=True) as conn:
+        cursor = await conn.execute("SELECT count(*) AS n FROM memories")
+        assert (await cursor.fetchone() or {})["n"] == 2
+
+
+async def test_word_statistics_follow_what_is_added_changed_and_deleted(db: Database) -> None:
+    """BM25 counts what is there: rows that went by a cascade count no more."""
+    caller = await new_principal(db)
+    port = TenantMemories(db, caller)
+    items = [NewMemory(content=text, embedding=_vector(1), embedding_model="m") for text in ("red sun", "red moon")]
+    first, _ = await port.add(items)
+    async with db.tenant(caller) as conn:
+        await memories.replace_content(
+            conn, org_id=caller.org_id, memory_id=first, item=dataclasses.replace(items[0], content="green sun glow")
+        )
+        assert await _counts(conn, "red", "green", "sun", "moon") == [1, 1, 1, 1]
+        cursor = await conn.execute("SELECT documents, words FROM corpus_stats")
+        assert await cursor.fetchone() == {"documents": 2, "words": 5}
+        await memories.delete(conn, org_id=caller.org_id, ids=[first])
+        assert await _counts(conn, "red", "green", "sun", "moon") == [1, 0, 0, 1]
+        cursor = await conn.execute("SELECT documents, words FROM corpus_stats")
+        assert await cursor.fetchone() == {"documents": 1, "words": 2}
+
+
+async def _counts(conn: Connection, *words: str) -> list[int]:
+    counts = []
+    for word in words:
+        (term,) = sealing.terms(word, conn.vault)
+        cursor = await conn.execute("SELECT documents FROM term_stats WHERE term = %s", [term])
+        counts.append((await cursor.fetchone() or {"documents": 0})["documents"])
+    return counts
 
 
 async def test_a_partition_cannot_be_reached_by_its_own_name(db: Database) -> None:
     """Only the parent is granted; its policy holds for all partitions."""
     caller = await new_principal(db)
-    for n in range(8):
+    for n in range(16):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             async with db.tenant(caller) as conn:
-                await conn.execute(f"SELECT content FROM memories_{n}")
+                await conn.execute(f"SELECT id FROM memories_p{n}")
 
 
 async def test_a_row_cannot_be_written_into_another_tenant(db: Database) -> None:
@@ -91,7 +160,7 @@ async def test_a_row_cannot_be_written_into_another_tenant(db: Database) -> None
 
 async def test_a_pooled_connection_does_not_carry_a_tenant_on(migrated: Migrated) -> None:
     """With two connections for all, what one caller bound is gone for the next, also after an error."""
-    database = Database(migrated.app_url, max_size=2)
+    database = Database(migrated.app_url, max_size=2, keys=KEYS)
     await database.open()
     try:
         caller = await new_principal(database)
@@ -134,7 +203,7 @@ async def test_the_applications_role_cannot_turn_the_rules_off(db: Database) -> 
 
 async def test_the_platform_refuses_to_run_as_a_role_that_sees_everything(migrated: Migrated) -> None:
     """Starting with the owner's connection string is an error, not a silent loss of isolation."""
-    database = Database(migrated.owner_url, max_size=4)
+    database = Database(migrated.owner_url, max_size=4, keys=KEYS)
     with pytest.raises(UnsafeRole):
         await database.open()
 
@@ -158,7 +227,7 @@ async def test_nearest_finds_a_small_tenant_among_many_rows_of_others(db: Databa
     await _remember(db, small, "mine", seed=7)
     items = [NewMemory(content=f"n{i}", embedding=_vector(1000 + i), embedding_model="m") for i in range(500)]
     await TenantMemories(db, large).add(items)
-    found = await TenantMemories(db, small).nearest(_vector(7), model="m", limit=3)
+    found = (await TenantMemories(db, small).search(query="", vector=_vector(7), model="m", limit=3)).dense
     assert [hit.content for hit in found] == ["mine"]
     assert found[0].score == pytest.approx(1.0, abs=1e-3)
 
@@ -169,21 +238,35 @@ async def test_search_filters_hold(db: Database) -> None:
     port = TenantMemories(db, caller)
     await port.add(
         [
-            NewMemory(content="red apples", embedding=_vector(1), embedding_model="m", tags=["fruit"]),
-            NewMemory(content="red cars", embedding=_vector(2), embedding_model="m", memory_type="fact"),
+            NewMemory(
+                content="red apples", embedding=_vector(1), embedding_model="m", tags=["fruit"], source="the farm"
+            ),
+            NewMemory(
+                content="red cars",
+                embedding=_vector(2),
+                embedding_model="m",
+                memory_type="fact",
+                metadata={"size": 3},
+            ),
         ]
     )
-    by_tag = await port.matching("red", limit=5, where=MemoryFilter(tags=["fruit"]))
-    by_type = await port.nearest(_vector(1), model="m", limit=5, where=MemoryFilter(memory_type="fact"))
-    assert [hit.content for hit in by_tag] == ["red apples"]
-    assert [hit.content for hit in by_type] == ["red cars"]
-    assert await port.nearest(_vector(1), model="another-model", limit=5) == []
+    search = functools.partial(port.search, query="red", vector=_vector(1), model="m", limit=5)
+    for where, expected in (
+        (MemoryFilter(tags=["fruit"]), "red apples"),
+        (MemoryFilter(memory_type="fact"), "red cars"),
+        (MemoryFilter(metadata={"size": 3}), "red cars"),
+        (MemoryFilter(source="the farm"), "red apples"),
+    ):
+        found = await search(where=where)
+        assert [[hit.content for hit in part] for part in (found.dense, found.keyword)] == [[expected], [expected]]
+    assert (await search(where=MemoryFilter(metadata={"size": 4}))).keyword == []
+    assert (await port.search(query="", vector=_vector(1), model="another-model", limit=5)).dense == []
 
 
 async def test_plans_prune_to_the_tenants_partition(db: Database) -> None:
-    """A search touches one hash partition, not all eight."""
+    """A search touches one hash partition, not all sixteen."""
     caller = await new_principal(db)
     async with db.tenant(caller) as conn:
         cursor = await conn.execute("EXPLAIN (FORMAT JSON) SELECT id FROM memories WHERE org_id = %s", [caller.org_id])
         plan = str(await cursor.fetchone())
-    assert sum(f"memories_{n}'" in plan for n in range(8)) == 1
+    assert sum(f"memories_p{n}'" in plan for n in range(16)) == 1

@@ -25,15 +25,18 @@ def test_upgrading_twice_changes_nothing(migrated: Migrated) -> None:
 
 
 def test_vector_tables_are_hash_partitioned_and_indexed_by_hnsw(migrated: Migrated) -> None:
-    """Eight partitions by organisation, each with an HNSW index over halfvec."""
+    """Sixteen partitions by organisation for each size of vector, each with an HNSW index over halfvec."""
     with psycopg.connect(migrated.owner_url) as conn:
-        partitions = conn.execute("SELECT count(*) FROM pg_inherits WHERE inhparent = 'memories'::regclass").fetchone()
-        indexes = conn.execute(
-            "SELECT count(*) FROM pg_indexes WHERE tablename ~ '^memories_[0-7]$' AND indexdef LIKE"
-            " '%hnsw%halfvec_cosine_ops%'"
-        ).fetchone()
-    assert partitions == (8,)
-    assert indexes == (8,)
+        for dim in (384, 768, 1024):
+            partitions = conn.execute(
+                "SELECT count(*) FROM pg_inherits WHERE inhparent = %s::regclass", [f"memory_vectors_{dim}"]
+            ).fetchone()
+            indexes = conn.execute(
+                "SELECT count(*) FROM pg_indexes WHERE tablename ~ %s AND indexdef LIKE %s",
+                [f"^memory_vectors_{dim}_p[0-9]+$", "%hnsw%halfvec_cosine_ops%"],
+            ).fetchone()
+            assert partitions == (16,)
+            assert indexes == (16,)
 
 
 def test_every_key_holds_the_tenant(migrated: Migrated) -> None:

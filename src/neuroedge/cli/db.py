@@ -10,14 +10,18 @@ def upgrade() -> None:
     """Bring the schema up to date; does nothing when it is."""
     import asyncio
 
-    from neuroedge.bootstrap import app_password, open_servers
+    from neuroedge.bootstrap import app_password, open_servers, open_vault
     from neuroedge.cli.output import readable_errors, settings_or_exit
     from neuroedge.stores import schema
 
     async def run() -> schema.SchemaStatus:
         settings = settings_or_exit()
         async with open_servers(settings) as servers:
-            return schema.upgrade(servers.postgres_owner, app_password=app_password(settings, servers.secrets))
+            return schema.upgrade(
+                servers.postgres_owner,
+                app_password=app_password(settings, servers.secrets),
+                keys=open_vault(settings, servers.secrets),
+            )
 
     with readable_errors():
         typer.echo(f"schema at {asyncio.run(run()).current}")

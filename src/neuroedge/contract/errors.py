@@ -192,3 +192,15 @@ def of_code(code: str, detail: str, *, hint: str | None = None) -> NeuroEdgeErro
             return kind(detail, hint=hint)
         kinds += kind.__subclasses__()
     return NeuroEdgeError(detail, hint=hint)
+
+
+class VaultLocked(Unavailable):
+    """The keys of an organisation cannot be unwrapped."""
+
+    code = "vault_locked"
+
+
+class SealBroken(NeuroEdgeError):
+    """A sealed value was changed, moved, or sealed with a key that is gone."""
+
+    code = "seal_broken"

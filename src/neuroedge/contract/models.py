@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
+from neuroedge.kit.parse import ParsedText as ParsedText
 from neuroedge.kit.waveform import SAMPLE_RATE_HZ as SAMPLE_RATE_HZ
 from neuroedge.kit.waveform import Floats as Floats
 from neuroedge.kit.waveform import Span as Span
@@ -25,6 +26,12 @@ class ModelRef(Generic[M]):
 
     role: str
     type_: type[M] = field(compare=False)
+    id: str | None = None
+    """Catalogue id, where it must be this very model of the role; else the configured one serves."""
+
+    def named(self, model_id: str | None) -> "ModelRef[M]":
+        """This role, by the given model; by the configured one when None."""
+        return ModelRef(self.role, self.type_, model_id)
 
 
 ModelState = Literal["missing", "unloaded", "loading", "ready", "failed"]
@@ -121,6 +128,16 @@ class Embeddings:
     tokens: list[int]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenStates:
+    """One text's tokens as their encoder sees them in their context; special tokens are left out."""
+
+    ids: list[int]
+    """In the encoder's vocabulary."""
+    vectors: Floats
+    """[len(ids), width], each L2-normalised."""
+
+
 class TextEncoder(Protocol):
     """Sentence embeddings."""
 
@@ -130,6 +147,30 @@ class TextEncoder(Protocol):
 
     async def encode(self, texts: Sequence[str], *, kind: Literal["query", "passage"] = "passage") -> Embeddings:
         """Embed `texts`; longer ones are cut at `max_tokens`. `kind` picks the model's instruction, if it has one."""
+        ...
+
+    async def token_states(
+        self, texts: Sequence[str], *, kind: Literal["query", "passage"] = "passage"
+    ) -> list[TokenStates]:
+        """What the model makes of every token of each text, cut as in `encode`.
+
+        Raises Unavailable where the model only gives whole texts' vectors.
+        """
+        ...
+
+
+class Reranker(Protocol):
+    """Judges passages with the query beside them: slower and more exact than comparing vectors made apart."""
+
+    model_id: str
+    method: str
+    """cross-encoder or gguf-reranker."""
+
+    async def score(self, query: str, passages: Sequence[str]) -> Floats:
+        """Relevance of each passage to the query, float32 [len(passages)], 0 to 1, in the order given.
+
+        What exceeds the model's tokens is cut from the passage's end. Raises Overloaded, DeadlineExceeded, ModelFailed.
+        """
         ...
 
 
@@ -188,6 +229,16 @@ class ChatModel(Protocol):
         ...
 
 
+class TextParser(Protocol):
+    """Sentences, names and dependencies of texts."""
+
+    model_id: str
+
+    async def parse(self, texts: Sequence[str]) -> list[ParsedText]:
+        """A parse of each text, in order."""
+        ...
+
+
 class Models(Protocol):
     """The pool as engines see it."""
 
@@ -207,5 +258,8 @@ SPEECH_TO_TEXT = ModelRef("speech_to_text", SpeechToText)  # type: ignore[type-a
 VOICE_ACTIVITY = ModelRef("voice_activity", VoiceActivity)  # type: ignore[type-abstract]
 SPEAKER_EMBEDDING = ModelRef("speaker_embedding", SpeakerEncoder)  # type: ignore[type-abstract]
 TEXT_EMBEDDING = ModelRef("text_embedding", TextEncoder)  # type: ignore[type-abstract]
+RERANK = ModelRef("rerank", Reranker)  # type: ignore[type-abstract]
+"""Optional: no model comes with NeuroEdge; engines that can use one have a default without it."""
 EMOTION_TEXT = ModelRef("emotion_text", TextClassifier)  # type: ignore[type-abstract]
 CHAT = ModelRef("chat", ChatModel)  # type: ignore[type-abstract]
+ENTITIES = ModelRef("entities", TextParser)  # type: ignore[type-abstract]

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -48,6 +48,9 @@ class Media(Protocol):
         ...
 
 
+Visibility = Literal["private", "division", "organisation"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewMemory:
     """Something to remember; `embedding` [dim] is L2-normalised."""
@@ -60,8 +63,20 @@ class NewMemory:
     keywords: Sequence[str] = ()
     memory_type: str = "note"
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    source: str | None = None
+    """Where it comes from, in the caller's words: a URL, a file, an application."""
     recording_id: UUID | None = None
     segment_id: UUID | None = None
+    document_id: UUID | None = None
+    position: int | None = None
+    """Place in its document, from 0."""
+    visibility: Visibility = "organisation"
+    importance: float = 0.5
+    """0 to 1."""
+    occurred_at: datetime | None = None
+    """When what it tells happened; now when not given."""
+    expires_at: datetime | None = None
+    """After this it is not found any more, and deleted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,41 +84,80 @@ class MemoryFilter:
     """Restrict a search; None means no restriction."""
 
     recording_id: UUID | None = None
+    document_id: UUID | None = None
     memory_type: str | None = None
     tags: Sequence[str] | None = None
+    """All of these."""
+    metadata: Mapping[str, Any] | None = None
+    """All of these keys with exactly these scalars."""
+    source: str | None = None
+    user_id: UUID | None = None
+    """Who remembered it."""
+    since: datetime | None = None
+    """`occurred_at` from here."""
+    until: datetime | None = None
+    """`occurred_at` before this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MemoryHit:
-    """A remembered row with the score of the query that found it."""
+class Memory:
+    """A remembered row."""
 
     id: UUID
+    user_id: UUID
     content: str
-    score: float
     title: str | None
     tags: list[str]
     keywords: list[str]
     memory_type: str
     metadata: dict[str, Any]
+    source: str | None
     recording_id: UUID | None
+    document_id: UUID | None
+    position: int | None
+    visibility: Visibility
+    importance: float
+    occurred_at: datetime
+    expires_at: datetime | None
     created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryHit(Memory):
+    """A remembered row with the score of the query that found it."""
+
+    score: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What the two searches found, each best first."""
+
+    dense: list[MemoryHit]
+    keyword: list[MemoryHit]
 
 
 class Memories(Protocol):
-    """The caller's remembered rows: embedding (HNSW) and keywords (full text)."""
+    """The remembered rows the caller may see: by meaning (embeddings, HNSW) and by words (BM25 over keyed hashes)."""
 
     async def add(self, items: Sequence[NewMemory]) -> list[UUID]:
         """Store all or none; ids in the order given."""
         ...
 
-    async def nearest(
-        self, vector: Floats, *, model: str, limit: int, where: MemoryFilter = MemoryFilter()
-    ) -> list[MemoryHit]:
-        """By cosine similarity (score in [-1, 1]) among rows embedded by `model`, best first."""
+    async def search(
+        self, *, query: str, vector: Floats | None, model: str, limit: int, where: MemoryFilter = MemoryFilter()
+    ) -> Found:
+        """At most `limit` rows each by cosine similarity (score in [-1, 1]) among rows embedded by `model`, none
+        without a `vector`, and by BM25 of the query's words (score > 0)."""
         ...
 
-    async def matching(self, query: str, *, limit: int, where: MemoryFilter = MemoryFilter()) -> list[MemoryHit]:
-        """By full-text rank (score >= 0) of any of the query's words, best first."""
+    async def vectors(self, ids: Sequence[UUID], *, model: str, dim: int) -> dict[UUID, Floats]:
+        """Embeddings [dim] by `model` of those of these rows that have one."""
+        ...
+
+    async def embedding_model(self) -> str | None:
+        """Catalogue id of the model the organisation's rows are searched with; None: the platform's default."""
         ...
 
 

@@ -14,7 +14,7 @@ from neuroedge.http import engine_api, problems
 from neuroedge.http.dialects import nemo
 from neuroedge.http.middleware import DirectRoute, RequestEnvelope
 from neuroedge.http.platform import Platform
-from neuroedge.http.routes import admin, auth, engines, models, recordings, system, tasks
+from neuroedge.http.routes import admin, auth, documents, engines, knowledge, models, recordings, system, tasks
 from neuroedge.settings import Settings
 
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -73,6 +73,8 @@ def create_app(settings: Settings, open_platform: Callable[[], AbstractAsyncCont
     app.include_router(auth.router, responses=_PROBLEMS)
     app.include_router(recordings.router, responses=_PROBLEMS)
     app.include_router(tasks.router, responses=_PROBLEMS)
+    app.include_router(documents.router, responses=_PROBLEMS)
+    app.include_router(knowledge.router, responses=_PROBLEMS)
     app.include_router(models.router, responses=_PROBLEMS)
     app.include_router(nemo.router, responses=_PROBLEMS)
     app.include_router(admin.router, responses=_PROBLEMS)

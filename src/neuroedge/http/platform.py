@@ -14,6 +14,10 @@ from neuroedge.infra.tokens import AccessTokens
 from neuroedge.runtimes.catalogue import Catalogue
 from neuroedge.runtimes.pool import Pool
 from neuroedge.services.accounts import Accounts
+from neuroedge.services.document_process import DocumentProcess
+from neuroedge.services.document_progress import DocumentProgress
+from neuroedge.services.documents import Documents
+from neuroedge.services.knowledge import Knowledge
 from neuroedge.services.recording_progress import RecordingProgress
 from neuroedge.services.recordings import Recordings
 from neuroedge.services.reload import EngineReloader
@@ -45,6 +49,10 @@ class Platform:
     reloader: EngineReloader
     recordings: Recordings
     recording_progress: RecordingProgress
+    documents: Documents
+    document_progress: DocumentProgress
+    document_process: DocumentProcess
+    knowledge: Knowledge
     tasks: Tasks
     task_progress: TaskProgress
     started: float = field(default_factory=time.monotonic)

@@ -44,7 +44,7 @@ async def receive(request: Request, *, file_field: str, fields: Sequence[str] = 
 
     settings = platform_of(request).settings
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
-        raise UnsupportedMedia("send the file as multipart/form-data", hint=f"curl -F {file_field}=@recording.wav")
+        raise UnsupportedMedia("send the file as multipart/form-data", hint=f"curl -F {file_field}=@path/to/file")
     folder = settings.data_dir / "tmp" / str(new_id())
     folder.mkdir()
     path = folder / "upload"
@@ -58,11 +58,11 @@ async def receive(request: Request, *, file_field: str, fields: Sequence[str] = 
         await _feed(parser, request)
         if file.multipart_filename is None or not path.exists():
             raise InvalidInput(
-                f"the form has no file in the field {file_field!r}", hint=f"-F {file_field}=@recording.wav"
+                f"the form has no file in the field {file_field!r}", hint=f"-F {file_field}=@path/to/file"
             )
         size = path.stat().st_size
         if size == 0:
-            raise EmptyMedia("the file is empty", hint="send a recording with at least a moment of sound")
+            raise EmptyMedia("the file is empty", hint="check the path; nothing was sent")
         if size > settings.max_upload_bytes:
             raise TooLarge(f"the file is larger than {settings.max_upload_bytes} bytes")
         yield Received(
@@ -89,7 +89,7 @@ async def _feed(parser: Any, request: Request) -> None:
             parser.data_received(chunk)
     except (ParseFailedException, UnicodeDecodeError) as error:
         raise InvalidInput(
-            "the multipart body is malformed", hint="let the HTTP client build the form: curl -F file=@recording.wav"
+            "the multipart body is malformed", hint="let the HTTP client build the form: curl -F file=@path/to/file"
         ) from error
     except ValidationError as error:
         raise TooLarge(f"a text field is larger than {_MAX_FIELD_BYTES} bytes") from error

@@ -1,13 +1,16 @@
 """Objects of one organisation in a folder or an object store (S3, GCS, Azure), through obstore."""
 
+import asyncio
 import re
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from neuroedge.contract.errors import InvalidInput, NotFound, Unavailable
+from neuroedge.contract.vault import Cipher
 
 _KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 _DELETE_AT_ONCE = 1000
@@ -34,11 +37,14 @@ async def organisations(store: Any) -> list[UUID]:
 
 
 class TenantBlobs:
-    """The Blobs port: every key lies under the organisation's own prefix."""
+    """The Blobs port: every key lies under the organisation's own prefix, every object is sealed with its keys."""
 
-    def __init__(self, store: Any, org_id: UUID) -> None:
+    def __init__(self, store: Any, org_id: UUID, *, cipher: Callable[[], Awaitable[Cipher]], tmp: Path) -> None:
         self._store = store
         self._org_id = org_id
+        self._cipher = cipher
+        self._tmp = tmp
+        """Folder for sealed files on their way to the store."""
 
     def _path(self, key: str) -> str:
         if len(key) > 512 or not _KEY.fullmatch(key):
@@ -49,20 +55,26 @@ class TenantBlobs:
         """Write or replace an object; a Path is streamed from disk."""
         import obstore
 
-        with _wrapped("the object could not be stored", hint="check free space and the blob store"):
-            await obstore.put_async(self._store, self._path(key), data)
+        path, cipher = self._path(key), await self._cipher()
+        with (
+            _wrapped("the object could not be stored", hint="check free space and the blob store"),
+            tempfile.TemporaryDirectory(dir=self._tmp) as folder,
+        ):
+            sealed = await asyncio.to_thread(_sealed, data, Path(folder), cipher, path)
+            await obstore.put_async(self._store, path, sealed)
 
     async def get(self, key: str) -> bytes:
-        """Read an object. Raises NotFound."""
+        """Read an object. Raises NotFound, SealBroken."""
         import obstore
 
-        path = self._path(key)
+        path, cipher = self._path(key), await self._cipher()
         with _wrapped("the object could not be read"):
             try:
                 answer = await obstore.get_async(self._store, path)
-                return bytes(await answer.bytes_async())
+                sealed = bytes(await answer.bytes_async())
             except (FileNotFoundError, obstore.exceptions.NotFoundError) as error:
                 raise NotFound(f"no object {key}") from error
+        return await asyncio.to_thread(cipher.open_bytes, sealed, _context(path))
 
     async def folders(self, prefix: str) -> list[str]:
         """Names of the folders directly below a folder-like prefix, in order; none for a prefix without objects."""
@@ -78,6 +90,18 @@ class TenantBlobs:
             paths = [entry["path"] async for batch in obstore.list(self._store, prefix=full) for entry in batch]
             for start in range(0, len(paths), _DELETE_AT_ONCE):
                 await _delete(self._store, paths[start : start + _DELETE_AT_ONCE])
+
+
+def _sealed(data: bytes | Path, folder: Path, cipher: Cipher, path: str) -> Path:
+    plain = data if isinstance(data, Path) else folder / "plain"
+    if not isinstance(data, Path):
+        plain.write_bytes(data)
+    cipher.seal_file(plain, folder / "sealed", _context(path))
+    return folder / "sealed"
+
+
+def _context(path: str) -> str:
+    return f"blobs/{path}"
 
 
 async def _folders(store: Any, prefix: str | None) -> list[str]:

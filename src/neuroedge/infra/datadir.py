@@ -2,6 +2,7 @@
 
 VERSION        layout version; a newer one is refused
 secrets.json   0600: JWT key, database passwords
+master.key     0600: wraps the keys of every organisation's content; back it up apart from the database
 postgres.initialised   written when postgres/ was made to its end
 postgres/ valkey/ blobs/ models/ tmp/ run/
 """
@@ -17,6 +18,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from neuroedge.contract.errors import NeuroEdgeError
+from neuroedge.infra.vault import new_master_key
 from neuroedge.settings import Settings
 
 LAYOUT_VERSION = 1
@@ -41,6 +43,7 @@ class Secrets:
     jwt_secret: str
     postgres_password: str
     postgres_app_password: str
+    master_key: str
 
 
 def prepare(settings: Settings) -> Secrets:
@@ -55,7 +58,7 @@ def prepare(settings: Settings) -> Secrets:
             (root / "blobs").chmod(0o700)
             (root / "tmp").chmod(0o700)
             _sweep_stale_uploads(root / "tmp")
-            return _load_secrets(root / "secrets.json")
+            return Secrets(**_load_secrets(root / "secrets.json"), master_key=_load_master_key(root / "master.key"))
     except OSError as error:
         raise DataDirError(
             f"the data directory {root} cannot be used: {error.strerror or error}",
@@ -76,21 +79,32 @@ def _check_version(root: Path) -> None:
         )
 
 
-def _load_secrets(file: Path) -> Secrets:
+def _load_secrets(file: Path) -> dict[str, str]:
+    names = [name for name in Secrets.__dataclass_fields__ if name != "master_key"]
     if not file.exists():
-        generated = {name: secrets.token_urlsafe(36) for name in Secrets.__dataclass_fields__}
-        # Write beside and rename: a crash in the middle never leaves half a secrets file.
-        beside = file.with_suffix(".new")
-        beside.unlink(missing_ok=True)
-        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
-            json.dump(generated, out, indent=1)
-            out.flush()
-            os.fsync(out.fileno())
-        beside.rename(file)
+        _write_secret(file, json.dumps({name: secrets.token_urlsafe(36) for name in names}, indent=1))
     try:
-        return Secrets(**json.loads(file.read_text()))
-    except (ValueError, TypeError) as error:
+        read = json.loads(file.read_text())
+        return {name: str(read[name]) for name in names}
+    except (ValueError, KeyError, TypeError) as error:
         raise DataDirError(f"{file} is damaged", hint="restore it from a backup") from error
+
+
+def _load_master_key(file: Path) -> str:
+    if not file.exists():
+        _write_secret(file, new_master_key())
+    return file.read_text().strip()
+
+
+def _write_secret(file: Path, text: str) -> None:
+    # Write beside and rename: a crash in the middle never leaves half a secrets file.
+    beside = file.with_suffix(".new")
+    beside.unlink(missing_ok=True)
+    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
+        out.write(text)
+        out.flush()
+        os.fsync(out.fileno())
+    beside.rename(file)
 
 
 def _sweep_stale_uploads(folder: Path) -> None:

@@ -8,6 +8,7 @@ import structlog
 
 from neuroedge.infra.queue import JOB_QUEUE, TASK_QUEUE, JobQueue
 from neuroedge.infra.telemetry import Metrics
+from neuroedge.services.documents import Documents
 from neuroedge.services.recordings import Recordings
 from neuroedge.services.tasks import Tasks
 from neuroedge.settings import Settings
@@ -27,6 +28,7 @@ async def work(
     queue: JobQueue,
     *,
     recordings: Recordings,
+    documents: Documents,
     tasks: Tasks,
     settings: Settings,
     task_concurrency: int,
@@ -39,6 +41,7 @@ async def work(
         asyncio.create_task(_serve(queue, TASK_QUEUE, concurrency=task_concurrency, settings=settings)),
         asyncio.create_task(_take_over(queue, settings=settings, metrics=metrics)),
         asyncio.create_task(_swept("orphans_swept", recordings.sweep)),
+        asyncio.create_task(_swept("document_orphans_swept", documents.sweep)),
         asyncio.create_task(_sweep_tasks(queue, tasks)),
     ]
     try:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +16,7 @@ from neuroedge.contract.errors import DeadlineExceeded, EngineBlocked, Forbidden
 from neuroedge.contract.models import Models
 from neuroedge.contract.ports import Cache, Clock, Media, Progress
 from neuroedge.contract.principal import Principal
+from neuroedge.contract.vault import Cipher
 from neuroedge.executors.local import LocalExecutor
 from neuroedge.infra.blobs import TenantBlobs, organisations
 from neuroedge.infra.breaker import Breakers
@@ -43,6 +45,7 @@ class Contexts:
         db: Database,
         models: Models,
         blob_store: Any,
+        tmp: Path,
         cache: Callable[[Principal], Cache],
         clock: Clock,
         max_audio_bytes: int,
@@ -51,6 +54,7 @@ class Contexts:
         self._db = db
         self._models = models
         self._blob_store = blob_store
+        self._tmp = tmp
         self._cache = cache
         self._clock = clock
         self._max_audio_bytes = max_audio_bytes
@@ -58,7 +62,11 @@ class Contexts:
 
     def blobs(self, principal: Principal) -> TenantBlobs:
         """The caller's objects."""
-        return TenantBlobs(self._blob_store, principal.org_id)
+
+        async def cipher() -> Cipher:
+            return (await self._db.known(principal.org_id)).cipher
+
+        return TenantBlobs(self._blob_store, principal.org_id, cipher=cipher, tmp=self._tmp)
 
     async def organisations(self) -> list[UUID]:
         """Every organisation that has objects; for the platform's own housekeeping."""

@@ -18,6 +18,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
 from psycopg.rows import DictRow
 
+from neuroedge.contract.vault import Cipher
+
 CONNECT_S = 3
 _SILENT_S = 3.0
 """A statement that takes longer makes us ask whether the server lives."""
@@ -47,6 +49,16 @@ OPTIONS = f"-c statement_timeout={_STATEMENT_S}s"
 
 class AnsweringConnection(AsyncConnection[DictRow]):
     """Raises psycopg.OperationalError some seconds after the server stopped to answer, instead of waiting."""
+
+    cipher: Cipher | None = None
+    """Of the organisation the present transaction is bound to."""
+
+    @property
+    def vault(self) -> Cipher:
+        """Seals and opens content of the organisation this transaction is bound to."""
+        if self.cipher is None:
+            raise RuntimeError("this transaction is bound to no organisation whose content it may read")
+        return self.cipher
 
     async def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
         """What psycopg waits for, unless the server hangs. Waiting for notifications is not limited."""

@@ -7,8 +7,10 @@ A server that is away or hangs is Unavailable within seconds; when it is back, c
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -16,18 +18,23 @@ import psycopg
 import psycopg_pool
 from pgvector.psycopg import register_vector_async
 from psycopg import AsyncConnection
-from psycopg.rows import DictRow, dict_row
+from psycopg.rows import dict_row
 
 from neuroedge.contract.errors import InvalidInput, NotFound, Unavailable
 from neuroedge.contract.principal import Principal
+from neuroedge.contract.vault import Cipher, Keys
+from neuroedge.stores import tenant_keys
 from neuroedge.stores.connection import OPTIONS, AnsweringConnection, with_limits
 
-Connection = AsyncConnection[DictRow]
+Connection = AnsweringConnection
 _ACQUIRE_TIMEOUT_S = 5.0
 _CHECK_S = 2.0
 _RECONNECT_S = 4.0
 """Attempts to connect come ever more seldom; ended so soon, the next request makes one at once."""
 _PING_S = 2.5
+TENANT_KEPT_S = 30.0
+"""What is known of an organisation is read again after so long: each process knows a new key before any seals with it,
+and searches with a new embedding model while the old one's vectors are still there."""
 
 
 class UnsafeRole(Unavailable):
@@ -36,10 +43,22 @@ class UnsafeRole(Unavailable):
     code = "unsafe_database_role"
 
 
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """What is known of an organisation between its transactions."""
+
+    cipher: Cipher
+    embedding_model: str | None
+    read_at: float
+    """time.monotonic."""
+
+
 class Database:
     """The application's connection pool."""
 
-    def __init__(self, app_url: str, *, max_size: int) -> None:
+    def __init__(self, app_url: str, *, max_size: int, keys: Keys) -> None:
+        self._keys = keys
+        self._tenants: dict[UUID, Tenant] = {}
         self._pings: set[asyncio.Task[None]] = set()
         self.pool: psycopg_pool.AsyncConnectionPool[AnsweringConnection] = psycopg_pool.AsyncConnectionPool(
             with_limits(app_url),
@@ -95,11 +114,46 @@ class Database:
             await conn.execute("SELECT 1")
 
     @asynccontextmanager
-    async def tenant(self, principal: Principal) -> AsyncIterator[Connection]:
-        """A transaction that sees the principal's organisation and nothing else; commits on leaving."""
+    async def tenant(self, principal: Principal, *, sees_all: bool = False) -> AsyncIterator[Connection]:
+        """A transaction that sees the principal's organisation and nothing else; commits on leaving.
+
+        Of its memories it sees those of the organisation, of the principal's division and the principal's own; all of
+        them with `sees_all`, for what concerns the organisation as a whole: erasing, exporting, re-embedding.
+        """
+        cipher = (await self.known(principal.org_id)).cipher
         async with self._connection() as conn, conn.transaction():
-            await bind(conn, principal.org_id)
-            yield conn
+            await bind(conn, principal.org_id, user_id=principal.user_id, sees_all=sees_all)
+            conn.cipher = cipher
+            try:
+                yield conn
+            finally:
+                conn.cipher = None
+
+    async def known(self, org_id: UUID) -> "Tenant":
+        """What every call of an organisation needs; keys are made when it has none. Raises VaultLocked, Unavailable."""
+        tenant = self._tenants.get(org_id)
+        if tenant is None or time.monotonic() - tenant.read_at > TENANT_KEPT_S:
+            tenant = await self._read(org_id)
+        return tenant
+
+    def forget(self, org_id: UUID) -> None:
+        """Read what is known of an organisation anew when it is next needed."""
+        self._tenants.pop(org_id, None)
+
+    async def _read(self, org_id: UUID) -> "Tenant":
+        place = f"tenant_keys/{org_id}"
+        async with self._connection() as conn, conn.transaction():
+            await bind(conn, org_id)
+            kept = await tenant_keys.find(conn, org_id)
+            if kept is None:
+                made = await asyncio.to_thread(self._keys.new, place)
+                kept = await tenant_keys.insert(conn, org_id, made)
+                if kept is None:
+                    # Nothing of an organisation that does not exist can be stored, so these keys are for nothing.
+                    return Tenant(await asyncio.to_thread(self._keys.cipher, made, place), None, 0.0)
+        cipher = await asyncio.to_thread(self._keys.cipher, kept.wrapped, place)
+        tenant = self._tenants[org_id] = Tenant(cipher, kept.embedding_model, time.monotonic())
+        return tenant
 
     @asynccontextmanager
     async def unbound(self) -> AsyncIterator[Connection]:
@@ -129,9 +183,13 @@ class Database:
             ) from error
 
 
-async def bind(conn: Connection, org_id: UUID) -> None:
-    """Let the rest of this transaction see one organisation."""
-    await conn.execute("SELECT set_config('app.current_org_id', %s, true)", [str(org_id)])
+async def bind(conn: Connection, org_id: UUID, *, user_id: UUID | None = None, sees_all: bool = False) -> None:
+    """Let the rest of this transaction see one organisation, and of its memories what this user may see."""
+    await conn.execute(
+        "SELECT set_config('app.current_org_id', %s, true), set_config('app.current_user_id', %s, true),"
+        " set_config('app.sees_all', %s, true)",
+        [str(org_id), str(user_id or ""), "on" if sees_all else ""],
+    )
 
 
 async def _configure(conn: AsyncConnection[Any]) -> None:

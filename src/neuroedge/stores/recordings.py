@@ -6,13 +6,12 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from psycopg.types.json import Jsonb
-
+from neuroedge.stores import sealing
 from neuroedge.stores.postgres import Connection
 
 Status = Literal["queued", "running", "done", "failed"]
 _COLUMNS = (
-    "id, user_id, title, context, filename, language, bytes, status, step, attempts, error_code, error_detail,"
+    "id, user_id, sealed, language, bytes, status, step, attempts, error_code, error_detail,"
     " error_hint, created_at, finished_at"
 )
 
@@ -65,15 +64,16 @@ class Speaker:
 async def insert(conn: Connection, *, org_id: UUID, recording: Recording) -> None:
     """Store a new recording."""
     await conn.execute(
-        "INSERT INTO recordings (org_id, id, user_id, title, context, filename, language, bytes, status)"
-        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        "INSERT INTO recordings (org_id, id, user_id, sealed, language, bytes, status)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s)",
         [
             org_id,
             recording.id,
             recording.user_id,
-            recording.title,
-            recording.context,
-            recording.filename,
+            conn.vault.seal(
+                {"title": recording.title, "context": recording.context, "filename": recording.filename},
+                sealing.recording(recording.id),
+            ),
             recording.language,
             recording.bytes,
             recording.status,
@@ -85,7 +85,11 @@ async def find(conn: Connection, recording_id: UUID, *, lock: bool = False) -> R
     """One recording of the transaction's organisation; `lock` holds its row until the transaction ends."""
     query = f"SELECT {_COLUMNS} FROM recordings WHERE id = %s" + (" FOR UPDATE" if lock else "")
     row = await (await conn.execute(query, [recording_id])).fetchone()
-    return Recording(**row) if row else None
+    return _recording(conn, row) if row else None
+
+
+def _recording(conn: Connection, row: dict[str, Any]) -> Recording:
+    return Recording(**conn.vault.open(row.pop("sealed"), sealing.recording(row["id"])), **row)
 
 
 async def recent(
@@ -97,7 +101,7 @@ async def recent(
         " AND (%(status)s::text IS NULL OR status = %(status)s) ORDER BY id DESC LIMIT %(limit)s",
         {"before": before, "status": status, "limit": limit},
     )
-    return [Recording(**row) for row in await cursor.fetchall()]
+    return [_recording(conn, row) for row in await cursor.fetchall()]
 
 
 async def delete(conn: Connection, recording_id: UUID) -> bool:
@@ -153,8 +157,11 @@ async def fail(conn: Connection, recording_id: UUID, *, code: str, detail: str, 
 
 async def steps(conn: Connection, recording_id: UUID) -> dict[str, Any]:
     """Output of every finished step."""
-    cursor = await conn.execute("SELECT step, output FROM recording_steps WHERE recording_id = %s", [recording_id])
-    return {row["step"]: row["output"] for row in await cursor.fetchall()}
+    cursor = await conn.execute("SELECT step, sealed FROM recording_steps WHERE recording_id = %s", [recording_id])
+    return {
+        row["step"]: conn.vault.open(row["sealed"], sealing.step(recording_id, row["step"]))
+        for row in await cursor.fetchall()
+    }
 
 
 async def save_step(
@@ -163,10 +170,10 @@ async def save_step(
     """A step is finished: that is progress, so the starts without it are forgotten. Saving it again replaces it."""
     await conn.execute("UPDATE recordings SET attempts = 0 WHERE id = %s", [recording_id])
     await conn.execute(
-        "INSERT INTO recording_steps (org_id, recording_id, step, output, seconds) VALUES (%s, %s, %s, %s, %s)"
-        " ON CONFLICT (org_id, recording_id, step) DO UPDATE SET output = EXCLUDED.output,"
+        "INSERT INTO recording_steps (org_id, recording_id, step, sealed, seconds) VALUES (%s, %s, %s, %s, %s)"
+        " ON CONFLICT (org_id, recording_id, step) DO UPDATE SET sealed = EXCLUDED.sealed,"
         " seconds = EXCLUDED.seconds, finished_at = now()",
-        [org_id, recording_id, step, Jsonb(output), seconds],
+        [org_id, recording_id, step, conn.vault.seal(output, sealing.step(recording_id, step)), seconds],
     )
 
 
@@ -183,8 +190,8 @@ async def replace_segments(
             [(org_id, s.id, recording_id, s.label, s.speech_s) for s in speakers],
         )
         await cursor.executemany(
-            "INSERT INTO segments (org_id, id, recording_id, speaker_id, position, start_s, end_s, text, confidence,"
-            " words, emotion) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+            "INSERT INTO segments (org_id, id, recording_id, speaker_id, position, start_s, end_s, confidence,"
+            " sealed) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
             [
                 (
                     org_id,
@@ -194,10 +201,8 @@ async def replace_segments(
                     s.position,
                     s.start_s,
                     s.end_s,
-                    s.text,
                     s.confidence,
-                    Jsonb(s.words),
-                    Jsonb(s.emotion) if s.emotion is not None else None,
+                    conn.vault.seal({"text": s.text, "words": s.words, "emotion": s.emotion}, sealing.segment(s.id)),
                 )
                 for s in segments
             ],
@@ -207,12 +212,15 @@ async def replace_segments(
 async def segments(conn: Connection, recording_id: UUID) -> list[Segment]:
     """In the order of time."""
     cursor = await conn.execute(
-        "SELECT g.id, s.label AS speaker, g.position, g.start_s, g.end_s, g.text, g.confidence, g.words, g.emotion"
+        "SELECT g.id, s.label AS speaker, g.position, g.start_s, g.end_s, g.confidence, g.sealed"
         " FROM segments g JOIN speakers s ON (s.org_id, s.id) = (g.org_id, g.speaker_id)"
         " WHERE g.recording_id = %s ORDER BY g.position",
         [recording_id],
     )
-    return [Segment(**row) for row in await cursor.fetchall()]
+    return [
+        Segment(**conn.vault.open(row.pop("sealed"), sealing.segment(row["id"])), **row)
+        for row in await cursor.fetchall()
+    ]
 
 
 async def speakers(conn: Connection, recording_id: UUID) -> list[Speaker]:

@@ -15,8 +15,9 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from neuroedge.contract.errors import Unavailable
+from neuroedge.contract.vault import Keys
 
-HEAD = "0002"
+HEAD = "0005"
 """Newest revision; a test compares it with the migration scripts, so that start-up need not import Alembic."""
 _MIGRATION_LOCK = 0x4E45_5552_4F45
 
@@ -73,10 +74,11 @@ def status(owner_url: str) -> SchemaStatus:
     return SchemaStatus(current=row[0] if row else None, head=HEAD)
 
 
-def upgrade(owner_url: str, *, app_password: str | None) -> SchemaStatus:
+def upgrade(owner_url: str, *, app_password: str | None, keys: Keys | None = None) -> SchemaStatus:
     """Bring the schema to HEAD; does nothing when it is there. Safe when several processes start at once.
 
-    `app_password` None: the role neuroedge_app is the operator's own and is left as it is.
+    `app_password` None: the role neuroedge_app is the operator's own and is left as it is. `keys` seal content that
+    an older schema kept in plain text.
     """
     with closing(connect(owner_url)) as conn:
         conn.autocommit = True
@@ -84,7 +86,7 @@ def upgrade(owner_url: str, *, app_password: str | None) -> SchemaStatus:
         _ensure_app_role(conn, app_password)
         before = status(owner_url)
         if not before.up_to_date:
-            _run_alembic(owner_url)
+            _run_alembic(owner_url, keys)
     return status(owner_url)
 
 
@@ -96,7 +98,7 @@ def _ensure_app_role(conn: psycopg.Connection[Any], password: str | None) -> Non
         conn.execute(sql.SQL("ALTER ROLE neuroedge_app PASSWORD {}").format(sql.Literal(password)))
 
 
-def _run_alembic(owner_url: str) -> None:
+def _run_alembic(owner_url: str, keys: Keys | None) -> None:
     # Imported here: SQLAlchemy and Alembic cost 0.4 s that a start with an up-to-date schema need not pay.
     import sqlalchemy
     from alembic import command
@@ -107,5 +109,6 @@ def _run_alembic(owner_url: str) -> None:
     engine = sqlalchemy.create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(owner_url))
     with engine.begin() as connection:
         config.attributes["connection"] = connection
+        config.attributes["keys"] = keys
         command.upgrade(config, "head")
     engine.dispose()

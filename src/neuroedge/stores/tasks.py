@@ -11,6 +11,7 @@ from typing import Literal, get_args
 from uuid import UUID
 
 from neuroedge.contract.models import Priority
+from neuroedge.stores import sealing
 from neuroedge.stores.postgres import Connection
 
 State = Literal["scheduled", "queued", "running", "succeeded", "failed", "cancelled", "dead"]
@@ -94,7 +95,7 @@ async def insert(conn: Connection, *, org_id: UUID, task: NewTask) -> bool:
             task.user_id,
             task.request_id,
             task.engine,
-            task.payload,
+            conn.vault.seal(task.payload.decode(), sealing.task(task.id, "payload")),
             task.priority,
             task.max_attempts,
             task.timeout_s,
@@ -156,7 +157,11 @@ async def count_unfinished(conn: Connection, *, limit: int) -> int:
 async def payload(conn: Connection, task_id: UUID) -> bytes:
     """The engine's input as JSON; of a task that is there."""
     row = await (await conn.execute("SELECT payload FROM tasks WHERE id = %s", [task_id])).fetchone()
-    return bytes(row["payload"]) if row else b"{}"
+    return _opened(conn, task_id, "payload", row["payload"]) if row else b"{}"
+
+
+def _opened(conn: Connection, task_id: UUID, part: str, sealed: bytes) -> bytes:
+    return str(conn.vault.open(sealed, sealing.task(task_id, part))).encode()
 
 
 async def result(conn: Connection, task_id: UUID) -> Result:
@@ -164,7 +169,8 @@ async def result(conn: Connection, task_id: UUID) -> Result:
     row = await (await conn.execute("SELECT result, result_blob FROM tasks WHERE id = %s", [task_id])).fetchone()
     if row is None:
         return Result(data=None, blob=None)
-    return Result(data=None if row["result"] is None else bytes(row["result"]), blob=row["result_blob"])
+    data = None if row["result"] is None else _opened(conn, task_id, "result", row["result"])
+    return Result(data=data, blob=row["result_blob"])
 
 
 async def start(conn: Connection, task_id: UUID, *, interrupted: int) -> int:
@@ -194,7 +200,12 @@ async def succeed(
         "UPDATE tasks SET state = 'succeeded', result = %s, result_blob = %s, error_code = NULL, error_detail = NULL,"
         " error_hint = NULL, fraction = 1, finished_at = now()"
         " WHERE id = %s AND state = 'running' AND attempts = %s",
-        [data, blob, task_id, attempt],
+        [
+            None if data is None else conn.vault.seal(data.decode(), sealing.task(task_id, "result")),
+            blob,
+            task_id,
+            attempt,
+        ],
     )
     return cursor.rowcount == 1
 

@@ -30,6 +30,11 @@ class Input(EngineInput):
     kind: Literal["query", "passage"] = Field(
         default="passage", description="What the texts are: models with separate instructions need to know."
     )
+    model: str | None = Field(
+        default=None,
+        max_length=200,
+        description="Catalogue id of the encoder; by default the one your organisation's memories are searched with.",
+    )
 
 
 class Output(EngineOutput):
@@ -54,17 +59,18 @@ class EmbeddingEngine(Engine[Input, Output]):
     async def run(self, payload: Input, ctx: EngineContext) -> Output:
         """Embed the texts nobody embedded before, in one batch."""
         computed = 0
+        ref = TEXT_EMBEDDING.named(payload.model or await ctx.memories.embedding_model())
 
         async def compute(positions: Sequence[int]) -> list[Any]:
             nonlocal computed
             computed = len(positions)
             # Leased in here: other callers may wait for these vectors when this one has left.
-            async with ctx.models.lease(TEXT_EMBEDDING) as encoder:
+            async with ctx.models.lease(ref) as encoder:
                 embedded = await encoder.encode([payload.texts[i] for i in positions], kind=payload.kind)
                 rows = embedded.vectors.astype("<f4")
                 return [[encoder.model_id, n, row.tobytes()] for n, row in zip(embedded.tokens, rows, strict=True)]
 
-        model = ctx.models.status(TEXT_EMBEDDING)
+        model = ctx.models.status(ref)
         of_model = f"embedding:1:{model.id}:{model.fingerprint}:{payload.kind}:"
         kept = await ctx.cache.get_or_compute([of_model + text for text in payload.texts], compute, ttl_s=_KEPT_S)
         vectors = np.stack([np.frombuffer(vector, "<f4") for _, _, vector in kept])

@@ -89,7 +89,7 @@ class MemoryEngine(Engine[Input, Output]):
 
     async def _prepare(self, items: list[Item], ctx: EngineContext) -> tuple[str, Embeddings, list[list[str]]]:
         texts = [item.content for item in items]
-        async with ctx.models.lease(TEXT_EMBEDDING) as encoder:
+        async with ctx.models.lease(TEXT_EMBEDDING.named(await ctx.memories.embedding_model())) as encoder:
             embedded = await encoder.encode(texts, kind="passage")
             model = encoder.model_id
         # In a thread: long texts take tens of milliseconds each.

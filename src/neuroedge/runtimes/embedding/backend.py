@@ -14,6 +14,7 @@ from neuroedge.runtimes.embedding import calibration, llama, onnx, openvino
 from neuroedge.runtimes.embedding.layout import Backend as Backend
 from neuroedge.runtimes.embedding.layout import BackendName, EncoderOptions, Layout
 from neuroedge.runtimes.embedding.layout import batches as batches
+from neuroedge.runtimes.file_digest import known_sha256
 
 log = structlog.get_logger(__name__)
 
@@ -126,8 +127,7 @@ def _key(folder: Path, options: EncoderOptions, candidates: Sequence[Layout]) ->
     """Everything a calibration depends on."""
     digest = hashlib.sha256()
     for path in _weights(folder):
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(bytes.fromhex(known_sha256(path)))
     cpu, features = cpu_features()
     return {
         "format": _FORMAT,

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from neuroedge.contract.errors import ModelUnavailable
+from neuroedge.contract.errors import ModelUnavailable, Unavailable
 from neuroedge.contract.models import Floats
 from neuroedge.runtimes.embedding import onnx_int8, onnx_simplify
 from neuroedge.runtimes.embedding.layout import BackendName, EncoderOptions, Layout
@@ -22,6 +22,7 @@ _LARGEST_REWRITTEN_BYTES: Final = 1 << 31
 """Protobuf's limit for a graph held in memory; larger ones are computed as they are stored."""
 Feed = dict[str, NDArray[Any]]
 Run = Callable[[Feed], NDArray[Any]]
+Made = TypeVar("Made")
 
 
 class OnnxFile:
@@ -31,8 +32,12 @@ class OnnxFile:
         self.model_id = model_id
         self.path = folder / FILE
         self.options = options
-        self.tokens = read(model_id, folder, options)
         self._device = device
+
+    @cached_property
+    def tokens(self) -> Tokens:
+        """The tokenizer beside the graph. Raises ModelUnavailable."""
+        return read(self.model_id, self.path.parent, self.options)
 
     @cached_property
     def graph(self) -> str | bytes:
@@ -64,6 +69,13 @@ class OnnxFile:
 
     def open(self, layout: Layout) -> "OnnxBackend":
         """Load it into ONNX Runtime. Raises ModelUnavailable."""
+        return self._opened(layout, OnnxBackend)
+
+    def classifier(self, layout: Layout) -> "OnnxClassifier":
+        """Load it as a sequence classifier with one logit. Raises ModelUnavailable."""
+        return self._opened(layout, OnnxClassifier)
+
+    def _opened(self, layout: Layout, make: "Callable[[OnnxFile, Any, Layout], Made]") -> "Made":
         import onnxruntime
 
         settings = onnxruntime.SessionOptions()
@@ -79,7 +91,7 @@ class OnnxFile:
                 # The fused operator is slower on a CPU than the addition and the normalisation it replaces.
                 disabled_optimizers=["SkipLayerNormFusion"],
             )
-            return OnnxBackend(self, session, layout)
+            return make(self, session, layout)
         except ModelUnavailable:
             raise
         except Exception as error:  # the library raises bare exceptions of its own
@@ -166,15 +178,64 @@ class OnnxBackend:
         (states,) = self._session.run([self._output], self._inputs.feed(padded, mask))
         return vectors(states, mask, self._options)
 
+    def token_states(self, ids: Sequence[Sequence[int]]) -> list[Floats]:
+        """What the graph makes of each token of one batch, before pooling: see `token_vectors`."""
+        assert self._tokens is not None
+        padded, mask = pad(ids, pad_id=self._tokens.pad_id)
+        (states,) = self._session.run([self._output], self._inputs.feed(padded, mask))
+        return token_vectors(states, mask)
+
     def close(self) -> None:
         """Free the graph."""
         self._session = self._tokens = None
+
+
+class OnnxClassifier:
+    """A graph that gives one logit a sequence, such as a cross-encoder's; for any number of threads."""
+
+    def __init__(self, file: OnnxFile, session: Any, layout: Layout) -> None:
+        self._session = session
+        self._model_id = file.model_id
+        self._inputs = GraphInputs(file.model_id, {i.name: (i.shape, _TYPES[i.type]) for i in session.get_inputs()})
+        names = [output.name for output in session.get_outputs()]
+        self._output = file.options.output or ("logits" if "logits" in names else names[0])
+        token = np.zeros((1, 1), np.int64)
+        self.logits(token, token, token + 1)
+
+    def logits(self, ids: Integers, segments: Integers, mask: Integers) -> Floats:
+        """float32 [n, 1] for a padded batch [n, tokens]. Raises ModelUnavailable for a graph with other outputs."""
+        feed = self._inputs.feed(ids, mask)
+        if "token_type_ids" in feed:
+            feed["token_type_ids"] = segments.astype(feed["token_type_ids"].dtype)
+        (logits,) = self._session.run([self._output], feed)
+        if logits.shape != (len(ids), 1):
+            raise ModelUnavailable(
+                f"{self._model_id} is no cross-encoder: {self._output} has the shape {list(logits.shape)}",
+                hint="export a sequence classifier with one label",
+            )
+        return np.asarray(logits, np.float32)
+
+    def close(self) -> None:
+        """Free the graph."""
+        self._session = None
 
 
 def vectors(states: NDArray[Any], mask: Integers, options: EncoderOptions) -> Floats:
     """Unit vectors from a graph's output: token states, or vectors it has pooled itself."""
     pooled = states if states.ndim == 2 else pool(np.asarray(states, np.float32), mask, options.pooling or "mean")
     return unit(pooled, dims=options.dims)
+
+
+def token_vectors(states: NDArray[Any], mask: Integers) -> list[Floats]:
+    """L2-normalised float32 vectors [tokens, width] of each text, special tokens among them, padding not.
+
+    Raises Unavailable when the graph's output is one vector a text.
+    """
+    if states.ndim == 2:
+        raise Unavailable(
+            "the encoder gives one vector a text, none for its tokens", hint="set the model's option output"
+        )
+    return [unit(text[:length]) for text, length in zip(states, mask.sum(axis=1), strict=True)]
 
 
 def output_name(names: Sequence[str], wanted: str | None) -> str:

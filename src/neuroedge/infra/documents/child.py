@@ -1,0 +1,230 @@
+"""The process that reads one file: `python -m neuroedge.infra.documents.child <job as JSON>`.
+
+It limits itself before it loads a parser, writes blocks to a file, prints one JSON line and ends. Whatever a hostile
+file does to it, the server only sees it end. It has no secrets: its environment is empty.
+"""
+
+import csv
+import io
+import json
+import math
+import os
+import resource
+import secrets
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from neuroedge.contract.errors import EmptyMedia, NeuroEdgeError, TooLarge, UnreadableMedia
+from neuroedge.infra.documents import formats
+from neuroedge.infra.documents.formats import Format
+from neuroedge.infra.documents.outcome import Parsed, ParseLimits, packed
+from neuroedge.infra.documents.structure import blocks, markdown_table
+from neuroedge.kit.chunking import Block
+
+_ROWS_PER_TABLE = 200
+_BYTES_PER_CHARACTER = 5
+
+
+def main() -> None:
+    """Run the job named on the command line."""
+    job = json.loads(sys.argv[1])
+    limits = ParseLimits(**job["limits"])
+    _limit(limits)
+    try:
+        if "page" in job:
+            _render(Path(job["path"]), Path(job["out"]), page=job["page"], dpi=job["dpi"])
+            answer: dict[str, Any] = {}
+        else:
+            answer = asdict(read(Path(job["path"]), job["filename"], Path(job["out"]), limits))
+    except NeuroEdgeError as error:
+        answer = {"code": error.code, "detail": error.detail, "hint": error.hint}
+    except MemoryError:
+        answer = {"code": "too_large", "detail": "reading the file takes too much memory", "hint": "split the document"}
+    sys.stdout.write(json.dumps(answer) + "\n")
+
+
+def _limit(limits: ParseLimits) -> None:
+    """Bind this process; wall time is its parent's to keep. Raises nothing where the system knows no such limit."""
+    seconds = math.ceil(limits.time_s)
+    for what, most in (
+        (resource.RLIMIT_CPU, seconds),
+        (resource.RLIMIT_FSIZE, limits.characters * _BYTES_PER_CHARACTER),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_AS, limits.memory_bytes),
+    ):
+        try:
+            resource.setrlimit(what, (most, most))
+        except (ValueError, OSError):  # macOS has no RLIMIT_AS worth the name, a container may have lower ones
+            continue
+
+
+def read(path: Path, filename: str, out: Path, limits: ParseLimits) -> Parsed:
+    """Write the file's blocks to `out`. Raises the errors of bad files."""
+    found = formats.recognised(path, filename, limits)
+    if found.kind == "image" or found.kind == "audio":
+        return Parsed(kind=found.kind, media_type=found.media_type)
+    if path.stat().st_size > limits.file_bytes:
+        raise TooLarge(f"the document is larger than {limits.file_bytes} bytes", hint="split the document")
+    with out.open("wb") as file:
+        if found.kind == "plain" or found.kind == "csv":
+            text = formats.decoded(path.read_bytes(), kind=found.kind, limits=limits)
+            rows = _paragraphs(text) if found.kind == "plain" else _tables(text)
+            return Parsed(kind="text", media_type=found.media_type, characters=_write(rows, file, limits))
+        return _parsed(path, found, file, limits)
+
+
+def _parsed(path: Path, found: Format, file: BinaryIO, limits: ParseLimits) -> Parsed:
+    import kreuzberg
+
+    if found.kind == "pdf":
+        _check_pages(kreuzberg, path, limits)
+    marker = secrets.token_hex(8)
+    config = kreuzberg.ExtractionConfig(
+        use_cache=False,
+        # Markdown rendering is what makes it look for headings in a PDF.
+        output_format="markdown",
+        include_document_structure=True,
+        pages=kreuzberg.PageConfig(
+            extract_pages=True, insert_page_markers=True, marker_format=f"\n\n{marker}n{{page_num}}n\n\n"
+        ),
+        concurrency=kreuzberg.ConcurrencyConfig(max_threads=1),
+    )
+    try:
+        if found.kind == "html" or found.kind == "markdown":
+            text = formats.decoded(path.read_bytes(), kind=found.kind, limits=limits)
+            result = kreuzberg.extract_bytes_sync(text.encode(), found.media_type, config)
+        else:
+            result = kreuzberg.extract_bytes_sync(path.read_bytes(), found.media_type, config)
+    except kreuzberg.KreuzbergError as error:
+        raise _wrapped(error, found) from error
+    page_texts = _page_texts(result, marker)
+    nodes = (result.document or {"nodes": []})["nodes"]
+    characters = _write((b for b in blocks(nodes, page_texts) if marker not in b.text), file, limits)
+    pages = _page_count(result, page_texts)
+    unread = tuple(n for n, text in page_texts if not text.strip()) if found.kind == "pdf" else ()
+    if not characters and not unread:
+        raise EmptyMedia("no text was found in the document", hint="send a document with at least a word")
+    return Parsed(
+        kind="text",
+        media_type=found.media_type,
+        title=_title(result.metadata),
+        pages=pages,
+        unread_pages=unread,
+        characters=characters,
+    )
+
+
+def _check_pages(kreuzberg: Any, path: Path, limits: ParseLimits) -> None:
+    try:
+        with kreuzberg.PdfPageIterator(str(path)) as pages:
+            count = len(pages)
+    except (kreuzberg.KreuzbergError, RuntimeError) as error:
+        raise _wrapped(error, Format("pdf", "application/pdf")) from error
+    if count > limits.pages:
+        raise TooLarge(f"the document has {count} pages; {limits.pages} are allowed", hint="split the document")
+
+
+def _wrapped(error: Exception, found: Format) -> NeuroEdgeError:
+    told = str(error).lower()
+    if "password" in told or "encrypt" in told:
+        return UnreadableMedia("the document is encrypted", hint="remove its password and send it again")
+    if "limit" in told or "too large" in told or "exceed" in told:
+        return TooLarge("the document unpacks to more than is allowed", hint="split the document")
+    name = found.media_type.rsplit(".", 1)[-1].rsplit("/", 1)[-1]
+    return UnreadableMedia(f"the document is damaged: it does not read as {name}", hint="send the whole file again")
+
+
+def _page_texts(result: Any, marker: str) -> list[tuple[int, str]]:
+    """(page, text) from the pages it names, or from the marks it left between slides."""
+    named = [(int(page["page_number"]), page["content"]) for page in result.pages or []]
+    if named or marker not in result.content:
+        return named
+    marked: list[tuple[int, str]] = []
+    for part in result.content.split(marker + "n")[1:]:
+        number, _, text = part.partition("n")
+        marked.append((int(number), text))
+    return marked
+
+
+def _page_count(result: Any, page_texts: list[tuple[int, str]]) -> int | None:
+    told = (result.metadata.get("pages") or {}).get("total_count")
+    return int(told) if told else (max((n for n, _ in page_texts), default=0) or None)
+
+
+def _title(metadata: Any) -> str | None:
+    title = metadata.get("title") or metadata.get("subject")
+    if not isinstance(title, str) or title.startswith("(") or title.lower() == "untitled":
+        # "(anonymous)", "(unspecified)": a program's word for none
+        return None
+    return " ".join(title.replace("\x00", "").split())[:500] or None
+
+
+def _paragraphs(text: str) -> Iterator[Block]:
+    lines: list[str] = []
+    for line in io.StringIO(text):
+        if line.strip():
+            lines.append(line.rstrip())
+        elif lines:
+            yield Block(type="paragraph", text="\n".join(lines))
+            lines = []
+    if lines:
+        yield Block(type="paragraph", text="\n".join(lines))
+
+
+def _tables(text: str) -> Iterator[Block]:
+    """The rows of a CSV in tables of some hundred, each with the header."""
+    try:
+        dialect: Any = csv.Sniffer().sniff(text[:8192], delimiters=",;\t|")
+    except csv.Error:  # one column, or too irregular: commas then
+        dialect = csv.excel
+    csv.field_size_limit(len(text) + 1)
+    reader = csv.reader(io.StringIO(text, newline=""), dialect)
+    header: list[str] | None = None
+    rows: list[list[str]] = []
+    try:
+        for row in reader:
+            if not any(cell.strip() for cell in row):
+                continue
+            if header is None:
+                header = row
+                continue
+            rows.append(row)
+            if len(rows) == _ROWS_PER_TABLE:
+                yield Block(type="table", text=markdown_table([header, *rows]))
+                rows = []
+    except csv.Error as error:
+        raise UnreadableMedia(f"line {reader.line_num} is no CSV: {error}", hint="check its quotes") from error
+    if header is not None and (rows or reader.line_num <= 1):
+        yield Block(type="table", text=markdown_table([header, *rows]))
+
+
+def _write(found: Iterable[Block], file: BinaryIO, limits: ParseLimits) -> int:
+    """Write blocks; how many characters. Raises TooLarge naming the page."""
+    characters = 0
+    for block in found:
+        characters += len(block.text)
+        if characters > limits.characters:
+            where = f" by page {block.page}" if block.page else ""
+            raise TooLarge(
+                f"the document holds more than {limits.characters} characters of text{where}",
+                hint="split the document",
+            )
+        file.write(packed(block))
+    return characters
+
+
+def _render(path: Path, out: Path, *, page: int, dpi: int) -> None:
+    import kreuzberg
+
+    try:
+        out.write_bytes(kreuzberg.render_pdf_page(path, page - 1, dpi=dpi))
+    except (kreuzberg.KreuzbergError, RuntimeError) as error:
+        raise UnreadableMedia(f"page {page} cannot be drawn", hint="send the whole file again") from error
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("HOME", "/nonexistent")  # no caches, no settings of a user
+    main()

@@ -1,0 +1,369 @@
+"""Documents: taken in, listed, read, replaced, deleted. Their processing is `document_process`, a durable job.
+
+A file is read at once, so that a bad one is answered at once and nothing of it is kept. What is kept: the file, its
+blocks, and later its chunks as memories.
+"""
+
+import asyncio
+import hashlib
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import structlog
+
+from neuroedge.contract.errors import Conflict, InvalidInput, NeuroEdgeError, UnsupportedMedia
+from neuroedge.contract.ports import Memory, Visibility
+from neuroedge.contract.principal import ROLE_PERMISSIONS, Principal
+from neuroedge.infra.blobs import TenantBlobs
+from neuroedge.infra.documents.outcome import Parsed
+from neuroedge.infra.documents.parser import DocumentParser
+from neuroedge.infra.fetch import Fetcher
+from neuroedge.infra.queue import JobQueue
+from neuroedge.services.document_progress import DocumentProgress, not_found, require
+from neuroedge.services.recordings import Recordings, Upload
+from neuroedge.services.run_engine import EngineRunner
+from neuroedge.stores import documents, ledgers, memories
+from neuroedge.stores.documents import Described, Document, File, Status
+from neuroedge.stores.ids import new_id
+from neuroedge.stores.postgres import Connection, Database
+
+log = structlog.get_logger(__name__)
+
+PROCESS_TASK = "process_document"
+DELETE_TASK = "delete_document_blobs"
+MAX_URLS = 20
+_FETCH_AT_ONCE = 4
+_ORPHAN_S = 3600
+"""Objects without a row are an upload in progress for so long; after that they are what a crash left."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labels:
+    """What the sender says of a file."""
+
+    title: str | None = None
+    tags: Sequence[str] = ()
+    visibility: Visibility = "organisation"
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Added:
+    """What became of a file: a document, perhaps one that was there already, or a recording, or an error."""
+
+    source: str
+    """The file's name or its URL."""
+    document: Document | None = None
+    duplicate: bool = False
+    recording_id: UUID | None = None
+    error: NeuroEdgeError | None = None
+
+
+class Documents:
+    """Documents of the caller's organisation, those the caller may see."""
+
+    def __init__(
+        self,
+        *,
+        db: Database,
+        runner: EngineRunner,
+        queue: JobQueue,
+        progress: DocumentProgress,
+        recordings: Recordings,
+        parser: DocumentParser,
+        fetcher: Fetcher,
+        tmp: Path,
+        reads_images: bool,
+    ) -> None:
+        """`tmp`: folder for files on their way; `reads_images`: whether the job has a PageReader."""
+        self._db = db
+        self._runner = runner
+        self._queue = queue
+        self._progress = progress
+        self._recordings = recordings
+        self._parser = parser
+        self._fetcher = fetcher
+        self._tmp = tmp
+        self._reads_images = reads_images
+
+    async def add(
+        self, upload: Upload, *, principal: Principal, request_id: str, labels: Labels, source: str | None = None
+    ) -> Added:
+        """Check and keep a file, and queue its processing; sound becomes a recording.
+
+        Raises what reading raises; then nothing is kept. A file that a document of the organisation has already makes
+        no second one.
+        """
+        sha256 = await asyncio.to_thread(_sha256, upload.path)
+        async with self._db.tenant(principal) as conn:
+            known = await documents.with_content(conn, sha256=sha256)
+        if known is not None:
+            return Added(source=source or upload.filename, document=known, duplicate=True)
+        parsed, blocks = await self._read(upload)
+        if parsed.kind == "audio":
+            recording = await self._recordings.add(
+                upload, principal=principal, request_id=request_id, title=labels.title
+            )
+            return Added(source=source or upload.filename, recording_id=recording.id)
+        file = _file(upload, parsed, sha256=sha256, labels=labels, source=source)
+        return await self._keep(upload, blocks, file, labels.visibility, principal, request_id)
+
+    async def add_urls(
+        self, urls: Sequence[str], *, principal: Principal, request_id: str, labels: Labels
+    ) -> list[Added]:
+        """Fetch and add each, in the order given; what failed has its error, and raises it when nothing succeeded."""
+        if not 1 <= len(urls) <= MAX_URLS:
+            raise InvalidInput(f"give 1 to {MAX_URLS} URLs")
+        slots = asyncio.Semaphore(_FETCH_AT_ONCE)
+
+        async def one(url: str) -> Added:
+            async with slots:
+                with tempfile.TemporaryDirectory(dir=self._tmp) as folder:
+                    try:
+                        got = await self._fetcher.fetch(url, Path(folder))
+                        upload = Upload(path=got.path, filename=got.filename, bytes=got.bytes)
+                        return await self.add(
+                            upload, principal=principal, request_id=request_id, labels=labels, source=url
+                        )
+                    except NeuroEdgeError as error:
+                        return Added(source=url, error=error)
+
+        done = await asyncio.gather(*(one(url) for url in urls))
+        if all(added.error is not None for added in done) and (first := done[0].error) is not None:
+            raise first
+        return done
+
+    async def replace(self, upload: Upload, document_id: UUID, *, principal: Principal, request_id: str) -> Document:
+        """Give a document a changed file: only what changed is embedded anew, and until then the old text is found.
+
+        Raises NotFound, Conflict for sound, and what reading raises; then nothing changes.
+        """
+        async with self._db.tenant(principal) as conn:
+            before = await require(conn, document_id)
+        sha256 = await asyncio.to_thread(_sha256, upload.path)
+        if sha256 == before.described.sha256 and before.status != "failed":
+            return before
+        parsed, blocks = await self._read(upload)
+        if parsed.kind == "audio":
+            raise Conflict("a document cannot become a recording", hint="POST /v1/recordings")
+        described = before.described
+        labels = Labels(title=described.title, tags=described.tags, metadata=described.metadata)
+        file = _file(upload, parsed, sha256=sha256, labels=labels, source=described.source)
+        blobs = self._runner.contexts.blobs(principal)
+        async with self._db.tenant(principal) as conn:
+            before = await require(conn, document_id, lock=True)
+            folder = version_folder(document_id, before.version + 1)
+            # Inside the transaction: its lock keeps a second replacement from writing to the same folder.
+            try:
+                await _put(blobs, folder, upload.path, blocks)
+                await documents.replace_file(conn, document_id, file=file)
+                await self._queued(conn, principal, request_id, document_id, before.version + 1, "document.replaced")
+            except BaseException:
+                await asyncio.shield(_forget_blobs(blobs, folder))
+                raise
+            after = await require(conn, document_id)
+        await self._progress.begin(principal, document_id)
+        return after
+
+    async def get(self, principal: Principal, document_id: UUID) -> Document:
+        """One document. Raises NotFound."""
+        async with self._db.tenant(principal) as conn:
+            return await require(conn, document_id)
+
+    async def chunks(self, principal: Principal, document_id: UUID, *, limit: int, after: int = -1) -> list[Memory]:
+        """Its chunks in order, those beyond the position `after`. Raises NotFound."""
+        async with self._db.tenant(principal) as conn:
+            await require(conn, document_id)
+            ids = await documents.chunk_ids(
+                conn, org_id=principal.org_id, document_id=document_id, limit=limit, after=after
+            )
+            return await memories.find(conn, org_id=principal.org_id, ids=ids)
+
+    async def list(
+        self, principal: Principal, *, limit: int, before: UUID | None = None, status: Status | None = None
+    ) -> list[Document]:
+        """Newest first."""
+        async with self._db.tenant(principal) as conn:
+            return await documents.recent(conn, limit=limit, before=before, status=status)
+
+    async def delete(self, principal: Principal, document_id: UUID, *, request_id: str) -> None:
+        """Delete a document with its file and chunks. Raises NotFound."""
+        async with self._db.tenant(principal) as conn:
+            if not await documents.delete(conn, document_id):
+                raise not_found(document_id)
+            await self._audit(conn, principal, request_id, "document.deleted", document_id)
+            # Deleted here at once, and by the job for certain: it outlives a crash or a blob store that is away.
+            await self._queue.defer(
+                conn,
+                DELETE_TASK,
+                lock=f"document:{document_id}",
+                args={"document_id": str(document_id), "org_id": str(principal.org_id)},
+            )
+        await _forget_blobs(self._runner.contexts.blobs(principal), folder_of(document_id))
+        await self._progress.forget(principal, document_id)
+
+    async def delete_blobs(self, org_id: UUID, document_id: UUID) -> None:
+        """Delete a document's objects; none is fine. Raises Unavailable when the blob store is away."""
+        await self._runner.contexts.blobs(_service(org_id)).delete_prefix(folder_of(document_id))
+
+    async def sweep(self) -> int:
+        """Delete objects that a crash left without a row, in every organisation; how many folders."""
+        swept = 0
+        for org_id in await self._runner.contexts.organisations():
+            blobs = self._runner.contexts.blobs(_service(org_id))
+            kept = {i for i in map(_old_id, await blobs.folders("documents")) if i is not None}
+            async with self._db.tenant(_service(org_id), sees_all=True) as conn:
+                orphans = kept - await documents.exist(conn, list(kept))
+            for document_id in orphans:
+                await blobs.delete_prefix(folder_of(document_id))
+                swept += 1
+        return swept
+
+    async def _read(self, upload: Upload) -> tuple[Parsed, Path]:
+        """What the file holds and its blocks. Raises what reading raises, UnsupportedMedia for a scan nobody reads."""
+        blocks = upload.path.with_name("blocks")
+        await asyncio.to_thread(blocks.touch)  # an image has none yet
+        parsed = await self._parser.parse(upload.path, upload.filename, blocks)
+        if parsed.kind == "audio" or self._reads_images:
+            return parsed, blocks
+        if parsed.kind == "image" or not parsed.characters:
+            what = (
+                "is an image" if parsed.kind == "image" else f"has no text on pages 1 to {parsed.pages}: it is a scan"
+            )
+            raise UnsupportedMedia(
+                f"the file {what}, and no OCR engine is installed",
+                hint="send a document with text, or ask the operator for an OCR engine",
+            )
+        return parsed, blocks
+
+    async def _keep(
+        self, upload: Upload, blocks: Path, file: File, visibility: Visibility, principal: Principal, request_id: str
+    ) -> Added:
+        import psycopg
+
+        source = file.described.source or upload.filename
+        document_id = new_id()
+        blobs, folder = self._runner.contexts.blobs(principal), folder_of(document_id)
+        try:
+            await _put(blobs, version_folder(document_id, 1), upload.path, blocks)
+            async with self._db.tenant(principal) as conn:
+                known = await documents.with_content(conn, sha256=file.described.sha256, lock=True)
+                if known is None:
+                    document = await documents.insert(
+                        conn,
+                        org_id=principal.org_id,
+                        user_id=principal.user_id,
+                        document_id=document_id,
+                        file=file,
+                        visibility=visibility,
+                    )
+                    await self._queued(conn, principal, request_id, document_id, 1, "document.created")
+        except psycopg.errors.CheckViolation as error:
+            await asyncio.shield(_forget_blobs(blobs, folder))
+            raise InvalidInput("you are in no division", hint="use the visibility private or organisation") from error
+        except BaseException:
+            await asyncio.shield(_forget_blobs(blobs, folder))
+            raise
+        if known is not None:  # the same file was sent twice at the same time
+            await _forget_blobs(blobs, folder)
+            return Added(source=source, document=known, duplicate=True)
+        await self._progress.begin(principal, document_id)
+        return Added(source=source, document=document)
+
+    async def _queued(
+        self, conn: Connection, principal: Principal, request_id: str, document_id: UUID, version: int, action: str
+    ) -> None:
+        await self._audit(conn, principal, request_id, action, document_id)
+        await self._queue.defer(
+            conn,
+            PROCESS_TASK,
+            lock=f"document:{document_id}",
+            args={
+                "document_id": str(document_id),
+                "version": version,
+                "org_id": str(principal.org_id),
+                "user_id": str(principal.user_id),
+                "username": principal.username,
+                "role": principal.role,
+                "request_id": request_id,
+            },
+        )
+
+    async def _audit(
+        self, conn: Connection, principal: Principal, request_id: str, action: str, document_id: UUID
+    ) -> None:
+        await ledgers.add_audit(
+            conn,
+            org_id=principal.org_id,
+            user_id=principal.user_id,
+            request_id=request_id,
+            action=action,
+            target=f"document:{document_id}",
+        )
+
+
+def folder_of(document_id: UUID) -> str:
+    """Where a document's objects lie."""
+    return f"documents/{document_id}"
+
+
+def version_folder(document_id: UUID, version: int) -> str:
+    """Where the objects of one of its files lie: `original`, `blocks`, and `work` while it is processed."""
+    return f"{folder_of(document_id)}/{version}"
+
+
+async def _put(blobs: TenantBlobs, folder: str, original: Path, blocks: Path) -> None:
+    await blobs.put(f"{folder}/original", original)
+    await blobs.put(f"{folder}/blocks", blocks)
+
+
+def _file(upload: Upload, parsed: Parsed, *, sha256: str, labels: Labels, source: str | None) -> File:
+    described = Described(
+        title=labels.title or parsed.title or Path(upload.filename).stem or "document",
+        filename=upload.filename,
+        sha256=sha256,
+        source=source,
+        tags=list(labels.tags),
+        metadata=dict(labels.metadata),
+        unread_pages=list(parsed.unread_pages),
+    )
+    return File(described=described, media_type=parsed.media_type, bytes=upload.bytes, pages=parsed.pages)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+async def _forget_blobs(blobs: TenantBlobs, folder: str) -> None:
+    """Delete objects nobody names any more; what cannot be deleted now, the job or the sweep deletes later."""
+    try:
+        await blobs.delete_prefix(folder)
+    except NeuroEdgeError as error:
+        log.warning("blobs_not_deleted", folder=folder, detail=error.detail)
+
+
+def _old_id(name: str) -> UUID | None:
+    """The id a folder is named by, when it was made (UUIDv7: the first 48 bits are milliseconds) long enough ago."""
+    try:
+        found = UUID(name)
+    except ValueError:
+        return None
+    made_s = (found.int >> 80) / 1000
+    return found if time.time() - made_s > _ORPHAN_S else None
+
+
+def _service(org_id: UUID) -> Principal:
+    """The platform itself, acting inside one organisation."""
+    return Principal(
+        user_id=UUID(int=0),
+        org_id=org_id,
+        username="neuroedge",
+        role="owner",
+        permissions=ROLE_PERMISSIONS["owner"],
+    )

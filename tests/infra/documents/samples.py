@@ -1,0 +1,143 @@
+"""Small real files of each format, made here."""
+
+import io
+import zipfile
+from pathlib import Path
+
+_TYPES = "http://schemas.openxmlformats.org/package/2006/content-types"
+_RELS = "http://schemas.openxmlformats.org/package/2006/relationships"
+_OFFICE = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+_WORD = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
+_SHEET = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+_WORD_TYPE = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
+_SHEET_TYPE = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+
+PNG = bytes.fromhex(
+    "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d49444154789c6360000002000001e221bc330000"
+    "000049454e44ae426082"
+)
+
+
+def pdf(pages: list[list[tuple[int, str]]], *, trailer: str = "") -> bytes:
+    """A PDF whose pages hold lines of (font size, text); a page without lines is blank."""
+    objects = ["<< /Type /Catalog /Pages 2 0 R >>", ""]
+    kids = []
+    for lines in pages:
+        drawn = "BT 72 760 Td " + "".join(f"/F1 {size} Tf 0 -{2 * size} Td ({text}) Tj " for size, text in lines) + "ET"
+        content = len(objects) + 1
+        objects.append(f"<< /Length {len(drawn)} >>\nstream\n{drawn}\nendstream")
+        objects.append(
+            f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Contents {content} 0 R /Resources"
+            " << /Font << /F1 << /Type /Font /Subtype /Type1 /BaseFont /Helvetica >> >> >> >>"
+        )
+        kids.append(f"{content + 1} 0 R")
+    objects[1] = f"<< /Type /Pages /Kids [{' '.join(kids)}] /Count {len(kids)} >>"
+    out, offsets = io.BytesIO(b"%PDF-1.4\n"), []
+    out.seek(0, io.SEEK_END)
+    for number, body in enumerate(objects, start=1):
+        offsets.append(out.tell())
+        out.write(f"{number} 0 obj\n{body}\nendobj\n".encode())
+    start = out.tell()
+    out.write(f"xref\n0 {len(objects) + 1}\n0000000000 65535 f \n".encode())
+    out.write("".join(f"{offset:010d} 00000 n \n" for offset in offsets).encode())
+    out.write(f"trailer\n<< /Size {len(objects) + 1} /Root 1 0 R {trailer} >>\nstartxref\n{start}\n%%EOF\n".encode())
+    return out.getvalue()
+
+
+def encrypted_pdf() -> bytes:
+    """A PDF that says it is encrypted with a password nobody knows."""
+    keys = f"/O <{'41' * 32}> /U <{'42' * 32}>"
+    crypt = f"/Encrypt << /Filter /Standard /V 1 /R 2 {keys} /P -4 >> /ID [<{'43' * 16}> <{'43' * 16}>]"
+    return pdf([[(12, "hidden")]], trailer=crypt)
+
+
+def report() -> bytes:
+    """Two pages with headings in larger type."""
+    body = [(11, f"The turbine hall was cleaned in week {n} and nothing was found.") for n in range(8)]
+    more = [(11, f"Bearing {n} was greased and runs without noise.") for n in range(8)]
+    return pdf([[(24, "Annual report"), *body], [(24, "Bearings"), *more]])
+
+
+def docx() -> bytes:
+    """A heading, a paragraph, a table, and a second page."""
+    style = '<w:pPr><w:pStyle w:val="Heading1"/></w:pPr>'
+    cell = "<w:tc><w:p><w:r><w:t>{}</w:t></w:r></w:p></w:tc>".format
+    row = "<w:tr>{}{}</w:tr>".format
+    body = (
+        f"<w:p>{style}<w:r><w:t>Safety</w:t></w:r></w:p><w:p><w:r><w:t>Wear a helmet in the hall.</w:t></w:r></w:p>"
+        f"<w:tbl>{row(cell('Tool'), cell('Count'))}{row(cell('Saw'), cell('3'))}</w:tbl>"
+        '<w:p><w:r><w:br w:type="page"/></w:r></w:p><w:p><w:r><w:t>The second page.</w:t></w:r></w:p>'
+    )
+    styles = (
+        f'<w:styles xmlns:w="{_WORD}"><w:style w:type="paragraph" w:styleId="Heading1"><w:name w:val="heading 1"/>'
+        '<w:pPr><w:outlineLvl w:val="0"/></w:pPr></w:style></w:styles>'
+    )
+    return office(
+        {
+            "[Content_Types].xml": _content_types("/word/document.xml", f"{_WORD_TYPE}.main+xml"),
+            "_rels/.rels": _relation("officeDocument", "word/document.xml"),
+            "word/document.xml": f'<w:document xmlns:w="{_WORD}"><w:body>{body}</w:body></w:document>',
+            "word/styles.xml": styles,
+            "word/_rels/document.xml.rels": _relation("styles", "styles.xml"),
+        }
+    )
+
+
+def xlsx() -> bytes:
+    """One sheet of two rows."""
+    rows = "".join(
+        "<row>" + "".join(f'<c t="inlineStr"><is><t>{cell}</t></is></c>' for cell in row) + "</row>"
+        for row in (("Part", "Qty"), ("Pump", "4"))
+    )
+    sheets = f'<sheets><sheet name="Stock" sheetId="1" r:id="r1" xmlns:r="{_OFFICE}"/></sheets>'
+    return office(
+        {
+            "[Content_Types].xml": _content_types("/xl/workbook.xml", f"{_SHEET_TYPE}.main+xml"),
+            "_rels/.rels": _relation("officeDocument", "xl/workbook.xml"),
+            "xl/workbook.xml": f'<workbook xmlns="{_SHEET}">{sheets}</workbook>',
+            "xl/_rels/workbook.xml.rels": _relation("worksheet", "worksheets/sheet1.xml"),
+            "xl/worksheets/sheet1.xml": f'<worksheet xmlns="{_SHEET}"><sheetData>{rows}</sheetData></worksheet>',
+        }
+    )
+
+
+def zip_bomb() -> bytes:
+    """A small DOCX whose document unpacks to 600 MB."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("[Content_Types].xml", "<Types/>")
+        with archive.open("word/document.xml", "w") as part:
+            for _ in range(600):
+                part.write(bytes(1 << 20))
+    return out.getvalue()
+
+
+def office(parts: dict[str, str]) -> bytes:
+    """An Office file of these parts."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in parts.items():
+            archive.writestr(name, '<?xml version="1.0" encoding="UTF-8"?>' + text)
+    return out.getvalue()
+
+
+def written(folder: Path, name: str, data: bytes | str) -> Path:
+    """A file of these bytes."""
+    path = folder / name
+    path.write_bytes(data.encode() if isinstance(data, str) else data)
+    return path
+
+
+def _content_types(part: str, kind: str) -> str:
+    return (
+        f'<Types xmlns="{_TYPES}"><Default Extension="xml" ContentType="application/xml"/>'
+        '<Default Extension="rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
+        f'<Override PartName="{part}" ContentType="{kind}"/></Types>'
+    )
+
+
+def _relation(kind: str, target: str) -> str:
+    return (
+        f'<Relationships xmlns="{_RELS}"><Relationship Id="r1" Type="{_OFFICE}/{kind}" Target="{target}"/>'
+        "</Relationships>"
+    )

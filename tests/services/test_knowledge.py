@@ -1,0 +1,203 @@
+"""Reading memories into the graph: resumable, complete, by the rights of the caller; asking for what was read."""
+
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from pydantic import BaseModel
+
+from neuroedge.contract.errors import NotFound, Unavailable
+from neuroedge.contract.principal import Principal
+from neuroedge.engines.knowledge.knowledge import Entity, Evidence, Input, KnowledgeEngine, Mention, Output, Relation
+from neuroedge.infra.queue import JobQueue
+from neuroedge.services.engines import Registry
+from neuroedge.services.knowledge import BATCH, EXTRACT_TASK, Knowledge
+from neuroedge.stores.postgres import Database
+from tests.fakes import make_context
+from tests.stores.conftest import new_principal
+from tests.stores.test_knowledge import remember
+
+pytestmark = pytest.mark.anyio
+
+
+class Reader:
+    """An engine runner that reads "A likes B." sentences."""
+
+    def __init__(self) -> None:
+        self.registry = Registry([KnowledgeEngine(probe=make_context())])
+        self.read: list[str] = []
+        self.act: Callable[[], None] = lambda: None
+
+    def context(self, principal: Principal, *, request_id: str) -> Any:
+        """Ports without a world behind them."""
+        return make_context()
+
+    async def run(self, name: str, payload: BaseModel, **caller: Any) -> Output:
+        """Words with a capital are persons; the first likes the last."""
+        self.act()
+        assert isinstance(payload, Input)
+        self.read += payload.texts
+        found: dict[str, Entity] = {}
+        relations = []
+        for number, text in enumerate(payload.texts):
+            for word in (word for word in text.rstrip(".").split() if word[0].isupper()):
+                entity = found.setdefault(
+                    word, Entity(name=word, key=word.lower(), type="person", aliases=[word], mentions=[])
+                )
+                at = text.index(word)
+                entity.mentions.append(Mention(text=number, start=at, end=at + len(word)))
+            order = {name: position for position, name in enumerate(found)}
+            words = text.rstrip(".").split()
+            if words[0] not in order or words[-1] not in order:
+                continue
+            relations.append(
+                Relation(
+                    subject=order[words[0]],
+                    predicate="like",
+                    object=order[words[-1]],
+                    negated=False,
+                    modal=None,
+                    reported=False,
+                    evidence=Evidence(text=number, start=0, end=len(text), sentence=text),
+                )
+            )
+        return Output(entities=list(found.values()), relations=relations, method="test")
+
+
+@pytest.fixture
+async def queue(db: Database) -> JobQueue:
+    """The job queue on the tests' database."""
+    jobs = JobQueue(db.pool)
+    await jobs.open()
+    jobs.app.task(name=EXTRACT_TASK)(_unused)
+    return jobs
+
+
+async def _unused(**_: Any) -> None:
+    """Jobs are counted here, not run."""
+
+
+@pytest.fixture
+def reader() -> Reader:
+    """The engine under the test's control."""
+    return Reader()
+
+
+@pytest.fixture
+def service(db: Database, queue: JobQueue, reader: Reader) -> Knowledge:
+    """The service over it."""
+    return Knowledge(db=db, runner=reader, queue=queue)  # type: ignore[arg-type]
+
+
+async def _entity(service: Knowledge, caller: Principal, name: str) -> UUID:
+    [found] = await service.entities(caller, name=name, type_=None, limit=9, offset=0)
+    return found.id
+
+
+async def test_all_memories_are_read_once(db: Database, service: Knowledge, reader: Reader) -> None:
+    """More than a batch of them; a second run finds nothing to do."""
+    caller = await new_principal(db)
+    for n in range(BATCH + 3):
+        await remember(db, caller, f"Ann likes Bob{n}.")
+    assert await service.run(caller, request_id="r") == BATCH + 3
+    standing = await service.standing(caller)
+    assert (standing.memories, standing.read, standing.entities) == (BATCH + 3, BATCH + 3, BATCH + 4)
+    assert await service.run(caller, request_id="r") == 0
+    assert len(reader.read) == BATCH + 3
+
+
+async def test_a_run_cut_off_goes_on_where_it_stopped(db: Database, service: Knowledge, reader: Reader) -> None:
+    """What was read stays, nothing is read twice."""
+    caller = await new_principal(db)
+    for n in range(BATCH * 2):
+        await remember(db, caller, f"Ann likes Bob{n}.")
+    calls = 0
+
+    def fail() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise Unavailable("the model is away")
+
+    reader.act = fail
+    with pytest.raises(Unavailable):
+        await service.run(caller, request_id="r")
+    assert (await service.standing(caller)).read == BATCH
+    assert await service.run(caller, request_id="r") == BATCH
+    assert sorted(reader.read) == sorted(f"Ann likes Bob{n}." for n in range(BATCH * 2))
+
+
+async def test_a_long_memory_is_read_in_pieces_with_places_of_the_whole(db: Database, service: Knowledge) -> None:
+    """The engine takes 20,000 characters; an empty memory counts as read."""
+    caller = await new_principal(db)
+    text = "Ann likes " + "x" * 19_989 + " Zoe likes Bob."
+    await remember(db, caller, text)
+    await remember(db, caller, "")
+    assert await service.run(caller, request_id="r") == 2
+    detail = await service.entity(caller, await _entity(service, caller, "bob"), predicate=None, depth=1, limit=9)
+    [(start, end)] = detail.mentions[0].places
+    assert text[start:end] == "Bob"
+
+
+async def test_a_thing_is_told_with_what_is_said_of_it(db: Database, service: Knowledge) -> None:
+    """Relations with evidence, neighbours with distance, a path; unknown things are NotFound."""
+    caller = await new_principal(db)
+    for text in ("Ann likes Bob.", "Bob likes Cid."):
+        await remember(db, caller, text)
+    await service.run(caller, request_id="r")
+    ann, cid = await _entity(service, caller, "Ann"), await _entity(service, caller, "the CID")
+    detail = await service.entity(caller, ann, predicate=None, depth=2, limit=9)
+    assert [(r.predicate, r.sentence) for r in detail.relations] == [("like", "Ann likes Bob.")]
+    assert [(near.entity.name, near.distance) for near in detail.neighbours] == [("Bob", 1), ("Cid", 2)]
+    way = await service.path(caller, start=ann, end=cid, depth=4)
+    assert [entity.name for entity in way.entities] == ["Ann", "Bob", "Cid"]
+    assert {r.sentence for r in way.relations} == {"Ann likes Bob.", "Bob likes Cid."}
+    assert await service.entities(caller, name="?!", type_=None, limit=9, offset=0) == []
+    for unknown in (lambda: service.path(caller, start=ann, end=uuid4(), depth=4), lambda: _detail(service, caller)):
+        with pytest.raises(NotFound):
+            await unknown()
+
+
+async def _detail(service: Knowledge, caller: Principal) -> Any:
+    return await service.entity(caller, uuid4(), predicate=None, depth=1, limit=9)
+
+
+async def test_another_tenant_is_told_nothing(db: Database, service: Knowledge) -> None:
+    """Not by name, not by id, not as the end of a path."""
+    caller, stranger = await new_principal(db), await new_principal(db)
+    await remember(db, caller, "Ann likes Bob.")
+    await service.run(caller, request_id="r")
+    ann, bob = await _entity(service, caller, "ann"), await _entity(service, caller, "bob")
+    assert await service.entities(stranger, name="ann", type_=None, limit=9, offset=0) == []
+    assert (await service.standing(stranger)).entities == 0
+    with pytest.raises(NotFound):
+        await service.entity(stranger, ann, predicate=None, depth=1, limit=9)
+    with pytest.raises(NotFound):
+        await service.path(stranger, start=ann, end=bob, depth=4)
+    assert await service.run(stranger, request_id="r") == 0
+
+
+async def test_an_order_queues_a_job_only_when_something_is_unread(db: Database, service: Knowledge) -> None:
+    """The job carries the caller, whose rights are read again when it runs."""
+    caller = await new_principal(db)
+
+    async def jobs() -> list[dict[str, Any]]:
+        async with db.tenant(caller) as conn:
+            cursor = await conn.execute(
+                "SELECT args FROM queue.procrastinate_jobs WHERE task_name = %s AND args->>'org_id' = %s",
+                [EXTRACT_TASK, str(caller.org_id)],
+            )
+            return [row["args"] for row in await cursor.fetchall()]
+
+    assert (await service.extract(caller, request_id="r")).memories == 0
+    assert await jobs() == []
+    await remember(db, caller, "Ann likes Bob.")
+    standing = await service.extract(caller, request_id="r")
+    assert (standing.memories, standing.read) == (1, 0)
+    [args] = await jobs()
+    assert args == {"org_id": str(caller.org_id), "user_id": str(caller.user_id), "request_id": "r"}
+    known = await service.caller(caller.org_id, caller.user_id)
+    assert known is not None
+    assert (known.role, known.org_id) == ("owner", caller.org_id)
+    assert await service.caller(caller.org_id, uuid4()) is None
