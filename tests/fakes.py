@@ -57,7 +57,14 @@ class FakeMemories:
         ]
 
     async def search(
-        self, *, query: str, vector: Floats | None, model: str, limit: int, where: MemoryFilter = MemoryFilter()
+        self,
+        *,
+        query: str,
+        vector: Floats | None,
+        model: str,
+        limit: int,
+        where: MemoryFilter = MemoryFilter(),
+        score_all: bool = False,
     ) -> Found:
         """Exact cosine, and the share of the query's words the row holds."""
         rows, words = self._where(where), set(query.lower().split())

@@ -238,3 +238,16 @@ async def test_errors_of_an_object_store_do_not_escape(blobs: TenantBlobs, monke
     monkeypatch.setattr(obstore, "list_with_delimiter_async", broken)
     with pytest.raises(Unavailable, match="listed"):
         await blobs.folders("a")
+
+
+async def test_what_was_stored_in_plain_is_sealed_once(store: Any, blobs: TenantBlobs, tmp_path: Path) -> None:
+    """Objects of an older layout become readable; sealed ones and other organisations' stay as they are."""
+    await blobs.put("recordings/new", b"sealed already")
+    await _blobs(store, THEIRS).put("x", b"theirs")
+    old = tmp_path / "blobs" / str(OURS) / "recordings" / "old"
+    old.write_bytes(b"plain words")
+    assert await blobs.seal_plain() == 1
+    assert b"plain words" not in old.read_bytes()
+    assert await blobs.get("recordings/old") == b"plain words"
+    assert await blobs.get("recordings/new") == b"sealed already"
+    assert await blobs.seal_plain() == 0

@@ -28,6 +28,23 @@ class AudioSource(BaseModel):
         return self
 
 
+class ImageSource(BaseModel):
+    """Where the image of a request lies: exactly one of the fields."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    base64: str | None = Field(
+        default=None, description="The file's bytes in base64 (PNG, JPEG, TIFF, WebP, GIF, BMP)."
+    )
+    blob: str | None = Field(default=None, description="Key of an object in the caller's blob storage.")
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> "ImageSource":
+        if (self.base64 is None) == (self.blob is None):
+            raise ValueError("give exactly one of 'base64' and 'blob'")
+        return self
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audio:
     """A decoded waveform: mono float32 [n] at 16 kHz, with what the file said of itself."""
@@ -136,6 +153,10 @@ class Found:
 
     dense: list[MemoryHit]
     keyword: list[MemoryHit]
+    cosines: Mapping[UUID, float] = field(default_factory=dict)
+    """Of every row found by either, where it was asked for and the row has a vector of the model."""
+    bm25: Mapping[UUID, float] = field(default_factory=dict)
+    """Likewise; 0 for a row without any of the words."""
 
 
 class Memories(Protocol):
@@ -146,10 +167,17 @@ class Memories(Protocol):
         ...
 
     async def search(
-        self, *, query: str, vector: Floats | None, model: str, limit: int, where: MemoryFilter = MemoryFilter()
+        self,
+        *,
+        query: str,
+        vector: Floats | None,
+        model: str,
+        limit: int,
+        where: MemoryFilter = MemoryFilter(),
+        score_all: bool = False,
     ) -> Found:
         """At most `limit` rows each by cosine similarity (score in [-1, 1]) among rows embedded by `model`, none
-        without a `vector`, and by BM25 of the query's words (score > 0)."""
+        without a `vector`, and by BM25 of the query's words (score > 0). `score_all`: both scores of every row."""
         ...
 
     async def vectors(self, ids: Sequence[UUID], *, model: str, dim: int) -> dict[UUID, Floats]:

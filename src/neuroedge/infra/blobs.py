@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from neuroedge.contract.errors import InvalidInput, NotFound, Unavailable
+from neuroedge.contract.errors import InvalidInput, NotFound, SealBroken, Unavailable
 from neuroedge.contract.vault import Cipher
 
 _KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
@@ -80,16 +80,41 @@ class TenantBlobs:
         """Names of the folders directly below a folder-like prefix, in order; none for a prefix without objects."""
         return await _folders(self._store, self._path(prefix.rstrip("/")))
 
-    async def delete_prefix(self, prefix: str) -> None:
-        """Delete every object below a folder-like prefix."""
+    async def seal_plain(self) -> int:
+        """Seal the objects that are not; how many. For what was stored before objects were sealed."""
         import obstore
 
-        full = self._path(prefix.rstrip("/"))
+        count, cipher = 0, await self._cipher()
+        with _wrapped("the objects could not be sealed"):
+            for path in await _paths(self._store, str(self._org_id)):
+                kept = bytes(await (await obstore.get_async(self._store, path)).bytes_async())
+                try:
+                    await asyncio.to_thread(cipher.open_bytes, kept, _context(path))
+                except SealBroken:
+                    await self.put(path.removeprefix(f"{self._org_id}/"), kept)
+                    count += 1
+        return count
+
+    async def delete_prefix(self, prefix: str) -> None:
+        """Delete every object below a folder-like prefix."""
+        await self._delete_below(self._path(prefix.rstrip("/")))
+
+    async def delete_all(self) -> int:
+        """Delete every object of the organisation; how many there were."""
+        return await self._delete_below(str(self._org_id))
+
+    async def count(self, prefix: str | None = None) -> int:
+        """Objects below a folder-like prefix; of the whole organisation without one."""
+        with _wrapped("the objects could not be listed"):
+            return len(await _paths(self._store, self._path(prefix.rstrip("/")) if prefix else str(self._org_id)))
+
+    async def _delete_below(self, full: str) -> int:
         with _wrapped("the objects could not be deleted"):
             # Listed to the end first: a listing that walks folders breaks when they vanish under it.
-            paths = [entry["path"] async for batch in obstore.list(self._store, prefix=full) for entry in batch]
+            paths = await _paths(self._store, full)
             for start in range(0, len(paths), _DELETE_AT_ONCE):
                 await _delete(self._store, paths[start : start + _DELETE_AT_ONCE])
+        return len(paths)
 
 
 def _sealed(data: bytes | Path, folder: Path, cipher: Cipher, path: str) -> Path:
@@ -102,6 +127,12 @@ def _sealed(data: bytes | Path, folder: Path, cipher: Cipher, path: str) -> Path
 
 def _context(path: str) -> str:
     return f"blobs/{path}"
+
+
+async def _paths(store: Any, full: str) -> list[str]:
+    import obstore
+
+    return [entry["path"] async for batch in obstore.list(store, prefix=full) for entry in batch]
 
 
 async def _folders(store: Any, prefix: str | None) -> list[str]:

@@ -21,7 +21,9 @@ from neuroedge.contract.errors import NeuroEdgeError
 from neuroedge.infra.vault import new_master_key
 from neuroedge.settings import Settings
 
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
+"""1: objects in blobs/ were not sealed."""
+SEALED_BLOBS_VERSION = 2
 _FOLDERS = ("blobs", "models", "tmp", "run")
 STALE_UPLOAD_S = 3600
 """An upload to which nothing was written for so long is dead: requests end after request_timeout_s, by default 600 s.
@@ -66,10 +68,20 @@ def prepare(settings: Settings) -> Secrets:
         ) from error
 
 
+def version(root: Path) -> int:
+    """The layout version of a data directory that `prepare` has seen."""
+    return int((root / "VERSION").read_text())
+
+
+def set_version(root: Path) -> None:
+    """The directory has the present layout now."""
+    (root / "VERSION").write_text(f"{LAYOUT_VERSION}\n")
+
+
 def _check_version(root: Path) -> None:
     file = root / "VERSION"
     if not file.exists():
-        file.write_text(f"{LAYOUT_VERSION}\n")
+        set_version(root)
         return
     text = file.read_text().strip()
     if not text.isdigit() or int(text) > LAYOUT_VERSION:

@@ -144,7 +144,9 @@ class Knowledge:
             ids |= {id_ for relation in relations for id_ in (relation.subject_id, relation.object_id)}
             named = await knowledge.by_ids(conn, org_id=org_id, ids=list(ids))
             if entity_id not in named:
-                raise NotFound("no such entity in your organisation's memories")
+                raise NotFound(
+                    "no such entity in your organisation's memories", hint="GET /v1/knowledge/entities lists them"
+                )
             mentions = await knowledge.mentions(conn, org_id=org_id, entity=entity_id, limit=limit)
         return EntityDetail(
             entity=named[entity_id],
@@ -160,7 +162,9 @@ class Knowledge:
         async with self._db.tenant(principal) as conn:
             ends = await knowledge.by_ids(conn, org_id=org_id, ids=[start, end])
             if not {start, end} <= set(ends):
-                raise NotFound("no such entity in your organisation's memories")
+                raise NotFound(
+                    "no such entity in your organisation's memories", hint="GET /v1/knowledge/entities lists them"
+                )
             ids = await knowledge_walks.path(conn, org_id=org_id, start=start, end=end, depth=depth)
             named = await knowledge.by_ids(conn, org_id=org_id, ids=ids)
             pairs = list(pairwise(ids))

@@ -149,6 +149,12 @@ class Recordings:
         """Delete a recording's objects; none is fine. Raises Unavailable when the blob store is away."""
         await self._runner.contexts.blobs(_service(org_id)).delete_prefix(blob_folder(recording_id))
 
+    async def seal_plain(self) -> None:
+        """Seal what any organisation stored before objects were sealed."""
+        for org_id in await self._runner.contexts.organisations():
+            count = await self._runner.contexts.blobs(_service(org_id)).seal_plain()
+            log.info("blobs_sealed", org_id=str(org_id), count=count)
+
     async def sweep(self) -> int:
         """Delete objects that a crash left without a row, in every organisation; how many folders."""
         swept = 0

@@ -143,6 +143,7 @@ class SearchEngine(Engine[Input, Output]):
             model=model,
             limit=OVER_RETRIEVE * payload.top_k,
             where=_filter(payload),
+            score_all=payload.rerank,
         )
         return found, models
 
@@ -167,9 +168,10 @@ def _fuse(found: Found) -> list[Hit]:
     rows = {hit.id: hit for hit in (*found.dense, *found.keyword)}
     cosines = {hit.id: hit.score for hit in found.dense}
     ranks = {hit.id: hit.score for hit in found.keyword}
+    dense, keyword = {**found.cosines, **cosines}, {**found.bm25, **ranks}
     fused = reciprocal_rank_fusion({"dense": list(cosines), "keyword": list(ranks)})
     return [
-        _hit(rows[item.id], item.score, Parts(dense=cosines.get(item.id), keyword=ranks.get(item.id))) for item in fused
+        _hit(rows[item.id], item.score, Parts(dense=dense.get(item.id), keyword=keyword.get(item.id))) for item in fused
     ]
 
 
