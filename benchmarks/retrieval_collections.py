@@ -9,8 +9,9 @@ text as such. Questions are those entries that
     taken,
   - keep at least five words when field labels, brackets, citations, quotations and examples ("as, …") are cut off,
   - do not contain the word's own stem or another word that begins with its first five letters,
-and of these the 1,000 with the smallest SHA-256 of their word. Relevant, with grade 1, are the glosses of the synsets
-that hold the word; glosses with the same text are one document, examples in quotation marks are cut off.
+and these in the order of the SHA-256 of their word: the first sample is the first 1,000, the second all others (5,310).
+Relevant, with grade 1, are the glosses of the synsets that hold the word; glosses with the same text are one document,
+examples in quotation marks are cut off.
 """
 
 import gzip
@@ -23,7 +24,7 @@ from typing import Final
 
 MAX_SYNSETS: Final = 3
 LEAST_WORDS: Final = 5
-QUESTIONS: Final = 1_000
+FIRST_SAMPLE: Final = 1_000
 _PREFIX_LETTERS: Final = 5
 _HEADWORD = re.compile(r"(\S[^\\]*?) \\")
 _SENSE = re.compile(r"^   1\. (.*?)\n\s*\[(.*?)\]", re.M | re.S)
@@ -61,8 +62,11 @@ def cranfield(folder: Path) -> Collection:
     return Collection(name="Cranfield", documents=abstracts, questions=questions, grades=grades)
 
 
-def glosses(*, gcide: Path, wordnet: Path) -> Collection:
-    """`gcide`: gcide.dict.dz; `wordnet`: the folder with data.noun, data.verb, data.adj and data.adv."""
+def glosses(*, gcide: Path, wordnet: Path) -> list[Collection]:
+    """First and second sample.
+
+    `gcide`: gcide.dict.dz; `wordnet`: the folder with data.noun, data.verb, data.adj and data.adv.
+    """
     documents: dict[str, int] = {}
     synsets: dict[str, list[int]] = {}
     for words, gloss in _synsets(wordnet):
@@ -73,13 +77,17 @@ def glosses(*, gcide: Path, wordnet: Path) -> Collection:
     for word, sense in _senses(gzip.decompress(gcide.read_bytes()).decode("utf-8", "replace")):
         if word not in found and 1 <= len(synsets.get(word, ())) <= MAX_SYNSETS:
             found[word] = sense
-    chosen = sorted(found, key=lambda word: hashlib.sha256(word.encode()).digest())[:QUESTIONS]
-    return Collection(
-        name="Glosses",
-        documents=list(documents),
-        questions=[found[word] for word in chosen],
-        grades=[dict.fromkeys(synsets[word], 1) for word in chosen],
-    )
+    ordered = sorted(found, key=lambda word: hashlib.sha256(word.encode()).digest())
+    samples = {"Glosses, first sample": ordered[:FIRST_SAMPLE], "Glosses, second sample": ordered[FIRST_SAMPLE:]}
+    return [
+        Collection(
+            name=name,
+            documents=list(documents),
+            questions=[found[word] for word in chosen],
+            grades=[dict.fromkeys(synsets[word], 1) for word in chosen],
+        )
+        for name, chosen in samples.items()
+    ]
 
 
 def _synsets(folder: Path) -> Iterator[tuple[set[str], str]]:

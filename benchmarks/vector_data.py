@@ -54,8 +54,8 @@ class Base:
 
 def base(wordnet: Path, cache: Path) -> Base:
     """Glosses and their vectors; these from `cache` when they were made before."""
-    glosses = sorted(set(_glosses(wordnet)), key=lambda text: hashlib.sha256(text.encode()).digest())
-    chosen = glosses[: TEXTS + QUERIES]
+    known = sorted(set(glosses(wordnet)), key=lambda text: hashlib.sha256(text.encode()).digest())
+    chosen = known[: TEXTS + QUERIES]
     path = cache / f"glosses-{MODEL}-{len(chosen)}.npy"
     if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)
@@ -69,7 +69,7 @@ def base(wordnet: Path, cache: Path) -> Base:
     )
 
 
-def _glosses(wordnet: Path) -> Iterator[str]:
+def glosses(wordnet: Path) -> Iterator[str]:
     """Definitions without their examples (format: wndb(5WN))."""
     for part in ("noun", "verb", "adj", "adv"):
         for line in (wordnet / f"data.{part}").read_text().splitlines():
@@ -229,9 +229,14 @@ def _load_tenant(
         total += words.total()
         for term, n in words.containing().items():
             documents[term] = documents.get(term, 0) + n
-    owner.execute("INSERT INTO corpus_stats (org_id, documents, words) VALUES (%s, %s, %s)", [
-        principal.org_id, count, total,
-    ])
+    owner.execute(
+        "INSERT INTO corpus_stats (org_id, documents, words) VALUES (%s, %s, %s)",
+        [
+            principal.org_id,
+            count,
+            total,
+        ],
+    )
     with owner.cursor() as cursor, cursor.copy("COPY term_stats (org_id, term, documents) FROM STDIN") as copy:
         for term, n in documents.items():
             copy.write_row((principal.org_id, term, n))

@@ -14,6 +14,7 @@ import valkey.asyncio
 
 from neuroedge.contract import scope
 from neuroedge.contract.errors import Unavailable
+from neuroedge.contract.models import OCR
 from neuroedge.http.platform import Platform
 from neuroedge.infra import datadir
 from neuroedge.infra.accelerator import Accelerator, AcceleratorMetrics
@@ -37,8 +38,12 @@ from neuroedge.infra.telemetry import Metrics
 from neuroedge.infra.tokens import AccessTokens
 from neuroedge.infra.vault import Vault
 from neuroedge.jobs import documents as document_jobs
+from neuroedge.jobs import index as index_jobs
+from neuroedge.jobs import keys as key_jobs
 from neuroedge.jobs import knowledge as knowledge_jobs
+from neuroedge.jobs import privacy as privacy_jobs
 from neuroedge.jobs import recordings as recording_jobs
+from neuroedge.jobs import reembedding as reembedding_jobs
 from neuroedge.jobs import tasks as task_jobs
 from neuroedge.jobs.worker import work
 from neuroedge.runtimes import device, memory
@@ -47,13 +52,22 @@ from neuroedge.runtimes.device import Router
 from neuroedge.runtimes.pool import Pool, PoolSettings
 from neuroedge.services import engines
 from neuroedge.services.accounts import PROBE, Accounts
-from neuroedge.services.document_process import ChunkSize, DocumentProcess
+from neuroedge.services.divisions import Divisions
+from neuroedge.services.document_process import ChunkSize, DocumentProcess, OpenPageReader
 from neuroedge.services.document_progress import DocumentProgress
 from neuroedge.services.documents import Documents
+from neuroedge.services.index import MemoryIndex
+from neuroedge.services.keys import KeyCare
 from neuroedge.services.knowledge import Knowledge
+from neuroedge.services.memory import MemoryService
+from neuroedge.services.memory_merge import MemoryMerge
+from neuroedge.services.memory_transfer import MemoryTransfer
+from neuroedge.services.page_reader import EnginePageReader
+from neuroedge.services.privacy import Privacy
 from neuroedge.services.recording_process import RecordingProcess
 from neuroedge.services.recording_progress import RecordingProgress
 from neuroedge.services.recordings import Recordings
+from neuroedge.services.reembedding import Reembedding
 from neuroedge.services.reload import EngineReloader
 from neuroedge.services.run_engine import Contexts, EngineRunner
 from neuroedge.services.task_progress import TaskProgress
@@ -146,7 +160,10 @@ async def open_platform(settings: Settings, *, worker: bool) -> AsyncIterator[Pl
         stack.push_async_callback(client.aclose)
         events = Events(client)
         stack.push_async_callback(events.settled)
-        platform = await _assemble(settings, servers, db, events, stack, metrics)
+        platform = await _assemble(settings, servers, db, vault, events, stack, metrics)
+        if datadir.version(settings.data_dir) < datadir.SEALED_BLOBS_VERSION:
+            await platform.recordings.seal_plain()
+            datadir.set_version(settings.data_dir)
         await _share_device(settings, platform.pool, client, platform.metrics, stack)
         recording_jobs.register(
             platform.queue.app,
@@ -162,6 +179,12 @@ async def open_platform(settings: Settings, *, worker: bool) -> AsyncIterator[Pl
             documents=platform.documents,
             metrics=platform.metrics,
         )
+        privacy_jobs.register(
+            platform.queue.app, privacy=platform.privacy, tmp=settings.data_dir / "tmp", metrics=platform.metrics
+        )
+        key_jobs.register(platform.queue.app, keys=platform.keys, metrics=platform.metrics)
+        index_jobs.register(platform.queue.app, index=platform.memory_index, metrics=platform.metrics)
+        reembedding_jobs.register(platform.queue.app, reembedding=platform.reembedding, metrics=platform.metrics)
         knowledge_jobs.register(platform.queue.app, knowledge=platform.knowledge, metrics=platform.metrics)
         task_jobs.register(
             platform.queue.app,
@@ -183,7 +206,13 @@ async def open_platform(settings: Settings, *, worker: bool) -> AsyncIterator[Pl
 
 
 async def _assemble(
-    settings: Settings, servers: Servers, db: Database, events: Events, stack: AsyncExitStack, metrics: Metrics
+    settings: Settings,
+    servers: Servers,
+    db: Database,
+    vault: Vault,
+    events: Events,
+    stack: AsyncExitStack,
+    metrics: Metrics,
 ) -> Platform:
     clock, catalogue = SystemClock(), catalogue_of(settings)
     inference_metrics, breakers = InferenceMetrics(metrics.registry), Breakers()
@@ -237,6 +266,7 @@ async def _assemble(
     recordings = Recordings(db=db, runner=runner, queue=queue, progress=progress, settings=settings)
     parser = DocumentParser(limits=_parse_limits(settings), at_once=2)
     document_progress = DocumentProgress(db=db, events=events)
+    page_reader = _page_reader(runner, pool)
     documents = Documents(
         db=db,
         runner=runner,
@@ -248,8 +278,9 @@ async def _assemble(
             hosts=settings.document_hosts, max_bytes=settings.document_max_bytes, timeout_s=settings.document_fetch_s
         ),
         tmp=settings.data_dir / "tmp",
-        reads_images=False,
+        reads_images=page_reader is not None,
     )
+    memories = MemoryService(db=db, runner=runner)
     return Platform(
         settings=settings,
         db=db,
@@ -276,10 +307,18 @@ async def _assemble(
             progress=document_progress,
             parser=parser,
             tmp=settings.data_dir / "tmp",
-            page_reader=None,
+            page_reader=page_reader,
             size=ChunkSize(capacity_tokens=settings.chunk_tokens, overlap_tokens=settings.chunk_overlap_tokens),
         ),
         knowledge=Knowledge(db=db, runner=runner, queue=queue),
+        memories=memories,
+        memory_merge=MemoryMerge(db=db),
+        memory_transfer=MemoryTransfer(db=db, memory=memories),
+        divisions=Divisions(db=db),
+        privacy=Privacy(db=db, queue=queue, contexts=contexts, cache=cache, events=events),
+        keys=KeyCare(db=db, keys=vault, queue=queue),
+        memory_index=MemoryIndex(db=db, owner_url=servers.postgres_owner, queue=queue),
+        reembedding=Reembedding(db=db, runner=runner, queue=queue),
         tasks=Tasks(
             db=db,
             runner=runner,
@@ -291,6 +330,14 @@ async def _assemble(
         ),
         task_progress=task_progress,
     )
+
+
+def _page_reader(runner: EngineRunner, pool: Pool) -> OpenPageReader | None:
+    """What reads scans; None where no OCR model is installed."""
+    status = pool.status(OCR)
+    if status.state == "missing":
+        return None
+    return lambda principal, request_id: EnginePageReader(runner, principal, request_id=request_id, model_id=status.id)
 
 
 def _parse_limits(settings: Settings) -> ParseLimits:
@@ -371,11 +418,14 @@ async def run_worker(platform: Platform, *, signals: bool) -> None:
     """Run jobs until cancelled, or until a signal to stop when `signals`."""
     await work(
         platform.queue,
-        recordings=platform.recordings,
-        documents=platform.documents,
+        sweeps={
+            "recording_orphans_swept": platform.recordings.sweep,
+            "document_orphans_swept": platform.documents.sweep,
+            "exports_swept": platform.privacy.sweep,
+            "expired_memories_swept": platform.memories.sweep,
+            "tasks_swept": platform.tasks.sweep,
+        },
         settings=platform.settings,
-        tasks=platform.tasks,
-        task_concurrency=platform.settings.task_concurrency,
         metrics=platform.metrics,
         signals=signals,
     )

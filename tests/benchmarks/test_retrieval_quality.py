@@ -64,10 +64,11 @@ def test_what_is_asked_of_the_glosses(tmp_path: Path) -> None:
     for part in ("noun", "adj", "adv"):
         (tmp_path / f"data.{part}").write_text("")
     (tmp_path / "data.verb").write_text(VERBS)
-    made = glosses(gcide=tmp_path / "gcide.dict.dz", wordnet=tmp_path)
+    made, others = glosses(gcide=tmp_path / "gcide.dict.dz", wordnet=tmp_path)
     assert made.documents == ["become less in amount", "make less active", "cut down on"]
     assert made.questions == ["To bring down or reduce from a higher state; to lessen"]
     assert made.grades == [{0: 1, 1: 1}]
+    assert others.questions == []
 
 
 def test_any_way_to_search_can_be_measured() -> None:

@@ -9,6 +9,7 @@ import pytest
 from httpx_sse import EventSource
 
 from tests.conftest import SampleCall, Server
+from tests.engines.vision import pages
 from tests.infra.documents import samples
 
 pytestmark = pytest.mark.models
@@ -58,6 +59,16 @@ def test_a_document_is_found_by_what_it_says(caller: httpx.Client, report: dict[
     hit = answer["result"]["hits"][0]
     assert "was greased" in hit["content"]
     assert hit["metadata"]["first_page"] == 2
+
+
+def test_a_scan_is_found_by_what_it_says(caller: httpx.Client) -> None:
+    """A PNG without a letter in it but drawn ones."""
+    scan = _done(caller, "scan.png", pages.encoded(pages.page()))
+    assert (scan["media_type"], scan["chunks"]) == ("image/png", 1)
+    answer = caller.post("/v1/engines/search/run", json={"query": "Who rang the bell in the fog?", "top_k": 3}).json()
+    hit = answer["result"]["hits"][0]
+    assert hit["metadata"]["filename"] == "scan.png"
+    assert pages.LINES[2] in hit["content"]
 
 
 def test_chunks_come_in_pages(caller: httpx.Client, report: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ def test_secrets_are_made_once_and_only_the_owner_may_read_them(tmp_path: Path) 
     assert stat.S_IMODE((tmp_path / "a" / "secrets.json").stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize("version", ["2", "99", "garbage"])
+@pytest.mark.parametrize("version", ["3", "99", "garbage"])
 def test_a_newer_layout_is_refused(tmp_path: Path, version: str) -> None:
     """Data of a newer NeuroEdge is not touched."""
     (tmp_path / "VERSION").write_text(version)

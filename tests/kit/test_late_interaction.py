@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from neuroedge.kit.late_interaction import max_sim
+from neuroedge.kit.late_interaction import READ_CHARS, max_sim, read_part
 
 EAST, NORTH, WEST = [1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]
 
@@ -24,3 +24,19 @@ def test_texts_without_tokens() -> None:
     assert max_sim(states(EAST), [states(), states(WEST)]).tolist() == [-1.0, -1.0]
     assert max_sim(states(), [states(EAST)]).tolist() == [0.0]
     assert max_sim(states(EAST), []).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("passage", "read"),
+    [
+        ("short one", "short one"),
+        ("x" * READ_CHARS, "x" * READ_CHARS),
+        ("x" * READ_CHARS + " y", "x" * READ_CHARS),
+        ("a " + "x" * READ_CHARS, "a"),
+        ("東" * 2 * READ_CHARS, "東" * READ_CHARS),
+        (" " * 2 * READ_CHARS, " " * READ_CHARS),
+    ],
+)
+def test_the_part_that_is_read_ends_with_a_whole_word(passage: str, read: str) -> None:
+    """Unless one word, or a script without spaces, fills it."""
+    assert read_part(passage) == read

@@ -91,7 +91,8 @@ class Bench:
             **shared,
         )
         size = ChunkSize(capacity_tokens=32, overlap_tokens=0)
-        self.process = DocumentProcess(tmp=folder / "tmp", page_reader=reader, size=size, **shared)
+        page_reader = reader and (lambda principal, request_id: reader)
+        self.process = DocumentProcess(tmp=folder / "tmp", page_reader=page_reader, size=size, **shared)
 
     def blobs(self, principal: Principal) -> TenantBlobs:
         """The caller's objects."""

@@ -6,16 +6,13 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from alembic import command
-from alembic.config import Config
 
-import neuroedge.stores.migrations
 from neuroedge.contract.principal import Principal
-from neuroedge.stores import schema, tasks
+from neuroedge.stores import tasks
 from neuroedge.stores.ids import new_id
 from neuroedge.stores.postgres import Database
 from neuroedge.stores.tasks import NewTask, Task
-from tests.stores.conftest import Migrated, new_principal
+from tests.stores.conftest import new_principal
 
 pytestmark = pytest.mark.anyio
 
@@ -175,20 +172,3 @@ async def test_lists_and_counts_use_an_index(db: Database) -> None:
             plan = "\n".join(row["QUERY PLAN"] for row in rows)
             assert "Index" in plan, plan
             assert "Sort" not in plan, plan
-
-
-def test_the_migration_can_be_taken_back(migrated: Migrated) -> None:
-    """Down and up again; the rest of the schema stays."""
-    import sqlalchemy
-
-    config = Config()
-    config.set_main_option("script_location", neuroedge.stores.migrations.__path__[0])
-    engine = sqlalchemy.create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(migrated.owner_url))
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.downgrade(config, "0001")
-    engine.dispose()
-    assert schema.status(migrated.owner_url).current == "0001"
-    with psycopg.connect(migrated.owner_url) as conn:
-        assert conn.execute("SELECT to_regclass('tasks'), to_regclass('recordings')").fetchone() == (None, "recordings")
-    assert schema.upgrade(migrated.owner_url, app_password=None).up_to_date

@@ -1,6 +1,8 @@
 """Every route × nobody's token × a second tenant's token. A new route without a row here fails."""
 
 import re
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +47,27 @@ OWN_ONLY = {
     "GET /v1/tasks",
     "POST /v1/tasks",
     "POST /queue/task",
+    "GET /v1/documents",
+    "POST /v1/documents",
+    "POST /v1/documents/urls",
+    "GET /v1/knowledge",
+    "POST /v1/knowledge/extract",
+    "GET /v1/knowledge/entities",
+    "GET /v1/knowledge/path",
+    "POST /v1/search",
+    "GET /v1/memories",
+    "POST /v1/memories",
+    "GET /v1/memories/timeline",
+    "GET /v1/memories/statistics",
+    "POST /v1/memories/merge",
+    "POST /v1/memories/import",
+    "GET /v1/memories/export",
+    "GET /v1/divisions",
+    "POST /v1/divisions",
+    "GET /v1/index",
+    "POST /v1/index/rebuild",
+    "POST /v1/privacy/export",
+    "POST /v1/privacy/erase",
 }
 """Routes without an id of a tenant's thing: what they show must be the caller's own (tested below)."""
 
@@ -58,6 +81,23 @@ BY_ID = {
     "POST /v1/tasks/{task_id}/cancel",
     "POST /v1/tasks/{task_id}/retry",
     "DELETE /v1/tasks/{task_id}",
+    "GET /v1/documents/{document_id}",
+    "PUT /v1/documents/{document_id}",
+    "GET /v1/documents/{document_id}/chunks",
+    "GET /v1/documents/{document_id}/events",
+    "DELETE /v1/documents/{document_id}",
+    "GET /v1/knowledge/entities/{entity_id}",
+    "GET /v1/memories/{memory_id}",
+    "PATCH /v1/memories/{memory_id}",
+    "DELETE /v1/memories/{memory_id}",
+    "PATCH /v1/divisions/{division_id}",
+    "DELETE /v1/divisions/{division_id}",
+    "PUT /v1/divisions/{division_id}/members/{user_id}",
+    "DELETE /v1/divisions/{division_id}/members/{user_id}",
+    "GET /v1/privacy/exports/{export_id}",
+    "GET /v1/privacy/exports/{export_id}/file",
+    "DELETE /v1/privacy/exports/{export_id}",
+    "GET /v1/privacy/erasures/{erasure_id}",
 }
 """Routes that name a tenant's thing: another tenant gets the 404 of a thing that does not exist."""
 
@@ -67,6 +107,11 @@ OPERATORS = {
     "POST /v1/models/{model_id}/unload",
     "POST /v1/admin/engines/{name}/reload",
     "POST /admin/engines/reload/{engine}",
+    "GET /v1/admin/index",
+    "POST /v1/admin/index",
+    "GET /v1/admin/keys",
+    "POST /v1/admin/keys/rotate",
+    "GET /v1/admin/erasures",
 }
 """Routes for the operator of the installation: an organisation's owner is refused."""
 
@@ -99,11 +144,21 @@ def test_every_route_is_covered_here() -> None:
     assert routes() <= OPEN | OWN_ONLY | BY_ID | OPERATORS | INSTALLATION
 
 
+BODIES = {
+    "PATCH /v1/memories/{memory_id}": {"title": "x"},
+    "PATCH /v1/divisions/{division_id}": {"name": "x"},
+    "POST /v1/admin/index": {"kind": "hnsw"},
+}
+"""Where an empty body is no valid one."""
+NAMES = {"name": "embedding", "engine": "embedding", "model_id": "whisper-base"}
+
+
 def _call(client: httpx.Client, route: str, thing: str) -> httpx.Response:
-    method, path = route.split(" ")
-    path = path.replace("{recording_id}", thing).replace("{task_id}", thing).replace("{name}", "embedding")
-    path = path.replace("{engine}", "embedding").replace("{model_id}", "whisper-base")
-    return client.request(method, path, json={} if method == "POST" else None)
+    method, template = route.split(" ")
+    path = re.sub(r"{(\w+)}", lambda found: NAMES.get(found[1], thing), template)
+    if template == "/v1/documents/{document_id}" and method == "PUT":
+        return client.put(path, files={"file": ("note.txt", b"words")})
+    return client.request(method, path, json=BODIES.get(route, {} if method == "POST" else None))
 
 
 @pytest.mark.parametrize("route", sorted(OWN_ONLY | BY_ID | OPERATORS | INSTALLATION))
@@ -140,8 +195,8 @@ def test_what_shows_the_installation_shows_no_tenant(account: httpx.Client, stra
 class Kept:
     """What the first tenant has."""
 
-    recording_id: str
-    task_id: str
+    ids: dict[str, str]
+    """By the name a route gives it."""
     secret: str
 
 
@@ -161,14 +216,40 @@ def kept(owner: httpx.Client, sample_call: SampleCall) -> Kept:
         done = owner.post("/transcription/upload", files={"file": ("call.wav", file)}).json()
     order = {"engine": "embedding", "payload": {"texts": [secret]}}
     task = owner.post("/v1/tasks", json=order).json()
-    return Kept(recording_id=done["transcript_id"], task_id=task["id"], secret=secret)
+    files = {"file": ("rocket.md", b"# The blue rocket\n\nDiane Miller works for Boeing in Texas.\n")}
+    document = owner.post("/v1/documents", files=files).json()["document"]
+    _wait_until(lambda: owner.get(f"/v1/documents/{document['id']}").json()["status"] == "done")
+    assert owner.post("/v1/knowledge/extract").status_code == 202
+    _wait_until(lambda: owner.get("/v1/knowledge/entities").json()["entities"])
+    memory = owner.post("/v1/memories", json={"content": "A memory of the owner's."}).json()
+    division = owner.post("/v1/divisions", json={"name": "engineering"}).json()
+    export = owner.post("/v1/privacy/export", json={}).json()
+    ids = {
+        "memory_id": memory["id"],
+        "division_id": division["id"],
+        "user_id": owner.get("/auth/me").json()["user_id"],
+        "export_id": export["id"],
+        "erasure_id": "019a0000-0000-7000-8000-000000000001",
+        "recording_id": done["transcript_id"],
+        "task_id": task["id"],
+        "document_id": document["id"],
+        "entity_id": owner.get("/v1/knowledge/entities").json()["entities"][0]["id"],
+    }
+    return Kept(ids=ids, secret=secret)
+
+
+def _wait_until(done: Callable[[], Any], *, within_s: float = 60.0) -> None:
+    until = time.monotonic() + within_s
+    while not done():
+        assert time.monotonic() < until
+        time.sleep(0.1)
 
 
 @pytest.mark.models
 @pytest.mark.parametrize("route", sorted(BY_ID))
 def test_another_tenants_thing_is_not_found(kept: Kept, stranger: httpx.Client, route: str) -> None:
     """The same 404 as for an id that never existed; nothing tells that it is there."""
-    theirs = _call(stranger, route, kept.task_id if "{task_id}" in route else kept.recording_id)
+    theirs = _call(stranger, route, kept.ids[route.split("{")[1].split("}")[0]])
     never = _call(stranger, route, "019a0000-0000-7000-8000-000000000000")
     assert theirs.status_code == never.status_code == 404
     assert theirs.json()["code"] == never.json()["code"] == "not_found"
@@ -187,12 +268,28 @@ def test_lists_and_searches_hold_the_callers_own_only(kept: Kept, owner: httpx.C
     assert stranger.get("/v1/tasks").json()["tasks"] == []
     assert owner.get("/transcription/recent").json()
     assert stranger.get("/transcription/recent").json() == []
+    assert owner.get("/v1/documents").json()["documents"]
+    assert stranger.get("/v1/documents").json()["documents"] == []
+    assert stranger.get("/v1/knowledge/entities").json()["entities"] == []
+    assert kept.secret in owner.post("/v1/search", json=query).text
+    assert stranger.post("/v1/search", json=query).json()["hits"] == []
+    assert kept.secret in owner.get("/v1/memories/export").text
+    assert stranger.get("/v1/memories/export").text == ""
+    assert stranger.get("/v1/memories").json()["memories"] == []
+    assert stranger.get("/v1/memories/statistics").json()["memories"] == 0
+    assert stranger.get("/v1/divisions").json()["divisions"] == []
+    assert stranger.get("/v1/knowledge").json()["memories"] == 0
+    there, here = kept.ids["entity_id"], "019a0000-0000-7000-8000-000000000000"
+    for ends in ({"from": there, "to": there}, {"from": here, "to": here}):
+        assert stranger.get("/v1/knowledge/path", params=ends).status_code == 404
 
 
 @pytest.mark.models
 def test_chat_and_search_of_another_tenants_recording_find_nothing(kept: Kept, stranger: httpx.Client) -> None:
     """Naming another tenant's recording as the place to search gives no answer from it."""
-    found = stranger.post("/v1/engines/search/run", json={"query": "who is calling", "recording_id": kept.recording_id})
+    found = stranger.post(
+        "/v1/engines/search/run", json={"query": "who is calling", "recording_id": kept.ids["recording_id"]}
+    )
     assert found.json()["result"]["hits"] == []
     answer = stranger.post("/gemma/chat", json={"message": "What is the launch code of the blue rocket?"}).json()
     assert not answer["answered"]
@@ -203,7 +300,7 @@ def test_chat_and_search_of_another_tenants_recording_find_nothing(kept: Kept, s
 @pytest.mark.models
 def test_a_blob_key_cannot_leave_the_tenant(kept: Kept, stranger: httpx.Client, owner: httpx.Client) -> None:
     """Audio by blob key is looked up below the caller's own organisation; paths that climb are refused."""
-    key = f"recordings/{kept.recording_id}/audio.wav"
+    key = f"recordings/{kept.ids['recording_id']}/audio.wav"
     org = owner.get("/auth/me").json()["tenant"]
     assert owner.post("/v1/engines/audio/run", json={"audio": {"blob": key}}).status_code == 200
     assert stranger.post("/v1/engines/audio/run", json={"audio": {"blob": key}}).status_code == 404

@@ -2,7 +2,7 @@
 
 import typer
 
-from neuroedge.cli import db, models, users
+from neuroedge.cli import db, keys, models, users
 
 app = typer.Typer(
     name="neuroedge",
@@ -14,6 +14,7 @@ app = typer.Typer(
 app.add_typer(models.app, name="models")
 app.add_typer(db.app, name="db")
 app.add_typer(users.app, name="users")
+app.add_typer(keys.app, name="keys")
 
 
 @app.command()

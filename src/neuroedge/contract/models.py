@@ -10,12 +10,16 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from neuroedge.kit.parse import ParsedText as ParsedText
 from neuroedge.kit.waveform import SAMPLE_RATE_HZ as SAMPLE_RATE_HZ
 from neuroedge.kit.waveform import Floats as Floats
 from neuroedge.kit.waveform import Span as Span
 
 M = TypeVar("M")
+Corners = NDArray[np.float64]
 Priority = Literal["low", "normal", "high"]
 """Who goes first when memory or a device is short: background jobs are low, what a person waits for is high."""
 
@@ -239,6 +243,45 @@ class TextParser(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextLine:
+    """A line of text found in a picture."""
+
+    text: str
+    p: float
+    """Mean probability of its characters, 0 to 1."""
+    corners_px: Corners
+    """[4, 2]: x and y of its corners in pixels of the page, clockwise from the one where the line begins, above."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadPage:
+    """What was read on one page; no lines when it holds no text. The order of the lines means nothing."""
+
+    lines: list[TextLine]
+    width_px: int
+    """Of the page as it is to be seen: turned as its EXIF data say."""
+    height_px: int
+    turned_degrees: int
+    """How far, clockwise, the page had to be turned to stand upright: 0, 90, 180 or 270."""
+    pages: int
+    """How many pages the file has."""
+
+
+class TextReader(Protocol):
+    """Optical character recognition."""
+
+    model_id: str
+
+    async def read(self, image: bytes, *, page: int = 1) -> ReadPage:
+        """The lines on a page (from 1) of a PNG, JPEG, TIFF, WebP, GIF or BMP file.
+
+        Raises EmptyMedia, UnsupportedMedia, UnreadableMedia, TooLarge (50 megapixels), InvalidInput for a page the
+        file has not.
+        """
+        ...
+
+
 class Models(Protocol):
     """The pool as engines see it."""
 
@@ -263,3 +306,4 @@ RERANK = ModelRef("rerank", Reranker)  # type: ignore[type-abstract]
 EMOTION_TEXT = ModelRef("emotion_text", TextClassifier)  # type: ignore[type-abstract]
 CHAT = ModelRef("chat", ChatModel)  # type: ignore[type-abstract]
 ENTITIES = ModelRef("entities", TextParser)  # type: ignore[type-abstract]
+OCR = ModelRef("ocr", TextReader)  # type: ignore[type-abstract]

@@ -14,7 +14,22 @@ from neuroedge.http import engine_api, problems
 from neuroedge.http.dialects import nemo
 from neuroedge.http.middleware import DirectRoute, RequestEnvelope
 from neuroedge.http.platform import Platform
-from neuroedge.http.routes import admin, auth, documents, engines, knowledge, models, recordings, system, tasks
+from neuroedge.http.routes import (
+    admin,
+    auth,
+    divisions,
+    documents,
+    engines,
+    index,
+    keys,
+    knowledge,
+    memories,
+    models,
+    privacy,
+    recordings,
+    system,
+    tasks,
+)
 from neuroedge.settings import Settings
 
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -75,8 +90,13 @@ def create_app(settings: Settings, open_platform: Callable[[], AbstractAsyncCont
     app.include_router(tasks.router, responses=_PROBLEMS)
     app.include_router(documents.router, responses=_PROBLEMS)
     app.include_router(knowledge.router, responses=_PROBLEMS)
+    app.include_router(memories.router, responses=_PROBLEMS)
+    app.include_router(divisions.router, responses=_PROBLEMS)
     app.include_router(models.router, responses=_PROBLEMS)
     app.include_router(nemo.router, responses=_PROBLEMS)
+    app.include_router(privacy.router, responses=_PROBLEMS)
+    app.include_router(keys.router, responses=_PROBLEMS)
+    app.include_router(index.router, responses=_PROBLEMS)
     app.include_router(admin.router, responses=_PROBLEMS)
     engine_api.document(app)
     _document_problem(app)

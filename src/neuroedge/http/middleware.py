@@ -23,8 +23,16 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _MULTIPART_OVERHEAD_BYTES = 1 << 20
 _QUIET = ("/health", "/ready", "/metrics")
 ANONYMOUS_BODY_BYTES = 64 * 1024
-UPLOAD_ROUTES = {("POST", "/v1/recordings"), ("POST", "/transcription/upload"), ("POST", "/emotion/analyze")}
+UPLOAD_ROUTES = {
+    ("POST", "/v1/recordings"),
+    ("POST", "/v1/documents"),
+    ("PUT", "/v1/documents/{document_id}"),
+    ("POST", "/v1/memories/import"),
+    ("POST", "/transcription/upload"),
+    ("POST", "/emotion/analyze"),
+}
 """Routes that stream their body to disk; a test finds those that are missing here."""
+_UPLOADS = [(method, re.compile(re.sub(r"{\w+}", "[^/]+", path))) for method, path in UPLOAD_ROUTES]
 
 
 class RequestEnvelope:
@@ -85,7 +93,7 @@ class RequestEnvelope:
         """
         if "principal" not in scope:
             return ANONYMOUS_BODY_BYTES
-        if (scope["method"], scope["path"]) in UPLOAD_ROUTES:
+        if any(method == scope["method"] and path.fullmatch(scope["path"]) for method, path in _UPLOADS):
             return self._max_upload_bytes + _MULTIPART_OVERHEAD_BYTES
         return self._max_body_bytes
 

@@ -14,12 +14,20 @@ from neuroedge.infra.tokens import AccessTokens
 from neuroedge.runtimes.catalogue import Catalogue
 from neuroedge.runtimes.pool import Pool
 from neuroedge.services.accounts import Accounts
+from neuroedge.services.divisions import Divisions
 from neuroedge.services.document_process import DocumentProcess
 from neuroedge.services.document_progress import DocumentProgress
 from neuroedge.services.documents import Documents
+from neuroedge.services.index import MemoryIndex
+from neuroedge.services.keys import KeyCare
 from neuroedge.services.knowledge import Knowledge
+from neuroedge.services.memory import MemoryService
+from neuroedge.services.memory_merge import MemoryMerge
+from neuroedge.services.memory_transfer import MemoryTransfer
+from neuroedge.services.privacy import Privacy
 from neuroedge.services.recording_progress import RecordingProgress
 from neuroedge.services.recordings import Recordings
+from neuroedge.services.reembedding import Reembedding
 from neuroedge.services.reload import EngineReloader
 from neuroedge.services.run_engine import EngineRunner
 from neuroedge.services.task_progress import TaskProgress
@@ -53,6 +61,14 @@ class Platform:
     document_progress: DocumentProgress
     document_process: DocumentProcess
     knowledge: Knowledge
+    memories: MemoryService
+    memory_merge: MemoryMerge
+    memory_transfer: MemoryTransfer
+    divisions: Divisions
+    privacy: Privacy
+    keys: KeyCare
+    memory_index: MemoryIndex
+    reembedding: Reembedding
     tasks: Tasks
     task_progress: TaskProgress
     started: float = field(default_factory=time.monotonic)

@@ -24,6 +24,9 @@ _START_S = 60
 """Also the time a recovery after a crash may take."""
 _PORT = 5432
 """Only a part of the socket's name; given, so that PGPORT in one process's environment does not part it from others."""
+_LEAST_BUFFERS_MB = 128
+_MOST_BUFFERS_MB = 4096
+_CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 _SCRAM_HBA = b"local all all scram-sha-256\n"
 _UNUSABLE_IN_PATHS = frozenset('"$`\\\n')
 """pg_ctl puts the folder's path in double quotes on a shell's command line."""
@@ -63,7 +66,8 @@ class Cluster:
         sockets = socket_folder(self.pgdata, user=server.system_user)
         _clear_remains(self.pgdata, sockets)
         if not self.alive():
-            options = f'-h "" -p {_PORT} -k {sockets}'
+            settings = " ".join(f"-c {name}={value}" for name, value in _settings().items())
+            options = f'-h "" -p {_PORT} -k {sockets} {settings}'
             self._pg_ctl("-w", "-t", str(_START_S), "-o", options, "-l", str(self.log), "start")
         running = self._ready()
         if not self._marker.exists():
@@ -151,6 +155,23 @@ class Cluster:
             user=self._server.system_user,
             timeout=_START_S + 10,
         )
+
+
+def _settings() -> dict[str, str]:
+    """What the server may use of this machine, which the models use too, and what short searches ask for."""
+    import psutil
+
+    total = psutil.virtual_memory().total
+    with contextlib.suppress(OSError, ValueError):  # outside of containers there is no limit, or it says "max"
+        total = min(total, int(_CONTAINER_LIMIT.read_text()))
+    return {
+        # An index by meaning is read all over: it belongs into memory of the server's own.
+        "shared_buffers": f"{min(_MOST_BUFFERS_MB, max(_LEAST_BUFFERS_MB, total // 8 // 2**20))}MB",
+        "effective_cache_size": f"{max(_LEAST_BUFFERS_MB, total // 2 // 2**20)}MB",
+        "work_mem": "16MB",
+        "jit": "off",  # compiling takes longer than any of our statements
+        "random_page_cost": "1.1",
+    }
 
 
 def _postmaster(pgdata: Path) -> "psutil.Process | None":

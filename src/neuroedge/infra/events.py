@@ -108,6 +108,20 @@ class Events:
         except (ValkeyError, OSError) as error:
             log.warning("events_not_deleted", topic=topic, error=str(error))
 
+    async def forget_all(self, org_id: UUID) -> int:
+        """Delete the events of every topic of an organisation; how many topics had any. Raises Unavailable."""
+        cursor, found, pattern = 0, 0, _key(org_id, "*")
+        try:
+            while True:
+                cursor, names = await self._commands.run(self._client.scan(cursor, match=pattern, count=1000))
+                if names:
+                    await self._commands.run(self._client.unlink(*names))
+                    found += len(names)
+                if cursor == 0:
+                    return found
+        except (ValkeyError, OSError) as error:
+            raise Unavailable("events could not be deleted", retry_after_s=2) from error
+
     async def _append(self, key: str, topic: str, name: str, data: dict[str, Any]) -> None:
         if time.monotonic() < self._away_until:
             log.warning("event_lost", topic=topic, name=name, error="Valkey hung a moment ago")

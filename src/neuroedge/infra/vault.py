@@ -12,6 +12,7 @@ import base64
 import binascii
 import io
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from functools import lru_cache
@@ -26,6 +27,8 @@ _BLIND_BYTES: Final = 8
 _WORDS_REMEMBERED: Final = 32_768
 _KMS_SCHEMES: Final = ("aws-kms://", "gcp-kms://", "hcvault://")
 MASTER_KEY_BYTES: Final = 32
+_ZERO: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+"""A zero character as JSON writes it, not a backslash that is followed by the same letters."""
 
 
 class Vault:
@@ -125,6 +128,8 @@ class TinkCipher:
             raise InvalidInput(
                 "a value cannot be stored", hint="leave out NaN, Infinity and broken Unicode characters"
             ) from error
+        if _ZERO.search(plain):
+            raise InvalidInput("a value cannot be stored", hint="leave out zero characters")
         return bytes(self._content.encrypt(plain, context.encode()))
 
     def open(self, sealed: bytes, context: str) -> Any:

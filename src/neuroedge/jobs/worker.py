@@ -2,18 +2,16 @@
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 
 from neuroedge.infra.queue import JOB_QUEUE, TASK_QUEUE, JobQueue
 from neuroedge.infra.telemetry import Metrics
-from neuroedge.services.documents import Documents
-from neuroedge.services.recordings import Recordings
-from neuroedge.services.tasks import Tasks
 from neuroedge.settings import Settings
 
 log = structlog.get_logger(__name__)
+Sweep = Callable[[], Awaitable[int | None]]
 _GRACE_S = 3.0
 """Seconds a stopping worker lets a job finish; after that the job is given back and resumed by the next worker."""
 _AGAIN_S = 1.0
@@ -27,22 +25,24 @@ _CUT_OFF_KEPT_H = 24
 async def work(
     queue: JobQueue,
     *,
-    recordings: Recordings,
-    documents: Documents,
-    tasks: Tasks,
+    sweeps: Mapping[str, Sweep],
     settings: Settings,
-    task_concurrency: int,
     metrics: Metrics,
     signals: bool,
 ) -> None:
-    """Run jobs of both queues until cancelled, or until SIGTERM or SIGINT when `signals`; sweep now and then."""
+    """Run jobs of both queues until cancelled, or until SIGTERM or SIGINT when `signals`; sweep now and then.
+
+    `sweeps` by the name of their log line: each tells how much it removed.
+    """
+
+    async def cut_off() -> None:
+        await queue.forget_cut_off(queue=TASK_QUEUE, kept_h=_CUT_OFF_KEPT_H)
+
     running = [
         asyncio.create_task(_serve(queue, JOB_QUEUE, concurrency=settings.worker_concurrency, settings=settings)),
-        asyncio.create_task(_serve(queue, TASK_QUEUE, concurrency=task_concurrency, settings=settings)),
+        asyncio.create_task(_serve(queue, TASK_QUEUE, concurrency=settings.task_concurrency, settings=settings)),
         asyncio.create_task(_take_over(queue, settings=settings, metrics=metrics)),
-        asyncio.create_task(_swept("orphans_swept", recordings.sweep)),
-        asyncio.create_task(_swept("document_orphans_swept", documents.sweep)),
-        asyncio.create_task(_sweep_tasks(queue, tasks)),
+        asyncio.create_task(_sweep_now_and_then({**sweeps, "cut_off_jobs_swept": cut_off})),
     ]
     try:
         await (_signal_to_stop() if signals else asyncio.Event().wait())
@@ -86,14 +86,14 @@ async def _serve(queue: JobQueue, name: str, *, concurrency: int, settings: Sett
         await asyncio.sleep(_AGAIN_S)
 
 
-async def _sweep_tasks(queue: JobQueue, tasks: Tasks) -> None:
+async def _sweep_now_and_then(sweeps: Mapping[str, Sweep]) -> None:
     while True:
-        await _swept("tasks_swept", tasks.sweep)
-        await _swept("cut_off_jobs_swept", lambda: queue.forget_cut_off(queue=TASK_QUEUE, kept_h=_CUT_OFF_KEPT_H))
+        for event, sweep in sweeps.items():
+            await _swept(event, sweep)
         await asyncio.sleep(_SWEEP_EVERY_S)
 
 
-async def _swept(event: str, sweep: Callable[[], Awaitable[int | None]]) -> None:
+async def _swept(event: str, sweep: Sweep) -> None:
     try:
         count = await sweep()
     except Exception as error:  # the database may be away for a while; the next sweep makes up for this one

@@ -26,6 +26,7 @@ RUNTIMES: Final = {
     "onnx-rerank": "neuroedge.runtimes.reranking.cross_encoder",
     "llama-rerank": "neuroedge.runtimes.reranking.gguf",
     "spacy": "neuroedge.runtimes.entities",
+    "paddle-ocr": "neuroedge.runtimes.ocr",
 }
 """Runtime names of the catalogue and the module whose `load` makes the model; imported on first use."""
 MAPPED: Final = frozenset({"llama-cpp", "llama-text", "llama-rerank"})

@@ -7,7 +7,7 @@ not go through the cache: nothing of a document stays anywhere when it is delete
 
 import asyncio
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -42,6 +42,8 @@ MAX_STARTS = 5
 MAX_ERRORS = 3
 BATCH = 128
 _TITLE_CHARACTERS = 500
+OpenPageReader = Callable[[Principal, str], PageReader]
+"""The reader for a caller and a request id: whose document it is, pays for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +89,7 @@ class DocumentProcess:
         progress: DocumentProgress,
         parser: DocumentParser,
         tmp: Path,
-        page_reader: PageReader | None = None,
+        page_reader: OpenPageReader | None = None,
         size: ChunkSize | None = None,
         count_tokens: CountTokens = estimated_tokens,
     ) -> None:
@@ -132,7 +134,7 @@ class DocumentProcess:
         folder = version_folder(document.id, document.version)
         blocks = await blobs.get(f"{folder}/blocks")
         if document.described.unread_pages or document.media_type.startswith("image/"):
-            blocks = await self._with_read_pages(principal, document, blobs, blocks)
+            blocks = await self._with_read_pages(principal, document, blobs, blocks, request_id)
         async with self._db.tenant(principal) as conn:
             plan = _Plan(known=await documents.chunk_macs(conn, document.id))
         cipher = (await self._db.known(principal.org_id)).cipher
@@ -202,7 +204,7 @@ class DocumentProcess:
                 await self._forget(blobs, f"{folder_of(document.id)}/{name}")
 
     async def _with_read_pages(
-        self, principal: Principal, document: Document, blobs: TenantBlobs, blocks: bytes
+        self, principal: Principal, document: Document, blobs: TenantBlobs, blocks: bytes, request_id: str
     ) -> bytes:
         """The blocks with those of pages that only a PageReader can read, in the order of the pages."""
         if self._page_reader is None:
@@ -210,9 +212,10 @@ class DocumentProcess:
                 return blocks  # the pages with text are in; `unread_pages` tells of the others
             raise UnsupportedMedia("no OCR engine is installed", hint="send a document with text")
         read: list[Block] = []
+        reader = self._page_reader(principal, request_id)
         original = await blobs.get(f"{version_folder(document.id, document.version)}/original")
         if document.media_type.startswith("image/"):
-            read = await self._page_reader.read(original, page=None)
+            read = await reader.read(original, page=None)
         else:
             with tempfile.TemporaryDirectory(dir=self._tmp) as folder:
                 path, drawn = Path(folder) / "original", Path(folder) / "page.png"
@@ -220,7 +223,7 @@ class DocumentProcess:
                 pages = document.described.unread_pages
                 for done, page in enumerate(pages):
                     await self._parser.picture(path, drawn, page=page)
-                    read += await self._page_reader.read(drawn.read_bytes(), page=page)
+                    read += await reader.read(drawn.read_bytes(), page=page)
                     told = {"stage": "read", "page": page, "fraction": round((done + 1) / len(pages), 3)}
                     await self._progress.publish(principal, document.id, "progress", told)
         merged = sorted([*read_blocks(blocks), *read], key=lambda block: block.page or 0)

@@ -23,7 +23,7 @@ from psycopg.rows import dict_row
 from neuroedge.contract.errors import InvalidInput, NotFound, Unavailable
 from neuroedge.contract.principal import Principal
 from neuroedge.contract.vault import Cipher, Keys
-from neuroedge.stores import tenant_keys
+from neuroedge.stores import indexes, tenant_keys
 from neuroedge.stores.connection import OPTIONS, AnsweringConnection, with_limits
 
 Connection = AnsweringConnection
@@ -59,6 +59,7 @@ class Database:
     def __init__(self, app_url: str, *, max_size: int, keys: Keys) -> None:
         self._keys = keys
         self._tenants: dict[UUID, Tenant] = {}
+        self._index_kinds: dict[int, tuple[indexes.Kind, float]] = {}
         self._pings: set[asyncio.Task[None]] = set()
         self.pool: psycopg_pool.AsyncConnectionPool[AnsweringConnection] = psycopg_pool.AsyncConnectionPool(
             with_limits(app_url),
@@ -154,6 +155,15 @@ class Database:
         cipher = await asyncio.to_thread(self._keys.cipher, kept.wrapped, place)
         tenant = self._tenants[org_id] = Tenant(cipher, kept.embedding_model, time.monotonic())
         return tenant
+
+    async def index_kind(self, dim: int) -> indexes.Kind:
+        """What vectors of this size are searched with; read again after TENANT_KEPT_S."""
+        kind, read_at = self._index_kinds.get(dim, ("hnsw", 0.0))
+        if not read_at or time.monotonic() - read_at > TENANT_KEPT_S:
+            async with self._connection() as conn:
+                kind = await indexes.kind_of(conn, dim) or "hnsw"
+            self._index_kinds[dim] = kind, time.monotonic()
+        return kind
 
     @asynccontextmanager
     async def unbound(self) -> AsyncIterator[Connection]:

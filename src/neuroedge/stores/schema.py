@@ -17,8 +17,10 @@ from psycopg.conninfo import conninfo_to_dict
 from neuroedge.contract.errors import Unavailable
 from neuroedge.contract.vault import Keys
 
-HEAD = "0005"
+HEAD = "0008"
 """Newest revision; a test compares it with the migration scripts, so that start-up need not import Alembic."""
+_SEALED_SINCE = "0003"
+"""Before this revision content was stored in plain text."""
 _MIGRATION_LOCK = 0x4E45_5552_4F45
 
 
@@ -87,6 +89,10 @@ def upgrade(owner_url: str, *, app_password: str | None, keys: Keys | None = Non
         before = status(owner_url)
         if not before.up_to_date:
             _run_alembic(owner_url, keys)
+        if before.current is not None and before.current < _SEALED_SINCE:
+            # Former versions of rows, dropped columns and samples of values stay in the files until written anew.
+            conn.execute("VACUUM (FULL, ANALYZE) recordings, segments, recording_steps, tasks")
+            conn.execute("VACUUM FULL pg_catalog.pg_statistic")
     return status(owner_url)
 
 

@@ -62,6 +62,14 @@ async def test_a_configured_reranker_answers_and_is_named() -> None:
     assert (health.status, health.models) == ("ready", {"rerank": "ready"})
 
 
+@pytest.mark.parametrize(("brief", "order"), [(True, [1, 0]), (False, [0, 1])])
+async def test_a_brief_call_reads_only_beginnings(brief: bool, order: list[int]) -> None:
+    """What stands at a long passage's end counts only for a call that reads on."""
+    ctx = make_context(models={"text_embedding": WordStates()})
+    asked = Input(query="a cat", passages=["rain " * 100 + "a cat", "the cat"], brief=brief)
+    assert (await RankingEngine(probe=ctx).run(asked, ctx)).order == order
+
+
 async def test_equal_passages_keep_their_order() -> None:
     """The order is deterministic."""
     ctx = make_context(models={"text_embedding": WordStates()})

@@ -14,8 +14,9 @@ from neuroedge.contract.errors import ModelUnavailable
 from neuroedge.runtimes.embedding import backend as module
 from neuroedge.runtimes.embedding import calibration, openvino
 from neuroedge.runtimes.embedding.backend import Backend, open_backend
-from neuroedge.runtimes.embedding.layout import Layout, batches
-from tests.runtimes.embedding.tiny_models import table, write_lookup, write_tokenizer
+from neuroedge.runtimes.embedding.layout import BackendName, Layout, batches
+from neuroedge.runtimes.text_encoder import TokenBackend
+from tests.runtimes.embedding.tiny_models import table, unit, write_lookup, write_tokenizer
 
 ENCODER = "all-minilm-l6-v2-int8"
 TEXTS = [
@@ -148,6 +149,21 @@ def test_openvino_reports_nothing_home(tiny: Path, tmp_path: Path) -> None:
     assert not list(home.iterdir())
 
 
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_a_backend_of_graphs_gives_the_state_of_each_token(tiny: Path, name: BackendName) -> None:
+    """Of unit length, special tokens among them, padding not; a later batch does not change what was given before."""
+    if name == "openvino" and not openvino.available():
+        pytest.skip("the extra openvino is not installed")
+    backend = open_backend("m", tiny, threads=1, options={"backend": name})
+    assert isinstance(backend, TokenBackend)
+    ids = backend.tokenise(["w1", "w2 w3 w4"])
+    states = backend.token_states(ids)
+    backend.token_states([[9, 9, 9, 9, 9]] * 2)
+    for sequence, vectors in zip(ids, states, strict=True):
+        assert vectors == pytest.approx(np.stack([unit(table()[token]) for token in sequence]), abs=1e-6)
+    backend.close()
+
+
 WAYS: Mapping[str, Mapping[str, object]] = {
     "reference": {"backend": "onnxruntime", "precision": "float32"},
     "int8": {"backend": "onnxruntime"},
@@ -238,3 +254,17 @@ def test_every_backend_cuts_long_texts_and_takes_empty_ones(way: Backend) -> Non
     assert len(long) == way.max_tokens == 256
     assert long[-1] == empty[-1]
     assert np.isfinite(way.forward([empty])).all()
+
+
+@pytest.mark.models
+def test_the_states_of_tokens_are_the_references_too(way: Backend, folder: Path) -> None:
+    """Each token's own direction, from those backends that give any."""
+    if not isinstance(way, TokenBackend):
+        pytest.skip(f"{way.name} gives whole texts only")
+    exact = open_backend("m", folder, threads=2, options=WAYS["reference"])
+    assert isinstance(exact, TokenBackend)
+    ids = way.tokenise(TEXTS[:5])
+    wanted = np.concatenate(exact.token_states(ids))
+    likeness = (np.concatenate(way.token_states(ids)) * wanted).sum(axis=1)
+    exact.close()
+    assert likeness.min() > (0.95 if way.name == "onnxruntime" else 0.999)

@@ -9,8 +9,8 @@ WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", *(f"▁w{i}" for i in range(20)))
 DIM, HEADS, FFN = 32, 2, 48
 
 
-def write_reranker(path: Path) -> None:
-    """One layer, and the two dense layers of a classifier with one label."""
+def write_reranker(path: Path, *, head: bool = True) -> None:
+    """One layer, and with `head` the two dense layers of a classifier with one label."""
     rng = np.random.default_rng(4)
     writer = gguf.GGUFWriter(path, "bert")
     writer.add_context_length(64)
@@ -28,7 +28,7 @@ def write_reranker(path: Path) -> None:
     writer.add_token_types([*control, *[gguf.TokenType.NORMAL] * (len(WORDS) - 4)])
     for add, token in (("pad", 0), ("unk", 1), ("bos", 2), ("eos", 3), ("sep", 3)):
         getattr(writer, f"add_{add}_token_id")(token)
-    for name, shape in _shapes().items():
+    for name, shape in (_shapes() | (_head() if head else {})).items():
         value = rng.normal(size=shape) if len(shape) == 2 else np.zeros(shape)
         writer.add_tensor(name, np.asarray(value + (name.endswith("norm.weight")), np.float32))
     writer.write_header_to_file()
@@ -50,7 +50,11 @@ def _shapes() -> dict[str, tuple[int, ...]]:
     shapes |= {"blk.0.attn_output.weight": (DIM, DIM), "blk.0.attn_output.bias": (DIM,)}
     for name in ("attn_output_norm", "layer_output_norm"):
         shapes |= {f"blk.0.{name}.weight": (DIM,), f"blk.0.{name}.bias": (DIM,)}
-    return shapes | {
+    return shapes
+
+
+def _head() -> dict[str, tuple[int, ...]]:
+    return {
         "cls.weight": (DIM, DIM),
         "cls.bias": (DIM,),
         "cls.output.weight": (1, DIM),

@@ -72,3 +72,29 @@ def test_a_missing_or_truncated_file_is_reported_with_the_remedy(
     with pytest.raises(ModelUnavailable) as caught:
         load("m", tmp_path, threads=1, options=OPTIONS)
     assert "models verify m" in str(caught.value.hint)
+
+
+def test_an_encoder_without_a_ranking_head_is_refused(tmp_path: Path) -> None:
+    """llama.cpp would load it and give numbers that mean nothing."""
+    write_reranker(tmp_path / "model.gguf", head=False)
+    with pytest.raises(ModelUnavailable, match="no ranking head"):
+        load("m", tmp_path, threads=1, options=OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("at", "value"),
+    [
+        (0, b"GGML"),
+        (4, b"\x09\0\0\0"),  # version
+        (16, b"\xff" * 8),  # number of pairs
+        (24, b"\xff" * 8),  # length of the first key
+        (24 + 8 + len("general.architecture"), b"\x63\0\0\0"),  # type of its value
+    ],
+)
+def test_a_damaged_header_is_reported(folder: Path, tmp_path: Path, at: int, value: bytes) -> None:
+    """Nothing is read beyond the end of the file."""
+    data = bytearray((folder / "model.gguf").read_bytes())
+    data[at : at + len(value)] = value
+    (tmp_path / "model.gguf").write_bytes(data)
+    with pytest.raises(ModelUnavailable, match="does not load"):
+        load("m", tmp_path, threads=1, options=OPTIONS)

@@ -9,12 +9,13 @@ from types import ModuleType
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from neuroedge.contract.errors import ModelUnavailable
 from neuroedge.contract.models import Floats
 from neuroedge.runtimes.embedding.layout import BackendName, Layout
-from neuroedge.runtimes.embedding.onnx import GraphInputs, OnnxFile, output_name, vectors
-from neuroedge.runtimes.embedding.pooling import pad
+from neuroedge.runtimes.embedding.onnx import GraphInputs, OnnxFile, output_name, token_vectors, vectors
+from neuroedge.runtimes.embedding.pooling import Integers, pad
 from neuroedge.runtimes.embedding.tokens import Tokens
 
 _A_SCALE_A_TOKEN: Final = str((1 << 64) - 1)
@@ -95,12 +96,22 @@ class OpenVinoBackend:
 
     def forward(self, ids: Sequence[Sequence[int]]) -> Floats:
         """L2-normalised vectors of one batch."""
+        states, mask = self._run(ids)
+        return vectors(states, mask, self._options)
+
+    def token_states(self, ids: Sequence[Sequence[int]]) -> list[Floats]:
+        """What the graph makes of each token of one batch, before pooling: see `token_vectors`."""
+        states, mask = self._run(ids)
+        return token_vectors(states, mask)
+
+    def _run(self, ids: Sequence[Sequence[int]]) -> tuple[NDArray[Any], Integers]:
+        """The graph's output, valid until this thread's next run, and the mask."""
         assert self._tokens is not None
         if not hasattr(self._requests, "request"):
             self._requests.request = self._compiled.create_infer_request()
         padded, mask = pad(ids, pad_id=self._tokens.pad_id)
         self._requests.request.infer(self._inputs.feed(padded, mask))
-        return vectors(self._requests.request.get_tensor(self._output).data, mask, self._options)
+        return self._requests.request.get_tensor(self._output).data, mask
 
     def close(self) -> None:
         """Free the graph."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from neuroedge.contract.errors import ModelUnavailable, Unavailable
 from neuroedge.contract.models import Floats
+from neuroedge.runtimes.reranking.gguf_header import tensor_names
 from neuroedge.runtimes.threaded import Threaded
 
 FILE: Final = "model.gguf"
@@ -25,6 +26,8 @@ _QUIET: Final = -1
 _VERBOSE: Final = 4
 _ON_GPU: Final = 999
 """More layers than any model has: all go to the GPU."""
+_HEADS: Final = frozenset({"cls.weight", "cls.output.weight"})
+"""The layers that make a score out of a text's state. Without one llama.cpp gives the state's first number instead."""
 
 
 def load(model_id: str, folder: Path, *, threads: int, options: Mapping[str, Any]) -> "GgufReranker":
@@ -34,6 +37,7 @@ def load(model_id: str, folder: Path, *, threads: int, options: Mapping[str, Any
     path, hint = folder / FILE, f"run `neuroedge models verify {model_id}`"
     if not path.is_file():
         raise ModelUnavailable(f"{model_id}: {FILE} is missing", hint=hint)
+    _check_head(model_id, path, hint=hint)
     max_tokens, key = int(options.get("max_tokens", MAX_TOKENS)), secrets.token_urlsafe(32)
     gpu = str(options.get("device", "cpu")) != "cpu"
     try:
@@ -42,6 +46,17 @@ def load(model_id: str, folder: Path, *, threads: int, options: Mapping[str, Any
         raise ModelUnavailable(f"{model_id} does not load: {error}", hint=hint) from error
     room = max_tokens - int(options.get("template_tokens", _TEMPLATE_TOKENS))
     return GgufReranker(model_id, server, key=key, room_tokens=room, threads=threads)
+
+
+def _check_head(model_id: str, path: Path, *, hint: str) -> None:
+    try:
+        names = tensor_names(path)
+    except (ValueError, OSError) as error:
+        raise ModelUnavailable(f"{model_id} does not load: {error}", hint=hint) from error
+    if not _HEADS & set(names):
+        raise ModelUnavailable(
+            f"{model_id} does not rank: its file has no ranking head", hint="it must be a reranker's GGUF file"
+        )
 
 
 def _server(path: Path, *, max_tokens: int, threads: int, key: str, gpu: bool) -> Any:

@@ -1,0 +1,136 @@
+"""Searching by meaning and by words through the functions of the tables' owner: complete, and within one's rights."""
+
+import numpy as np
+import pytest
+
+from neuroedge.contract.models import Floats
+from neuroedge.contract.ports import MemoryFilter, MemoryHit, NewMemory
+from neuroedge.contract.principal import Principal
+from neuroedge.stores import memories
+from neuroedge.stores.indexes import KINDS, Kind
+from neuroedge.stores.memories import TenantMemories
+from neuroedge.stores.postgres import Database
+from tests.stores.conftest import new_principal
+
+pytestmark = pytest.mark.anyio
+MODEL = "test-encoder"
+
+
+def unit(seed: int, dim: int = 384) -> Floats:
+    """A random direction."""
+    vector: Floats = np.random.default_rng(seed).standard_normal(dim).astype(np.float32)
+    return vector / np.float32(np.linalg.norm(vector))
+
+
+async def _fill(db: Database, caller: Principal, count: int, *, rare_every: int = 10) -> None:
+    """Rows "row <n> apple|pear …" with the tag all, and every tenth with the tag rare."""
+    await TenantMemories(db, caller).add(
+        [
+            NewMemory(
+                content=f"row number{n} {'apple' if n % 2 else 'pear'}",
+                embedding=unit(n),
+                embedding_model=MODEL,
+                tags=["all", "rare"] if n % rare_every == 0 else ["all"],
+            )
+            for n in range(count)
+        ]
+    )
+
+
+async def _near(db: Database, caller: Principal, kind: Kind, where: MemoryFilter, *, limit: int = 5) -> list[MemoryHit]:
+    async with db.tenant(caller) as conn:
+        return await memories.nearest(
+            conn, org_id=caller.org_id, vector=unit(30), model=MODEL, limit=limit, where=where, kind=kind
+        )
+
+
+async def test_words_find_only_what_the_caller_may_see(db: Database) -> None:
+    """The function of the tables' owner keeps to the organisation, the user and the row's end."""
+    ann, other = await new_principal(db), await new_principal(db)
+    bob = Principal(
+        user_id=other.user_id, org_id=ann.org_id, username="b", role="member", permissions=frozenset({"read"})
+    )
+    store = TenantMemories(db, ann)
+    [shared, private] = await store.add(
+        [
+            NewMemory(content="zebra shared", embedding=unit(1), embedding_model=MODEL, tags=["t"]),
+            NewMemory(content="zebra mine", embedding=unit(2), embedding_model=MODEL, visibility="private", tags=["t"]),
+        ]
+    )
+
+    async def found(who: Principal, where: MemoryFilter) -> set[object]:
+        got = await TenantMemories(db, who).search(query="zebra", vector=unit(1), model=MODEL, limit=9, where=where)
+        assert {hit.id for hit in got.keyword} == {hit.id for hit in got.dense}
+        return {hit.id for hit in got.keyword}
+
+    for where in (MemoryFilter(), MemoryFilter(tags=["t"])):
+        assert await found(ann, where) == {shared, private}
+        assert await found(bob, where) == {shared}
+        assert await found(other, where) == set()
+
+
+async def test_the_functions_give_nothing_without_a_tenant(db: Database) -> None:
+    """Called by themselves, in a transaction bound to nobody."""
+    await _fill(db, await new_principal(db), 3)
+    async with db.unbound() as conn:
+        rows = await conn.execute(
+            "SELECT * FROM memories_by_words('{1:1}/1000000000', '{1}', '{}', 10, NULL, NULL, NULL, NULL, NULL, NULL)"
+        )
+        assert await rows.fetchall() == []
+        row = await (
+            await conn.execute("SELECT memories_by_facets('{1}', 10, NULL, NULL, NULL, NULL, NULL, NULL) AS ids")
+        ).fetchone()
+        assert row == {"ids": []}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_filter_never_starves_the_result(db: Database, kind: Kind) -> None:
+    """As many rows with the rare tag as are wanted, the nearest of them, by whatever kind of index."""
+    caller = await new_principal(db)
+    await _fill(db, caller, 200, rare_every=20)
+    found = await _near(db, caller, kind, MemoryFilter(tags=["rare"]))
+    expected = sorted(range(0, 200, 20), key=lambda n: -float(unit(n) @ unit(30)))[:5]
+    assert [hit.content.split()[1] for hit in found] == [f"number{n}" for n in expected]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_facets_too_common_to_compare_row_by_row(
+    db: Database, kind: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same rows are found through the index, and the facets are counted once."""
+    caller = await new_principal(db)
+    await _fill(db, caller, 100)
+    exact = await _near(db, caller, kind, MemoryFilter(tags=["all"]))
+    monkeypatch.setattr(memories, "EXACT", 10)
+    for _ in range(2):
+        assert await _near(db, caller, kind, MemoryFilter(tags=["all"])) == exact
+    assert exact[0].content.startswith("row number30 ")
+    assert exact[0].score == pytest.approx(1, abs=1e-3)
+
+
+async def test_filters_restrict_both_searches(db: Database) -> None:
+    """Type, user, times and facets."""
+    caller = await new_principal(db)
+    await _fill(db, caller, 20)
+    store = TenantMemories(db, caller)
+    for where, count in (
+        (MemoryFilter(memory_type="note"), 10),
+        (MemoryFilter(memory_type="segment"), 0),
+        (MemoryFilter(user_id=caller.user_id), 10),
+        (MemoryFilter(user_id=caller.org_id), 0),
+        (MemoryFilter(tags=["all", "rare"]), 1),
+        (MemoryFilter(tags=["none"]), 0),
+    ):
+        found = await store.search(query="apple pear", vector=unit(0), model=MODEL, limit=10, where=where)
+        assert len(found.dense) == min(10, 2 if where.tags == ["all", "rare"] else count)
+        assert len(found.keyword) == len(found.dense)
+
+
+async def test_words_nobody_uses_and_no_words_at_all(db: Database) -> None:
+    """No hit, no error."""
+    caller = await new_principal(db)
+    await _fill(db, caller, 3)
+    store = TenantMemories(db, caller)
+    for query in ("xylophone", "", "?!", "'; DROP TABLE memories; --"):
+        found = await store.search(query=query, vector=None, model=MODEL, limit=5)
+        assert (found.dense, found.keyword) == ([], [])
