@@ -15,9 +15,10 @@ that half.
 
 What was tried before, so that nobody takes the last attempt for the only one: the first sample of the glosses, 530
 questions in its test half, gave .2326 against .2264 (dense), p = .27: no more than chance could do. It was too small
-for so small a gain, and the second sample, of words not used before, was drawn for that reason. The weights stayed as
-they were: on the second sample's dev half MaxSim weighted by how rare a token is gave .2329, plain .2327, with twice
-the weight .2367 and .2341, where Cranfield's dev half lost; token frequencies are nothing the product stores.
+for so small a gain, and the second sample, of words not used before, was drawn for that reason; nothing was chosen
+after its test half was scored. The weights stayed as they were: on its dev half MaxSim weighted by how rare a token is
+gave .2329, plain .2327, with twice the weight .2367 and .2341, where Cranfield's dev half lost; token frequencies are
+nothing the product stores.
 Cranfield's test half was scored before with the whole abstracts read: .4147 against .3864 (dense), p = .012. Reading
 384 characters was chosen afterwards, on its dev half, for its cost (74 tokens a passage instead of 177; .3859, whole
 .3816, 256 characters .3834, the best window of 480 characters .3853, of 240 .3777).

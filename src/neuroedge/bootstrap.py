@@ -4,6 +4,7 @@ Nothing else constructs adapters, and importing this module does nothing.
 """
 
 import asyncio
+import hashlib
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
@@ -216,7 +217,9 @@ async def _assemble(
 ) -> Platform:
     clock, catalogue = SystemClock(), catalogue_of(settings)
     inference_metrics, breakers = InferenceMetrics(metrics.registry), Breakers()
+    secret = settings.jwt_secret.get_secret_value() if settings.jwt_secret else servers.secrets.jwt_secret
     cache = TieredCache(
+        secret=hashlib.blake2b(secret.encode(), person=b"cache keys").digest(),
         memory=MemoryLevel(settings.cache_memory_bytes),
         shared=SharedLevel(servers.valkey),
         disk=DiskLevel(settings.data_dir / "cache", limit_bytes=settings.cache_disk_bytes)
@@ -261,7 +264,6 @@ async def _assemble(
     await queue.open()
     limits = RateLimits(servers.valkey, metrics=metrics)
     stack.push_async_callback(limits.close)
-    secret = settings.jwt_secret.get_secret_value() if settings.jwt_secret else servers.secrets.jwt_secret
     tokens = AccessTokens(secret)
     recordings = Recordings(db=db, runner=runner, queue=queue, progress=progress, settings=settings)
     parser = DocumentParser(limits=_parse_limits(settings), at_once=2)

@@ -16,7 +16,7 @@ DEFAULT_K: Final = 60
 RERANK_WEIGHTS: Final = {"keyword": 1.0, "dense": 2.0, "late-interaction": 0.5}
 """For `combined_scores` of BM25, cosine and MaxSim of the default encoder, each known for every candidate: with scores
 missing it orders worse than ranks alone. Chosen on the development halves of two unlike collections; what it gains on
-the other halves, and where that is no more than chance, benchmarks/retrieval_quality.py measures. MaxSim over token
+the other halves, and which sample was too small to tell, benchmarks/retrieval_quality.py measures. MaxSim over token
 states that were never trained for it orders candidates about as well as the cosine, but errs on other passages."""
 
 

@@ -23,6 +23,7 @@ from neuroedge.contract.errors import (
 from neuroedge.contract.models import Priority
 from neuroedge.contract.ports import Clock
 from neuroedge.contract.principal import Principal
+from neuroedge.contract.vault import Cipher
 from neuroedge.infra.queue import TASK_QUEUE, JobQueue
 from neuroedge.services.accounts import PROBE
 from neuroedge.services.run_engine import EngineRunner, validate
@@ -89,7 +90,7 @@ class Tasks:
         order, Overloaded when too many tasks of the organisation are unfinished.
         """
         payload = _as_json(order.payload)
-        fingerprint = _fingerprint(order)
+        fingerprint = _fingerprint(order, (await self._db.known(principal.org_id)).cipher)
         if idempotency_key is not None:
             async with self._db.tenant(principal) as conn:
                 if (made := await self._made(conn, principal, idempotency_key, fingerprint)) is not None:
@@ -331,8 +332,8 @@ def _as_json(value: Mapping[str, Any], *, sort_keys: bool = False) -> bytes:
         ) from error
 
 
-def _fingerprint(order: Order) -> bytes:
-    """The same for orders that ask for the same."""
+def _fingerprint(order: Order, cipher: Cipher) -> bytes:
+    """The same for orders of one organisation that ask for the same; keyed, so that it tells nobody else what."""
     asked = {
         "engine": order.engine,
         "payload": order.payload,
@@ -342,4 +343,5 @@ def _fingerprint(order: Order) -> bytes:
         "max_attempts": order.max_attempts,
         "timeout_s": order.timeout_s,
     }
-    return hashlib.sha256(_as_json(asked, sort_keys=True)).digest()
+    digest = hashlib.sha256(_as_json(asked, sort_keys=True)).hexdigest()
+    return cipher.blind(f"task:{digest}").to_bytes(8)

@@ -45,6 +45,16 @@ def task(task_id: UUID, part: str) -> str:
     return f"tasks/{task_id}/{part}"
 
 
+def text(data: bytes) -> str:
+    """Any bytes as a text that can be sealed: they may hold what is no UTF-8."""
+    return data.decode("latin-1")
+
+
+def plain(sealed_text: str) -> bytes:
+    """The bytes `text` was given."""
+    return sealed_text.encode("latin-1")
+
+
 def content_mac(cipher: Cipher, content: str) -> int:
     """Equal for equal contents of one organisation."""
     return cipher.blind(f"content:{content}")

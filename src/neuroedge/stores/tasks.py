@@ -95,7 +95,7 @@ async def insert(conn: Connection, *, org_id: UUID, task: NewTask) -> bool:
             task.user_id,
             task.request_id,
             task.engine,
-            conn.vault.seal(task.payload.decode(), sealing.task(task.id, "payload")),
+            conn.vault.seal(sealing.text(task.payload), sealing.task(task.id, "payload")),
             task.priority,
             task.max_attempts,
             task.timeout_s,
@@ -161,7 +161,7 @@ async def payload(conn: Connection, task_id: UUID) -> bytes:
 
 
 def _opened(conn: Connection, task_id: UUID, part: str, sealed: bytes) -> bytes:
-    return str(conn.vault.open(sealed, sealing.task(task_id, part))).encode()
+    return sealing.plain(conn.vault.open(sealed, sealing.task(task_id, part)))
 
 
 async def result(conn: Connection, task_id: UUID) -> Result:
@@ -201,7 +201,7 @@ async def succeed(
         " error_hint = NULL, fraction = 1, finished_at = now()"
         " WHERE id = %s AND state = 'running' AND attempts = %s",
         [
-            None if data is None else conn.vault.seal(data.decode(), sealing.task(task_id, "result")),
+            None if data is None else conn.vault.seal(sealing.text(data), sealing.task(task_id, "result")),
             blob,
             task_id,
             attempt,

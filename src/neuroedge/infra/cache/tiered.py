@@ -21,7 +21,10 @@ from neuroedge.infra.cache.shared import SharedLevel
 
 
 class TieredCache:
-    """The levels of all organisations; `of` binds them to one. Owns the levels it was given: `close` closes them."""
+    """The levels of all organisations; `of` binds them to one. Owns the levels it was given: `close` closes them.
+
+    `secret`, the same in every process that shares the levels, keys the hashes that entries are stored under.
+    """
 
     def __init__(
         self,
@@ -29,13 +32,15 @@ class TieredCache:
         memory: MemoryLevel,
         shared: SharedLevel | None = None,
         disk: DiskLevel | None = None,
+        secret: bytes = b"",
         count: Count = lambda event, level, n: None,
     ) -> None:
         self._levels = Levels(memory=memory, shared=shared, disk=disk, flights=Flights(), count=count)
+        self._secret = secret
 
     def of(self, principal: Principal) -> "TenantCache":
         """The port, bound to the caller's organisation."""
-        return TenantCache(self._levels, principal.org_id)
+        return TenantCache(self._levels, principal.org_id, secret=self._secret)
 
     @property
     def memory_bytes(self) -> int:
@@ -80,9 +85,10 @@ class TieredCache:
 class TenantCache:
     """The Cache port of one organisation: what it keeps can neither be read nor noticed by another."""
 
-    def __init__(self, levels: Levels, org_id: UUID) -> None:
+    def __init__(self, levels: Levels, org_id: UUID, *, secret: bytes) -> None:
         self._levels = levels
         self._org_id = org_id
+        self._secret = secret
 
     async def get_or_compute(self, keys: Sequence[str], compute: Compute, *, ttl_s: float) -> list[Any]:
         """A value for each key, in order; `compute` gets the positions of those nobody has, each key's first.
@@ -92,7 +98,7 @@ class TenantCache:
         """
         if not ttl_s > 0:
             raise ValueError("ttl_s must be more than 0")
-        wanted = [key_of(self._org_id, key) for key in keys]
+        wanted = [key_of(self._org_id, key, secret=self._secret) for key in keys]
         payloads, under_way, missing = self._look(wanted)
         if missing:
             load = Load(levels=self._levels, org_id=self._org_id, compute=compute, ttl_s=min(ttl_s, MAX_TTL_S))

@@ -196,7 +196,7 @@ def _seal_what_is_plain() -> None:
         _seal_memories(conn, org_id, cipher)
         for row in conn.execute("SELECT id, payload, result FROM tasks WHERE org_id = %s", [org_id]).fetchall():
             payload, result = (
-                None if part is None else cipher.seal(bytes(part).decode(), sealing.task(row[0], name))
+                None if part is None else cipher.seal(sealing.text(bytes(part)), sealing.task(row[0], name))
                 for name, part in (("payload", row[1]), ("result", row[2]))
             )
             conn.execute(
