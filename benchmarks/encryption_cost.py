@@ -32,8 +32,8 @@ from neuroedge.runtimes.embedding.layout import EncoderOptions, Layout
 from neuroedge.runtimes.embedding.onnx import OnnxFile
 from neuroedge.settings import Settings, load_settings
 from neuroedge.stores import accounts, schema
-from neuroedge.stores.memories import TenantMemories
 from neuroedge.stores.postgres import Database
+from neuroedge.stores.tenant_memories import TenantMemories
 
 LIMIT: Final = 15
 QUERIES: Final = 200

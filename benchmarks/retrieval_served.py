@@ -43,17 +43,15 @@ class Product:
         self.times_ms: dict[str, list[float]] = {name: [] for name in ASKED}
         self.reranker = ""
 
-    def remember(self) -> float:
-        """Store the documents; how many a second."""
+    def remember(self) -> None:
+        """Store the documents."""
         items = [
             {"content": text, "metadata": {"doc": position}}
             for position, text in enumerate(self._collection.documents)
             if text
         ]
-        began = time.perf_counter()
         for start in range(0, len(items), ITEMS):
             self._run("memory", {"items": items[start : start + ITEMS]})
-        return len(items) / (time.perf_counter() - began)
 
     def search(self, name: str, question: int) -> list[int]:
         """Documents found, best first."""
@@ -107,8 +105,8 @@ def main() -> None:
         served.log_in() as client,
     ):
         product = Product(client, collection)
-        rate = product.remember()
-        figures = [figure("abstracts remembered", "/s", [rate]), *compare(product, collection)]
+        product.remember()
+        figures = compare(product, collection)
     title = f"Search against relevance judgements, over HTTP (reranker: {product.reranker})"
     save("retrieval_served", figures, title=title, command="python -m benchmarks.retrieval_served --data DIR")
 

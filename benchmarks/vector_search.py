@@ -42,9 +42,9 @@ from neuroedge.contract.ports import MemoryFilter
 from neuroedge.contract.principal import Principal
 from neuroedge.infra.tokens import AccessTokens
 from neuroedge.settings import Settings
-from neuroedge.stores import memories, schema
-from neuroedge.stores.memories import TenantMemories
+from neuroedge.stores import memory_search, schema
 from neuroedge.stores.postgres import Database
+from neuroedge.stores.tenant_memories import TenantMemories
 
 CALLERS: Final = 8
 TOP: Final = 10
@@ -116,7 +116,7 @@ async def _recall(
     ours = []
     for vector, right in zip(queries, wanted, strict=True):
         async with db.tenant(large) as conn:
-            found = await memories.nearest(
+            found = await memory_search.nearest(
                 conn, org_id=large.org_id, vector=vector, model=MODEL, limit=TOP, where=MemoryFilter()
             )
         ours.append(len({hit.id for hit in found} & right) / TOP)

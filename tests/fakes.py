@@ -65,6 +65,7 @@ class FakeMemories:
         limit: int,
         where: MemoryFilter = MemoryFilter(),
         score_all: bool = False,
+        names: Sequence[str] = (),
     ) -> Found:
         """Exact cosine, and the share of the query's words the row holds."""
         rows, words = self._where(where), set(query.lower().split())

@@ -1,5 +1,6 @@
 """Search through HTTP with the real encoder: filters, modes, reranking, diversity, highlights, bad input."""
 
+import time
 from typing import Any
 
 import httpx
@@ -52,7 +53,7 @@ def test_a_reranker_sees_query_and_passage_together(client: httpx.Client) -> Non
     assert found["hits"][0]["content"].startswith("The heat shield of the capsule")
     scores = [hit["score"] for hit in found["hits"]]
     assert scores == sorted(scores, reverse=True)
-    assert all(None not in hit["parts"].values() for hit in found["hits"])
+    assert all(hit["parts"][part] is not None for hit in found["hits"] for part in ("dense", "keyword", "rerank"))
 
 
 def test_diversity_keeps_near_copies_apart(client: httpx.Client) -> None:
@@ -79,6 +80,25 @@ def test_a_filter_leaves_what_it_names(client: httpx.Client, restriction: Any, e
     """In both searches: a row outside is not found however near it is."""
     found = search(client, query="carbon shield bread knights", top_k=20, **restriction)
     assert {hit["content"] for hit in found["hits"]} == expected
+
+
+def test_the_graph_brings_what_neither_words_nor_meaning_find(client: httpx.Client) -> None:
+    """Asked about one person, the search also brings what is known of the company the person works for."""
+    items = [
+        {"content": "Diane Miller works for Boeing."},
+        {"content": "Boeing acquired Aurora Flight Sciences in Virginia."},
+    ]
+    client.post("/v1/engines/memory/run", json={"items": items}).raise_for_status()
+    assert client.post("/v1/knowledge/extract").status_code == 202
+    until = time.monotonic() + 60
+    while (standing := client.get("/v1/knowledge").json())["read"] < standing["memories"]:
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    asked = {"query": "Diane Miller", "mode": "keyword"}
+    assert [hit["content"] for hit in search(client, **asked)["hits"]] == [items[0]["content"]]
+    related = search(client, **asked, related=True)["hits"]
+    assert [hit["content"] for hit in related] == [item["content"] for item in items]
+    assert related[1]["parts"] == {"dense": None, "keyword": None, "related": 0.5, "rerank": None}
 
 
 def test_highlights_are_offsets_of_the_querys_words(client: httpx.Client) -> None:

@@ -17,8 +17,8 @@ from neuroedge.contract.principal import Principal
 from neuroedge.infra.queue import JobQueue
 from neuroedge.services.reembedding import BATCH, REBUILD_TASK, Reembedding
 from neuroedge.stores import memories, rebuilds
-from neuroedge.stores.memories import TenantMemories
 from neuroedge.stores.postgres import Database
+from neuroedge.stores.tenant_memories import TenantMemories
 from tests.stores.conftest import new_principal
 
 pytestmark = pytest.mark.anyio

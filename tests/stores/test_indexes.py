@@ -13,8 +13,8 @@ from neuroedge.services.index import BUILD_TASK, MemoryIndex
 from neuroedge.stores import indexes
 from neuroedge.stores.ids import new_id
 from neuroedge.stores.indexes import DIMENSIONS, KINDS, Kind
-from neuroedge.stores.memories import TenantMemories
 from neuroedge.stores.postgres import Database
+from neuroedge.stores.tenant_memories import TenantMemories
 from tests.stores.conftest import Migrated, new_principal
 from tests.stores.test_memory_search import MODEL, _fill, unit
 

@@ -8,7 +8,7 @@ import pytest
 
 from neuroedge.contract.ports import MemoryFilter, NewMemory
 from neuroedge.contract.principal import Principal
-from neuroedge.stores import memories, memory_lists
+from neuroedge.stores import memories, memory_lists, memory_search
 from neuroedge.stores.postgres import Database
 from tests.stores.conftest import new_principal
 
@@ -98,11 +98,13 @@ async def test_a_rewrite_keeps_vectors_and_a_new_content_replaces_them(db: Datab
         for change, direction in ((memories.rewrite, 1), (memories.replace_content, 2)):
             item = _item("pump" if direction == 1 else "valve", direction, title="gauge")
             assert await change(conn, org_id=caller.org_id, memory_id=row, item=item)
-            found = await memories.nearest(
+            found = await memory_search.nearest(
                 conn, org_id=caller.org_id, vector=item.embedding, model="m384", limit=1, where=MemoryFilter()
             )
             assert found[0].score == pytest.approx(1, abs=1e-3)
-            worded = await memories.matching(conn, org_id=caller.org_id, query="gauge", limit=1, where=MemoryFilter())
+            worded = await memory_search.matching(
+                conn, org_id=caller.org_id, query="gauge", limit=1, where=MemoryFilter()
+            )
             assert [hit.id for hit in worded] == [row]
         cursor = await conn.execute("SELECT count(*) AS vectors FROM memory_vectors_384")
         assert await cursor.fetchone() == {"vectors": 1}

@@ -6,10 +6,10 @@ import pytest
 from neuroedge.contract.models import Floats
 from neuroedge.contract.ports import MemoryFilter, MemoryHit, NewMemory
 from neuroedge.contract.principal import Principal
-from neuroedge.stores import memories
+from neuroedge.stores import memories, memory_search
 from neuroedge.stores.indexes import KINDS, Kind
-from neuroedge.stores.memories import TenantMemories
 from neuroedge.stores.postgres import Database
+from neuroedge.stores.tenant_memories import TenantMemories
 from tests.stores.conftest import new_principal
 
 pytestmark = pytest.mark.anyio
@@ -39,7 +39,7 @@ async def _fill(db: Database, caller: Principal, count: int, *, rare_every: int 
 
 async def _near(db: Database, caller: Principal, kind: Kind, where: MemoryFilter, *, limit: int = 5) -> list[MemoryHit]:
     async with db.tenant(caller) as conn:
-        return await memories.nearest(
+        return await memory_search.nearest(
             conn, org_id=caller.org_id, vector=unit(30), model=MODEL, limit=limit, where=where, kind=kind
         )
 
@@ -101,7 +101,7 @@ async def test_facets_too_common_to_compare_row_by_row(
     caller = await new_principal(db)
     await _fill(db, caller, 100)
     exact = await _near(db, caller, kind, MemoryFilter(tags=["all"]))
-    monkeypatch.setattr(memories, "EXACT", 10)
+    monkeypatch.setattr(memory_search, "EXACT", 10)
     for _ in range(2):
         assert await _near(db, caller, kind, MemoryFilter(tags=["all"])) == exact
     assert exact[0].content.startswith("row number30 ")

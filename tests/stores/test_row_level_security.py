@@ -12,8 +12,8 @@ from neuroedge.contract.ports import MemoryFilter, NewMemory
 from neuroedge.contract.principal import Principal
 from neuroedge.stores import ledgers, memories, sealing
 from neuroedge.stores.ids import new_id
-from neuroedge.stores.memories import TenantMemories
 from neuroedge.stores.postgres import Connection, Database, UnsafeRole
+from neuroedge.stores.tenant_memories import TenantMemories
 from tests.stores.conftest import KEYS, Migrated, new_principal
 
 pytestmark = pytest.mark.anyio

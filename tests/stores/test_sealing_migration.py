@@ -16,8 +16,8 @@ from neuroedge.contract.ports import MemoryFilter
 from neuroedge.contract.principal import ROLE_PERMISSIONS, Principal
 from neuroedge.stores import memories, recordings, schema, tasks
 from neuroedge.stores.ids import new_id
-from neuroedge.stores.memories import TenantMemories
 from neuroedge.stores.postgres import Database
+from neuroedge.stores.tenant_memories import TenantMemories
 from tests.everything_stored import unit_vector
 from tests.stores.conftest import KEYS, Migrated
 

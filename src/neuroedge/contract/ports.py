@@ -153,6 +153,8 @@ class Found:
 
     dense: list[MemoryHit]
     keyword: list[MemoryHit]
+    related: list[MemoryHit] = field(default_factory=list)
+    """What mentions the things named in the query, or things said to be connected with them."""
     cosines: Mapping[UUID, float] = field(default_factory=dict)
     """Of every row found by either, where it was asked for and the row has a vector of the model."""
     bm25: Mapping[UUID, float] = field(default_factory=dict)
@@ -175,9 +177,11 @@ class Memories(Protocol):
         limit: int,
         where: MemoryFilter = MemoryFilter(),
         score_all: bool = False,
+        names: Sequence[str] = (),
     ) -> Found:
         """At most `limit` rows each by cosine similarity (score in [-1, 1]) among rows embedded by `model`, none
-        without a `vector`, and by BM25 of the query's words (score > 0). `score_all`: both scores of every row."""
+        without a `vector`, and by BM25 of the query's words (score > 0). `score_all`: both scores of every row.
+        `names`: keys of things (kit/names.py) whose memories, and whose neighbours' memories, are wanted too."""
         ...
 
     async def vectors(self, ids: Sequence[UUID], *, model: str, dim: int) -> dict[UUID, Floats]:

@@ -26,8 +26,8 @@ from neuroedge.services.engines import Registry
 from neuroedge.services.usage import UsageLedger
 from neuroedge.stores.ids import new_id
 from neuroedge.stores.ledgers import UsageRow
-from neuroedge.stores.memories import TenantMemories
 from neuroedge.stores.postgres import Database
+from neuroedge.stores.tenant_memories import TenantMemories
 
 log = structlog.get_logger(__name__)
 

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from neuroedge.contract.ports import MemoryFilter
 from neuroedge.stores.knowledge import entity_id
-from neuroedge.stores.memories import restricted
+from neuroedge.stores.memory_filters import restricted
 from neuroedge.stores.postgres import Connection
 
 MAX_DEPTH = 6

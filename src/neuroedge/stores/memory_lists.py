@@ -11,7 +11,9 @@ from uuid import UUID
 
 from neuroedge.contract.ports import MemoryFilter, Visibility
 from neuroedge.stores import sealing
-from neuroedge.stores.memories import DIMENSIONS, MIN_EF_SEARCH, division_of, restricted
+from neuroedge.stores.memories import DIMENSIONS, division_of
+from neuroedge.stores.memory_filters import restricted
+from neuroedge.stores.memory_search import MIN_EF_SEARCH
 from neuroedge.stores.postgres import Connection
 
 Unit = Literal["day", "month"]

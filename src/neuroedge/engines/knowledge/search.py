@@ -25,6 +25,7 @@ from neuroedge.engines.knowledge.ranking import Input as RankingInput
 from neuroedge.kit.fusion import RERANK_WEIGHTS, combined_scores, reciprocal_rank_fusion
 from neuroedge.kit.highlights import best_window
 from neuroedge.kit.mmr import maximal_marginal_relevance
+from neuroedge.kit.names import names_in
 
 OVER_RETRIEVE: Final = 3
 MAX_RERANKED: Final = 60
@@ -47,6 +48,11 @@ class Input(EngineInput):
     diversity: float = Field(
         default=0.0, ge=0, le=1, description="0: the most relevant; towards 1: rather unlike each other."
     )
+    related: bool = Field(
+        default=False,
+        description="Also what mentions people, places and organisations named in the query, or connected with them in "
+        "the knowledge graph.",
+    )
     recording_id: UUID | None = Field(default=None, description="Only what was said in this recording.")
     document_id: UUID | None = Field(default=None, description="Only what stands in this document.")
     memory_type: str | None = Field(default=None, max_length=50, description="Only this type (note, segment …).")
@@ -65,6 +71,9 @@ class Parts(BaseModel):
 
     dense: float | None = Field(description="Cosine similarity of query and content, -1 to 1.")
     keyword: float | None = Field(description="BM25 of the query's words, over 0.")
+    related: float | None = Field(
+        default=None, description="1 / its rank among what is connected with things named in the query."
+    )
     rerank: float | None = Field(default=None, description="Score of the reranker; null when none was asked.")
 
 
@@ -121,7 +130,7 @@ class SearchEngine(Engine[Input, Output]):
         candidates = _fuse(found)
         reranker = None
         if payload.rerank and candidates:
-            candidates, reranker, more = await _reranked(payload.query, candidates, ctx)
+            candidates, reranker, more = await _reranked(payload, candidates, ctx)
             models += [model for model in more if model not in models]
         if payload.diversity and models:
             candidates = await _diverse(candidates, payload, ctx, models[0])
@@ -144,6 +153,7 @@ class SearchEngine(Engine[Input, Output]):
             limit=OVER_RETRIEVE * payload.top_k,
             where=_filter(payload),
             score_all=payload.rerank,
+            names=names_in(payload.query) if payload.related else (),
         )
         return found, models
 
@@ -165,13 +175,19 @@ def _filter(payload: Input) -> MemoryFilter:
 
 
 def _fuse(found: Found) -> list[Hit]:
-    rows = {hit.id: hit for hit in (*found.dense, *found.keyword)}
+    rows = {hit.id: hit for hit in (*found.dense, *found.keyword, *found.related)}
     cosines = {hit.id: hit.score for hit in found.dense}
     ranks = {hit.id: hit.score for hit in found.keyword}
     dense, keyword = {**found.cosines, **cosines}, {**found.bm25, **ranks}
-    fused = reciprocal_rank_fusion({"dense": list(cosines), "keyword": list(ranks)})
+    near = {hit.id: hit.score for hit in found.related}
+    fused = reciprocal_rank_fusion({"dense": list(cosines), "keyword": list(ranks), "related": list(near)})
     return [
-        _hit(rows[item.id], item.score, Parts(dense=dense.get(item.id), keyword=keyword.get(item.id))) for item in fused
+        _hit(
+            rows[item.id],
+            item.score,
+            Parts(dense=dense.get(item.id), keyword=keyword.get(item.id), related=near.get(item.id)),
+        )
+        for item in fused
     ]
 
 
@@ -194,11 +210,12 @@ def _hit(row: MemoryHit, score: float, parts: Parts) -> Hit:
     )
 
 
-async def _reranked(query: str, candidates: Sequence[Hit], ctx: EngineContext) -> tuple[list[Hit], str, list[str]]:
+async def _reranked(payload: Input, candidates: Sequence[Hit], ctx: EngineContext) -> tuple[list[Hit], str, list[str]]:
     """The candidates in the order of all scores together, what scored them, and the models that did."""
-    judged = list(candidates[:MAX_RERANKED])
+    judged = list(candidates[: min(MAX_RERANKED, OVER_RETRIEVE * payload.top_k)])
     ranked: Any = await ctx.call(
-        "ranking", RankingInput(query=query, passages=[hit.content[:MAX_RANKED_CHARS] for hit in judged])
+        "ranking",
+        RankingInput(query=payload.query, passages=[hit.content[:MAX_RANKED_CHARS] for hit in judged], brief=True),
     )
     parts: dict[str, Sequence[float | None]] = {ranked.method: ranked.scores}
     if ranked.method in RERANK_WEIGHTS:
