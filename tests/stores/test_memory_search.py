@@ -6,7 +6,7 @@ import pytest
 from neuroedge.contract.models import Floats
 from neuroedge.contract.ports import MemoryFilter, MemoryHit, NewMemory
 from neuroedge.contract.principal import Principal
-from neuroedge.stores import memories, memory_search
+from neuroedge.stores import memory_search
 from neuroedge.stores.indexes import KINDS, Kind
 from neuroedge.stores.postgres import Database
 from neuroedge.stores.tenant_memories import TenantMemories
