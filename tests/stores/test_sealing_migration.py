@@ -47,10 +47,12 @@ def _upgrade(owner_url: str, revision: str) -> None:
     config = Config()
     config.set_main_option("script_location", str(resources.files("neuroedge.stores") / "migrations"))
     engine = sqlalchemy.create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(owner_url))
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, revision)
-    engine.dispose()
+    try:
+        with engine.begin() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, revision)
+    finally:
+        engine.dispose()
 
 
 def _fill(owner_url: str) -> tuple[Principal, UUID, UUID]:

@@ -113,8 +113,10 @@ def _run_alembic(owner_url: str, keys: Keys | None) -> None:
     config = Config()
     config.set_main_option("script_location", str(resources.files("neuroedge.stores") / "migrations"))
     engine = sqlalchemy.create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(owner_url))
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        config.attributes["keys"] = keys
-        command.upgrade(config, "head")
-    engine.dispose()
+    try:
+        with engine.begin() as connection:
+            config.attributes["connection"] = connection
+            config.attributes["keys"] = keys
+            command.upgrade(config, "head")
+    finally:
+        engine.dispose()

@@ -65,7 +65,7 @@ class MemoryIn(_Body):
     memory_type: str = "note"
 
 
-class MemoryOut(BaseModel):
+class NemoMemoryOut(BaseModel):
     """Where it was remembered."""
 
     id: UUID
@@ -178,13 +178,13 @@ async def queue_task(
 
 
 @router.post("/rag/memory", summary="Remember a text")
-async def remember(body: MemoryIn, principal: Writer, platform: ThePlatform, request_id: RequestId) -> MemoryOut:
+async def remember(body: MemoryIn, principal: Writer, platform: ThePlatform, request_id: RequestId) -> NemoMemoryOut:
     """Store one memory."""
     answer = await platform.runner.run(
         "memory", {"items": [body.model_dump()]}, principal=principal, request_id=request_id
     )
     memory_id = answer.model_dump()["ids"][0]
-    return MemoryOut(id=memory_id, memory_id=memory_id)
+    return NemoMemoryOut(id=memory_id, memory_id=memory_id)
 
 
 @router.post("/rag/search", summary="Search what is remembered")

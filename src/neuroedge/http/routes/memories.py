@@ -35,7 +35,7 @@ router = APIRouter(tags=["memories"])
 _LINES: dict[int | str, dict[str, Any]] = {200: {"content": {"application/x-ndjson": {"schema": {"type": "string"}}}}}
 
 
-class SearchIn(search_engine.Input):
+class QueryIn(search_engine.Input):
     """A question and what to restrict it to."""
 
 
@@ -44,7 +44,7 @@ class SearchOut(search_engine.Output):
 
 
 @router.post("/v1/search", summary="Search what is remembered", response_model=SearchOut)
-async def search(body: SearchIn, principal: Runner, platform: ThePlatform, request_id: RequestId) -> Response:
+async def search(body: QueryIn, principal: Runner, platform: ThePlatform, request_id: RequestId) -> Response:
     """By meaning and by words, fused, on request put in order by a reranker; the engine `search`."""
     answer = await platform.runner.run(
         "search", body.model_dump(exclude_unset=True), principal=principal, request_id=request_id
