@@ -7,7 +7,6 @@ blocks, and later its chunks as memories.
 import asyncio
 import hashlib
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,13 +17,14 @@ import structlog
 
 from neuroedge.contract.errors import Conflict, InvalidInput, NeuroEdgeError, UnsupportedMedia
 from neuroedge.contract.ports import Memory, Visibility
-from neuroedge.contract.principal import ROLE_PERMISSIONS, Principal
+from neuroedge.contract.principal import Principal
 from neuroedge.infra.blobs import TenantBlobs
 from neuroedge.infra.documents.outcome import Parsed
 from neuroedge.infra.documents.parser import DocumentParser
 from neuroedge.infra.fetch import Fetcher
 from neuroedge.infra.queue import JobQueue
 from neuroedge.services.document_progress import DocumentProgress, not_found, require
+from neuroedge.services.housekeeping import forget_blobs, old_id, service_principal
 from neuroedge.services.recordings import Recordings, Upload
 from neuroedge.services.run_engine import EngineRunner
 from neuroedge.stores import documents, ledgers, memories
@@ -38,8 +38,6 @@ PROCESS_TASK = "process_document"
 DELETE_TASK = "delete_document_blobs"
 MAX_URLS = 20
 _FETCH_AT_ONCE = 4
-_ORPHAN_S = 3600
-"""Objects without a row are an upload in progress for so long; after that they are what a crash left."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +162,7 @@ class Documents:
                 await documents.replace_file(conn, document_id, file=file)
                 await self._queued(conn, principal, request_id, document_id, before.version + 1, "document.replaced")
             except BaseException:
-                await asyncio.shield(_forget_blobs(blobs, folder))
+                await asyncio.shield(forget_blobs(blobs, folder))
                 raise
             after = await require(conn, document_id)
         await self._progress.begin(principal, document_id)
@@ -204,20 +202,20 @@ class Documents:
                 lock=f"document:{document_id}",
                 args={"document_id": str(document_id), "org_id": str(principal.org_id)},
             )
-        await _forget_blobs(self._runner.contexts.blobs(principal), folder_of(document_id))
+        await forget_blobs(self._runner.contexts.blobs(principal), folder_of(document_id))
         await self._progress.forget(principal, document_id)
 
     async def delete_blobs(self, org_id: UUID, document_id: UUID) -> None:
         """Delete a document's objects; none is fine. Raises Unavailable when the blob store is away."""
-        await self._runner.contexts.blobs(_service(org_id)).delete_prefix(folder_of(document_id))
+        await self._runner.contexts.blobs(service_principal(org_id)).delete_prefix(folder_of(document_id))
 
     async def sweep(self) -> int:
         """Delete objects that a crash left without a row, in every organisation; how many folders."""
         swept = 0
         for org_id in await self._runner.contexts.organisations():
-            blobs = self._runner.contexts.blobs(_service(org_id))
-            kept = {i for i in map(_old_id, await blobs.folders("documents")) if i is not None}
-            async with self._db.tenant(_service(org_id), sees_all=True) as conn:
+            blobs = self._runner.contexts.blobs(service_principal(org_id))
+            kept = {i for i in map(old_id, await blobs.folders("documents")) if i is not None}
+            async with self._db.tenant(service_principal(org_id), sees_all=True) as conn:
                 orphans = kept - await documents.exist(conn, list(kept))
             for document_id in orphans:
                 await blobs.delete_prefix(folder_of(document_id))
@@ -264,13 +262,13 @@ class Documents:
                     )
                     await self._queued(conn, principal, request_id, document_id, 1, "document.created")
         except psycopg.errors.CheckViolation as error:
-            await asyncio.shield(_forget_blobs(blobs, folder))
+            await asyncio.shield(forget_blobs(blobs, folder))
             raise InvalidInput("you are in no division", hint="use the visibility private or organisation") from error
         except BaseException:
-            await asyncio.shield(_forget_blobs(blobs, folder))
+            await asyncio.shield(forget_blobs(blobs, folder))
             raise
         if known is not None:  # the same file was sent twice at the same time
-            await _forget_blobs(blobs, folder)
+            await forget_blobs(blobs, folder)
             return Added(source=source, document=known, duplicate=True)
         await self._progress.begin(principal, document_id)
         return Added(source=source, document=document)
@@ -338,32 +336,3 @@ def _file(upload: Upload, parsed: Parsed, *, sha256: str, labels: Labels, source
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-async def _forget_blobs(blobs: TenantBlobs, folder: str) -> None:
-    """Delete objects nobody names any more; what cannot be deleted now, the job or the sweep deletes later."""
-    try:
-        await blobs.delete_prefix(folder)
-    except NeuroEdgeError as error:
-        log.warning("blobs_not_deleted", folder=folder, detail=error.detail)
-
-
-def _old_id(name: str) -> UUID | None:
-    """The id a folder is named by, when it was made (UUIDv7: the first 48 bits are milliseconds) long enough ago."""
-    try:
-        found = UUID(name)
-    except ValueError:
-        return None
-    made_s = (found.int >> 80) / 1000
-    return found if time.time() - made_s > _ORPHAN_S else None
-
-
-def _service(org_id: UUID) -> Principal:
-    """The platform itself, acting inside one organisation."""
-    return Principal(
-        user_id=UUID(int=0),
-        org_id=org_id,
-        username="neuroedge",
-        role="owner",
-        permissions=ROLE_PERMISSIONS["owner"],
-    )

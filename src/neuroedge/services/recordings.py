@@ -1,7 +1,6 @@
 """Recordings: taken in, listed, read, deleted. Their processing is `recording_process`, a durable job."""
 
 import asyncio
-import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,11 +9,11 @@ from uuid import UUID
 
 import structlog
 
-from neuroedge.contract.errors import MediaTooShort, NeuroEdgeError
-from neuroedge.contract.principal import ROLE_PERMISSIONS, Principal
-from neuroedge.infra.blobs import TenantBlobs
+from neuroedge.contract.errors import MediaTooShort
+from neuroedge.contract.principal import Principal
 from neuroedge.infra.media import AudioFacts, DecodeSlots, decode_to_wav
 from neuroedge.infra.queue import JobQueue
+from neuroedge.services.housekeeping import forget_blobs, old_id, service_principal
 from neuroedge.services.recording_progress import RecordingProgress, not_found, require
 from neuroedge.services.run_engine import EngineRunner
 from neuroedge.settings import Settings
@@ -28,8 +27,6 @@ log = structlog.get_logger(__name__)
 PROCESS_TASK = "process_recording"
 DELETE_TASK = "delete_recording_blobs"
 MIN_AUDIO_S = 0.25
-_ORPHAN_S = 3600
-"""Objects without a row are an upload in progress for so long; after that they are what a crash left."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +97,7 @@ class Recordings:
                     args=job_arguments(principal, recording.id, request_id),
                 )
         except BaseException:
-            await asyncio.shield(_forget_blobs(blobs, folder))
+            await asyncio.shield(forget_blobs(blobs, folder))
             raise
         await self._progress.publish(principal, recording.id, "queued", {})
         return recording
@@ -142,28 +139,28 @@ class Recordings:
                 lock=f"recording:{recording_id}",
                 args={"recording_id": str(recording_id), "org_id": str(principal.org_id)},
             )
-        await _forget_blobs(self._runner.contexts.blobs(principal), blob_folder(recording_id))
+        await forget_blobs(self._runner.contexts.blobs(principal), blob_folder(recording_id))
         await self._progress.forget(principal, recording_id)
 
     async def delete_blobs(self, org_id: UUID, recording_id: UUID) -> None:
         """Delete a recording's objects; none is fine. Raises Unavailable when the blob store is away."""
-        await self._runner.contexts.blobs(_service(org_id)).delete_prefix(blob_folder(recording_id))
+        await self._runner.contexts.blobs(service_principal(org_id)).delete_prefix(blob_folder(recording_id))
 
     async def seal_plain(self) -> None:
         """Seal what any organisation stored before objects were sealed."""
         for org_id in await self._runner.contexts.organisations():
-            count = await self._runner.contexts.blobs(_service(org_id)).seal_plain()
+            count = await self._runner.contexts.blobs(service_principal(org_id)).seal_plain()
             log.info("blobs_sealed", org_id=str(org_id), count=count)
 
     async def sweep(self) -> int:
         """Delete objects that a crash left without a row, in every organisation; how many folders."""
         swept = 0
         for org_id in await self._runner.contexts.organisations():
-            blobs = self._runner.contexts.blobs(_service(org_id))
-            kept = {i for i in map(_old_id, await blobs.folders("recordings")) if i is not None}
-            async with self._db.tenant(_service(org_id)) as conn:
+            blobs = self._runner.contexts.blobs(service_principal(org_id))
+            kept = {i for i in map(old_id, await blobs.folders("recordings")) if i is not None}
+            async with self._db.tenant(service_principal(org_id)) as conn:
                 orphans = kept - await recordings.exist(conn, list(kept))
-            scratch = {i for i in map(_old_id, await blobs.folders("scratch")) if i is not None}
+            scratch = {i for i in map(old_id, await blobs.folders("scratch")) if i is not None}
             for folder in [blob_folder(i) for i in orphans] + [f"scratch/{i}" for i in scratch]:
                 await blobs.delete_prefix(folder)
                 swept += 1
@@ -186,7 +183,7 @@ class Recordings:
             spoken = [{"text": s["text"], "start_s": s["start_s"], "end_s": s["end_s"]} for s in heard["segments"]]
             felt = await engine("emotion", {"segments": spoken, "audio": source}) if spoken else {"emotions": []}
         finally:
-            await asyncio.shield(_forget_blobs(blobs, folder))
+            await asyncio.shield(forget_blobs(blobs, folder))
         metrics = {name: value for name, value in measured.items() if isinstance(value, int | float)}
         return {"emotions": felt["emotions"], "audio_metrics": metrics}
 
@@ -229,35 +226,6 @@ def job_arguments(principal: Principal, recording_id: UUID, request_id: str) -> 
 def blob_folder(recording_id: UUID) -> str:
     """Where a recording's objects lie."""
     return f"recordings/{recording_id}"
-
-
-async def _forget_blobs(blobs: TenantBlobs, folder: str) -> None:
-    """Delete objects nobody names any more; what cannot be deleted now, the job or the sweep deletes later."""
-    try:
-        await blobs.delete_prefix(folder)
-    except NeuroEdgeError as error:
-        log.warning("blobs_not_deleted", folder=folder, detail=error.detail)
-
-
-def _old_id(name: str) -> UUID | None:
-    """The id a folder is named by, when it was made (UUIDv7: the first 48 bits are milliseconds) long enough ago."""
-    try:
-        found = UUID(name)
-    except ValueError:
-        return None
-    made_s = (found.int >> 80) / 1000
-    return found if time.time() - made_s > _ORPHAN_S else None
-
-
-def _service(org_id: UUID) -> Principal:
-    """The platform itself, acting inside one organisation."""
-    return Principal(
-        user_id=UUID(int=0),
-        org_id=org_id,
-        username="neuroedge",
-        role="owner",
-        permissions=ROLE_PERMISSIONS["owner"],
-    )
 
 
 def _new_recording(

@@ -1,0 +1,45 @@
+"""What services that keep objects share: acting for the platform, forgetting objects, finding leftovers."""
+
+import time
+from typing import Final
+from uuid import UUID
+
+import structlog
+
+from neuroedge.contract.errors import NeuroEdgeError
+from neuroedge.contract.principal import ROLE_PERMISSIONS, Principal
+from neuroedge.infra.blobs import TenantBlobs
+
+log = structlog.get_logger(__name__)
+
+_ORPHAN_S: Final = 3600
+"""Objects without a row are an upload in progress for so long; after that they are what a crash left."""
+
+
+async def forget_blobs(blobs: TenantBlobs, folder: str) -> None:
+    """Delete objects nobody names any more; what cannot be deleted now, the job or the sweep deletes later."""
+    try:
+        await blobs.delete_prefix(folder)
+    except NeuroEdgeError as error:
+        log.warning("blobs_not_deleted", folder=folder, detail=error.detail)
+
+
+def old_id(name: str) -> UUID | None:
+    """The id a folder is named by, when it was made (UUIDv7: the first 48 bits are milliseconds) long enough ago."""
+    try:
+        found = UUID(name)
+    except ValueError:
+        return None
+    made_s = (found.int >> 80) / 1000
+    return found if time.time() - made_s > _ORPHAN_S else None
+
+
+def service_principal(org_id: UUID) -> Principal:
+    """The platform itself, acting inside one organisation."""
+    return Principal(
+        user_id=UUID(int=0),
+        org_id=org_id,
+        username="neuroedge",
+        role="owner",
+        permissions=ROLE_PERMISSIONS["owner"],
+    )
