@@ -77,6 +77,7 @@ from neuroedge.services.tasks import Tasks
 from neuroedge.services.usage import UsageLedger
 from neuroedge.settings import Settings
 from neuroedge.stores import schema
+from neuroedge.stores.derived import Underived
 from neuroedge.stores.ledgers import UsageTable
 from neuroedge.stores.postgres import Database
 
@@ -154,7 +155,12 @@ async def open_platform(settings: Settings, *, worker: bool) -> AsyncIterator[Pl
         await asyncio.to_thread(
             schema.upgrade, servers.postgres_owner, app_password=app_password(settings, servers.secrets), keys=vault
         )
-        db = Database(servers.postgres_app, max_size=settings.postgres_pool_size, keys=vault)
+        db = Database(
+            servers.postgres_app,
+            max_size=settings.postgres_pool_size,
+            keys=vault,
+            underived=Underived(embedding=settings.memory_no_embedding, words=settings.memory_no_words),
+        )
         await db.open()
         stack.push_async_callback(db.close)
         client = valkey.asyncio.Valkey.from_url(servers.valkey, socket_connect_timeout=2, socket_timeout=4)

@@ -34,7 +34,15 @@ def _names(name: str, *others: str) -> AliasChoices:
     return AliasChoices(f"NEUROEDGE_{name}", *others)
 
 
-_LISTS = ("models_pinned", "models_warm", "exclusive_roles", "master_keys_former", "document_hosts")
+_LISTS = (
+    "models_pinned",
+    "models_warm",
+    "exclusive_roles",
+    "master_keys_former",
+    "document_hosts",
+    "memory_no_embedding",
+    "memory_no_words",
+)
 """Settings that are lists, separated by commas."""
 
 
@@ -232,6 +240,16 @@ class Settings(BaseSettings):
         default=256, ge=16, description="Tokens of a document's chunk; at most what the embedding model reads."
     )
     chunk_overlap_tokens: int = Field(default=32, ge=0, description="Tokens that neighbouring chunks share.")
+    memory_no_embedding: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Types of memories that are stored without an embedding, separated by commas; * for all. They are "
+        "found by their words only.",
+    )
+    memory_no_words: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Types of memories that are stored without keyed hashes of their words, separated by commas; * for "
+        "all. They are found by their meaning only.",
+    )
     request_timeout_s: float = Field(
         default=600.0, gt=0, description="Longest a request may wait for its answer, seconds."
     )

@@ -13,7 +13,7 @@ from neuroedge.contract.principal import Principal
 from neuroedge.infra.queue import JobQueue
 from neuroedge.infra.vault import Vault, new_master_key
 from neuroedge.services.keys import KeyCare
-from neuroedge.stores import key_rotation, memories, postgres, recordings, resealing, tasks
+from neuroedge.stores import key_rotation, memories, postgres, recordings, resealing, schema, tasks
 from neuroedge.stores.postgres import Database
 from tests.everything_stored import store_everything
 from tests.stores.conftest import KEYS, Migrated, new_principal
@@ -193,6 +193,16 @@ async def test_an_unknown_organisation_cannot_be_rotated(db: Database) -> None:
     caller, care = await new_principal(db), await _care(db)
     with pytest.raises(NotFound):
         await care.rotate(caller.org_id, operator=None, request_id="r")  # it has stored nothing: no keys
+
+
+async def test_a_wrong_master_key_is_told_at_the_start(migrated: Migrated, db: Database) -> None:
+    """Not with the first request; with the former key beside it, the start succeeds."""
+    await store_everything(db, await new_principal(db), "one")
+    other = new_master_key()
+    with pytest.raises(VaultLocked) as caught:
+        schema.upgrade(migrated.owner_url, app_password=None, keys=Vault(other))
+    assert "NEUROEDGE_MASTER_KEY" in (caught.value.hint or "")
+    assert schema.upgrade(migrated.owner_url, app_password=None, keys=KEYS).up_to_date
 
 
 async def test_another_master_key_locks_and_a_former_one_lets_rewrap(migrated: Migrated, db: Database) -> None:

@@ -17,9 +17,10 @@ from neuroedge.contract.principal import Principal
 from neuroedge.infra.queue import JobQueue
 from neuroedge.services.reembedding import BATCH, REBUILD_TASK, Reembedding
 from neuroedge.stores import memories, rebuilds
+from neuroedge.stores.derived import Underived
 from neuroedge.stores.postgres import Database
 from neuroedge.stores.tenant_memories import TenantMemories
-from tests.stores.conftest import new_principal
+from tests.stores.conftest import KEYS, Migrated, new_principal
 
 pytestmark = pytest.mark.anyio
 SIZES = {"small": 384, "large": 768, "odd": 100}
@@ -226,6 +227,35 @@ async def test_without_a_model_words_are_weighed_by_todays_average(
     assert await score() > before * 1.2
     assert await _vectors(db, caller) == {"small": 2}
     assert await store.embedding_model() == "small"
+
+
+async def test_types_named_later_lose_what_was_derived_from_them(
+    db: Database, service: Reembedding, migrated: Migrated, models: Models
+) -> None:
+    """By a rebuild; named no longer, another rebuild makes it anew."""
+    caller = await new_principal(db)
+    await _remember(db, caller, ["zebra one", "zebra two"])
+    careful = Database(migrated.app_url, max_size=4, keys=KEYS, underived=Underived(embedding=["note"], words=["note"]))
+    await careful.open()
+    try:
+        await _rebuild(Reembedding(db=careful, runner=service._runner, queue=service._queue, known_s=0), caller)
+    finally:
+        await careful.close()
+    assert await _vectors(db, caller) == {}
+    assert await _with_words(db, caller) == 0
+    await _rebuild(service, caller)
+    assert await _vectors(db, caller) == {"small": 2}
+    assert await _with_words(db, caller) == 2
+
+
+async def _rebuild(service: Reembedding, caller: Principal) -> None:
+    order = await service.order(caller, model=None, request_id="r")
+    await service.run(caller, order.id, request_id="r")
+
+
+async def _with_words(db: Database, caller: Principal) -> int:
+    found = await TenantMemories(db, caller).search(query="zebra", vector=None, model="", limit=9, where=MemoryFilter())
+    return len(found.keyword)
 
 
 async def test_one_rebuild_at_a_time(db: Database, service: Reembedding) -> None:

@@ -7,6 +7,8 @@ Every step does what is left to do: a run that was cut off is simply run again.
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 from uuid import UUID
 
@@ -78,6 +80,7 @@ class Reembedding:
             return
         if rebuild.words:
             await self._reweigh(principal, rebuild)
+        await self._until_none_left(principal, rebuilds.forget_unembedded)
         model, dim = await self._proven(principal, rebuild.model, request_id=request_id)
         while not await self._switched(principal, model, dim):
             await self._embed(principal, rebuild, dim, request_id=request_id)
@@ -85,10 +88,7 @@ class Reembedding:
             await self._note(principal, rebuild, "switching", await self._embedded(principal, model, dim))
             await asyncio.sleep(self._known_s)
             await self._embed(principal, rebuild, dim, request_id=request_id)
-            more = True
-            while more:
-                async with self._db.tenant(principal, sees_all=True) as conn:
-                    more = await rebuilds.forget_others(conn, org_id=org_id, model=model)
+            await self._until_none_left(principal, partial(rebuilds.forget_others, model=model))
         async with self._db.tenant(principal) as conn:
             await rebuilds.finish(conn, org_id=org_id, rebuild_id=rebuild_id)
 
@@ -155,6 +155,12 @@ class Reembedding:
                 return
             done += BATCH
             await self._note(principal, rebuild, "weighing", min(done, rebuild.total))
+
+    async def _until_none_left(self, principal: Principal, forget_some: Callable[..., Awaitable[bool]]) -> None:
+        more = True
+        while more:
+            async with self._db.tenant(principal, sees_all=True) as conn:
+                more = await forget_some(conn, org_id=principal.org_id)
 
     async def _note(self, principal: Principal, rebuild: Rebuild, stage: str, done: int) -> None:
         async with self._db.tenant(principal) as conn:

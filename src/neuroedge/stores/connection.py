@@ -19,6 +19,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import DictRow
 
 from neuroedge.contract.vault import Cipher
+from neuroedge.stores.derived import Underived
 
 CONNECT_S = 3
 _SILENT_S = 3.0
@@ -52,6 +53,8 @@ class AnsweringConnection(AsyncConnection[DictRow]):
 
     cipher: Cipher | None = None
     """Of the organisation the present transaction is bound to."""
+    underived = Underived()
+    """Types of memories nothing is derived from to find them by; the same for every connection of a database."""
 
     @property
     def vault(self) -> Cipher:

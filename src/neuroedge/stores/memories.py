@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
+import numpy as np
 from pgvector import HalfVector
 
 from neuroedge.contract.errors import InvalidInput
@@ -34,7 +35,7 @@ async def insert(
     if not items:
         return []
     ids = [new_id() for _ in items] if ids is None else list(ids)
-    words = sealing.Words.of([_searched(item.title, item.content) for item in items], conn.vault)
+    words = sealing.Words.of([_searched(conn, item) for item in items], conn.vault)
     average = await _grow_corpus(conn, org_id, documents=len(items), words=words.total())
     division_id = await division_of(conn, org_id, user_id) if any(i.visibility == "division" for i in items) else None
     weights = words.weights(average_length=average)
@@ -53,7 +54,11 @@ async def insert(
     await add_vectors(
         conn,
         org_id=org_id,
-        vectors=[(i, item.embedding_model, item.embedding) for i, item in zip(ids, items, strict=True)],
+        vectors=[
+            (i, item.embedding_model, item.embedding)
+            for i, item in zip(ids, items, strict=True)
+            if conn.underived.embeds(item.memory_type)
+        ],
     )
     return ids
 
@@ -100,21 +105,22 @@ async def replace_content(conn: Connection, *, org_id: UUID, memory_id: UUID, it
     """Give a row another content with all that is found by it; whether it was there."""
     if not await rewrite(conn, org_id=org_id, memory_id=memory_id, item=item):
         return False
-    for dim in DIMENSIONS:
-        await conn.execute(f"DELETE FROM {table_of(dim)} WHERE org_id = %s AND memory_id = %s", [org_id, memory_id])
-    await add_vectors(conn, org_id=org_id, vectors=[(memory_id, item.embedding_model, item.embedding)])
+    await _forget_vectors(conn, org_id, memory_id)
+    if conn.underived.embeds(item.memory_type):
+        await add_vectors(conn, org_id=org_id, vectors=[(memory_id, item.embedding_model, item.embedding)])
     return True
 
 
 async def rewrite(conn: Connection, *, org_id: UUID, memory_id: UUID, item: NewMemory) -> bool:
-    """Give a row other words, labels and times; whether it was there. Its vectors, owner and visibility stay."""
+    """Give a row other words, labels and times; whether it was there. Its owner and visibility stay, and its vectors
+    unless its type must have none."""
     cursor = await conn.execute(
         "SELECT length, term_ids FROM memories WHERE org_id = %s AND id = %s FOR UPDATE", [org_id, memory_id]
     )
     old = await cursor.fetchone()
     if old is None:
         return False
-    words = sealing.Words.of([_searched(item.title, item.content)], conn.vault)
+    words = sealing.Words.of([_searched(conn, item)], conn.vault)
     average = await _grow_corpus(conn, org_id, documents=0, words=words.total() - old["length"])
     (weight,) = words.weights(average_length=average)
     await conn.execute(
@@ -133,6 +139,8 @@ async def rewrite(conn: Connection, *, org_id: UUID, memory_id: UUID, item: NewM
         [org_id, old["term_ids"]],
     )
     await _count_words(conn, org_id, words)
+    if not conn.underived.embeds(item.memory_type):
+        await _forget_vectors(conn, org_id, memory_id)
     return True
 
 
@@ -174,12 +182,42 @@ def _hidden(cipher: Cipher, memory_id: UUID, item: NewMemory) -> tuple[bytes, in
     )
 
 
+async def rederive(conn: Connection, *, org_id: UUID, ids: Sequence[UUID]) -> None:
+    """Make anew what rows are found by their words by, after the types that have none were changed."""
+    for memory in await find(conn, org_id=org_id, ids=ids, lock=True):
+        item = NewMemory(
+            content=memory.content,
+            embedding=np.zeros(0, np.float32),
+            embedding_model="",
+            title=memory.title,
+            tags=memory.tags,
+            keywords=memory.keywords,
+            memory_type=memory.memory_type,
+            metadata=memory.metadata,
+            source=memory.source,
+            importance=memory.importance,
+            occurred_at=memory.occurred_at,
+            expires_at=memory.expires_at,
+        )
+        await rewrite(conn, org_id=org_id, memory_id=memory.id, item=item)
+
+
 def _terms(weights: sealing.Weights) -> tuple[int, list[int], str]:
     return weights.length, weights.term_ids, weights.text()
 
 
-def _searched(title: str | None, content: str) -> str:
+def _searched(conn: Connection, item: NewMemory) -> str:
+    return searched(item.title, item.content) if conn.underived.hashes(item.memory_type) else ""
+
+
+def searched(title: str | None, content: str) -> str:
+    """The text whose words a memory is found by."""
     return f"{title}\n{content}" if title else content
+
+
+async def _forget_vectors(conn: Connection, org_id: UUID, memory_id: UUID) -> None:
+    for dim in DIMENSIONS:
+        await conn.execute(f"DELETE FROM {table_of(dim)} WHERE org_id = %s AND memory_id = %s", [org_id, memory_id])
 
 
 def opened(cipher: Cipher, row: dict[str, Any]) -> dict[str, Any]:

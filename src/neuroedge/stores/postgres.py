@@ -25,6 +25,7 @@ from neuroedge.contract.principal import Principal
 from neuroedge.contract.vault import Cipher, Keys
 from neuroedge.stores import indexes, tenant_keys
 from neuroedge.stores.connection import OPTIONS, AnsweringConnection, with_limits
+from neuroedge.stores.derived import Underived
 
 Connection = AnsweringConnection
 _ACQUIRE_TIMEOUT_S = 5.0
@@ -56,8 +57,9 @@ class Tenant:
 class Database:
     """The application's connection pool."""
 
-    def __init__(self, app_url: str, *, max_size: int, keys: Keys) -> None:
+    def __init__(self, app_url: str, *, max_size: int, keys: Keys, underived: Underived | None = None) -> None:
         self._keys = keys
+        self._underived = underived or Underived()
         self._tenants: dict[UUID, Tenant] = {}
         self._index_kinds: dict[int, tuple[indexes.Kind, float]] = {}
         self._pings: set[asyncio.Task[None]] = set()
@@ -124,7 +126,7 @@ class Database:
         cipher = (await self.known(principal.org_id)).cipher
         async with self._connection() as conn, conn.transaction():
             await bind(conn, principal.org_id, user_id=principal.user_id, sees_all=sees_all)
-            conn.cipher = cipher
+            conn.cipher, conn.underived = cipher, self._underived
             try:
                 yield conn
             finally:

@@ -12,7 +12,8 @@ from uuid import UUID
 from neuroedge.contract.models import Floats
 from neuroedge.kit.chunking import PATH_SEPARATOR
 from neuroedge.stores import sealing
-from neuroedge.stores.memories import DIMENSIONS, add_vectors
+from neuroedge.stores.derived import ALL_TYPES
+from neuroedge.stores.memories import DIMENSIONS, add_vectors, rederive, searched
 from neuroedge.stores.postgres import Connection
 
 State = Literal["running", "done", "failed"]
@@ -92,7 +93,7 @@ async def lacking(
     cursor = await conn.execute(
         f"SELECT m.id, m.sealed, m.updated_at, m.document_id FROM memories m WHERE {_LACKS.format(dim=dim)}"
         " AND (%(after)s::uuid IS NULL OR m.id > %(after)s) ORDER BY m.id LIMIT %(limit)s",
-        {"org": org_id, "model": model, "after": after, "limit": limit},
+        {"org": org_id, "model": model, "after": after, "limit": limit, **_unembedded(conn)},
     )
     return [
         Lacking(id=row["id"], text=_embedded(conn, row), updated_at=row["updated_at"])
@@ -136,7 +137,7 @@ async def switch(conn: Connection, *, org_id: UUID, model: str, dim: int) -> boo
     await conn.execute("SELECT FROM corpus_stats WHERE org_id = %s FOR UPDATE", [org_id])
     cursor = await conn.execute(
         f"SELECT EXISTS (SELECT FROM memories m WHERE {_LACKS.format(dim=dim)}) AS lacking",
-        {"org": org_id, "model": model},
+        {"org": org_id, "model": model, **_unembedded(conn)},
     )
     row = await cursor.fetchone()
     if row is None or row["lacking"]:
@@ -159,36 +160,61 @@ async def forget_others(conn: Connection, *, org_id: UUID, model: str) -> bool:
     return deleted > 0
 
 
+async def forget_unembedded(conn: Connection, *, org_id: UUID) -> bool:
+    """Delete some vectors of memories whose type must have none; False when there are none left."""
+    deleted = 0
+    for dim in DIMENSIONS:
+        cursor = await conn.execute(
+            f"DELETE FROM memory_vectors_{dim} v USING (SELECT id FROM memories m WHERE m.org_id = %(org)s"
+            f" AND {_UNEMBEDDED} AND EXISTS (SELECT FROM memory_vectors_{dim} w WHERE w.org_id = m.org_id"
+            " AND w.memory_id = m.id) LIMIT %(limit)s) gone WHERE v.org_id = %(org)s AND v.memory_id = gone.id",
+            {"org": org_id, "limit": _DELETED_AT_ONCE, **_unembedded(conn)},
+        )
+        deleted += cursor.rowcount
+    return deleted > 0
+
+
 async def reweigh(conn: Connection, *, org_id: UUID, after: UUID | None, limit: int) -> UUID | None:
     """Give memories after one the BM25 weights of today's average length; the last, None when there was none."""
     cursor = await conn.execute(
-        "SELECT id, sealed FROM memories WHERE org_id = %(org)s AND (%(after)s::uuid IS NULL OR id > %(after)s)"
+        "SELECT id, memory_type, length, sealed FROM memories WHERE org_id = %(org)s"
+        " AND (%(after)s::uuid IS NULL OR id > %(after)s)"
         " ORDER BY id LIMIT %(limit)s FOR UPDATE",
         {"org": org_id, "after": after, "limit": limit},
     )
     rows = await cursor.fetchall()
     if not rows:
         return None
+    last: UUID = rows[-1]["id"]
+    stale = [row["id"] for row in rows if (row["length"] > 0) != conn.underived.hashes(row["memory_type"])]
+    await rederive(conn, org_id=org_id, ids=stale)
+    rows = [row for row in rows if row["id"] not in stale]
     stats = await (
         await conn.execute("SELECT documents, words FROM corpus_stats WHERE org_id = %s", [org_id])
     ).fetchone()
     average = stats["words"] / stats["documents"] if stats and stats["documents"] else 0.0
     said = [conn.vault.open(row["sealed"], sealing.memory(row["id"])) for row in rows]
-    texts = [f"{one['title']}\n{one['content']}" if one["title"] else one["content"] for one in said]
+    hashed = [conn.underived.hashes(row["memory_type"]) for row in rows]
+    texts = [searched(one["title"], one["content"]) if kept else "" for one, kept in zip(said, hashed, strict=True)]
     weights = sealing.Words.of(texts, conn.vault).weights(average_length=average)
     async with conn.cursor() as writing:
         await writing.executemany(
             "UPDATE memories SET terms = %s::sparsevec WHERE org_id = %s AND id = %s",
             [(weight.text(), org_id, row["id"]) for row, weight in zip(rows, weights, strict=True)],
         )
-    last: UUID = rows[-1]["id"]
     return last
 
 
+_UNEMBEDDED: Final = "(m.memory_type = ANY(%(unembedded)s) OR %(none_embedded)s)"
 _LACKS: Final = (
-    "m.org_id = %(org)s AND NOT EXISTS (SELECT FROM memory_vectors_{dim} v"
+    f"m.org_id = %(org)s AND NOT {_UNEMBEDDED} AND NOT EXISTS (SELECT FROM memory_vectors_{{dim}} v"
     " WHERE v.org_id = m.org_id AND v.memory_id = m.id AND v.model = %(model)s)"
 )
+
+
+def _unembedded(conn: Connection) -> dict[str, Any]:
+    types = conn.underived.embedding
+    return {"unembedded": list(types), "none_embedded": ALL_TYPES in types}
 
 
 def _embedded(conn: Connection, row: dict[str, Any]) -> str:

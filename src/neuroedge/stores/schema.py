@@ -14,13 +14,14 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from neuroedge.contract.errors import Unavailable
+from neuroedge.contract.errors import Unavailable, VaultLocked
 from neuroedge.contract.vault import Keys
 
 HEAD = "0008"
 """Newest revision; a test compares it with the migration scripts, so that start-up need not import Alembic."""
 _SEALED_SINCE = "0003"
 """Before this revision content was stored in plain text."""
+_PROVEN_KEYS = 8
 _MIGRATION_LOCK = 0x4E45_5552_4F45
 
 
@@ -80,7 +81,8 @@ def upgrade(owner_url: str, *, app_password: str | None, keys: Keys | None = Non
     """Bring the schema to HEAD; does nothing when it is there. Safe when several processes start at once.
 
     `app_password` None: the role neuroedge_app is the operator's own and is left as it is. `keys` seal content that
-    an older schema kept in plain text.
+    an older schema kept in plain text, and must open what is stored: VaultLocked tells of a wrong master key at the
+    start rather than with the first request.
     """
     with closing(connect(owner_url)) as conn:
         conn.autocommit = True
@@ -93,7 +95,22 @@ def upgrade(owner_url: str, *, app_password: str | None, keys: Keys | None = Non
             # Former versions of rows, dropped columns and samples of values stay in the files until written anew.
             conn.execute("VACUUM (FULL, ANALYZE) recordings, segments, recording_steps, tasks")
             conn.execute("VACUUM FULL pg_catalog.pg_statistic")
+        if keys is not None:
+            _prove(conn, keys)
     return status(owner_url)
+
+
+def _prove(conn: psycopg.Connection[Any], keys: Keys) -> None:
+    """Unwrap the keys of an organisation, if there is one. Raises VaultLocked when the first few all stay locked."""
+    locked: VaultLocked | None = None
+    for org_id, wrapped in conn.execute("SELECT org_id, wrapped FROM tenant_keys LIMIT %s", [_PROVEN_KEYS]):
+        try:
+            keys.cipher(bytes(wrapped), f"tenant_keys/{org_id}")
+            return
+        except VaultLocked as error:  # one organisation's keys may be lost; not everybody's
+            locked = error
+    if locked is not None:
+        raise locked
 
 
 def _ensure_app_role(conn: psycopg.Connection[Any], password: str | None) -> None:

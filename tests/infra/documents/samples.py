@@ -9,6 +9,9 @@ _RELS = "http://schemas.openxmlformats.org/package/2006/relationships"
 _OFFICE = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
 _WORD = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
 _SHEET = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+_SLIDE = "http://schemas.openxmlformats.org/presentationml/2006/main"
+_DRAWING = "http://schemas.openxmlformats.org/drawingml/2006/main"
+_SLIDES_TYPE = "application/vnd.openxmlformats-officedocument.presentationml"
 _WORD_TYPE = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 _SHEET_TYPE = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 
@@ -97,6 +100,36 @@ def xlsx() -> bytes:
             "xl/workbook.xml": f'<workbook xmlns="{_SHEET}">{sheets}</workbook>',
             "xl/_rels/workbook.xml.rels": _relation("worksheet", "worksheets/sheet1.xml"),
             "xl/worksheets/sheet1.xml": f'<worksheet xmlns="{_SHEET}"><sheetData>{rows}</sheetData></worksheet>',
+        }
+    )
+
+
+def pptx() -> bytes:
+    """Two slides: a title and a line, then a title alone."""
+    shape = (
+        '<p:sp><p:nvSpPr><p:cNvPr id="{0}" name="s"/><p:cNvSpPr/><p:nvPr><p:ph type="{1}"/></p:nvPr></p:nvSpPr>'
+        "<p:spPr/>"
+        "<p:txBody><a:bodyPr/><a:p><a:r><a:t>{2}</a:t></a:r></a:p></p:txBody></p:sp>"
+    ).format
+    tree = (
+        f'<p:sld xmlns:p="{_SLIDE}" xmlns:a="{_DRAWING}"><p:cSld><p:spTree><p:nvGrpSpPr><p:cNvPr id="1" name=""/>'
+        "<p:cNvGrpSpPr/><p:nvPr/></p:nvGrpSpPr><p:grpSpPr/>{0}</p:spTree></p:cSld></p:sld>"
+    ).format
+    listed = '<p:sldId id="256" r:id="r1"/><p:sldId id="257" r:id="r2"/>'
+    slides = "".join(f'<Relationship Id="r{n}" Type="{_OFFICE}/slide" Target="slides/slide{n}.xml"/>' for n in (1, 2))
+    types = _content_types("/ppt/presentation.xml", f"{_SLIDES_TYPE}.presentation.main+xml")
+    override = "".join(
+        f'<Override PartName="/ppt/slides/slide{n}.xml" ContentType="{_SLIDES_TYPE}.slide+xml"/>' for n in (1, 2)
+    )
+    return office(
+        {
+            "[Content_Types].xml": types.replace("</Types>", f"{override}</Types>"),
+            "_rels/.rels": _relation("officeDocument", "ppt/presentation.xml"),
+            "ppt/presentation.xml": f'<p:presentation xmlns:p="{_SLIDE}" xmlns:r="{_OFFICE}"><p:sldIdLst>{listed}'
+            "</p:sldIdLst></p:presentation>",
+            "ppt/_rels/presentation.xml.rels": f'<Relationships xmlns="{_RELS}">{slides}</Relationships>',
+            "ppt/slides/slide1.xml": tree(shape(2, "title", "Pumps") + shape(3, "body", "Grease them weekly.")),
+            "ppt/slides/slide2.xml": tree(shape(2, "title", "Valves")),
         }
     )
 

@@ -58,6 +58,15 @@ async def test_a_sheet_is_a_table_under_its_name(tmp_path: Path) -> None:
     assert blocks[1].page == 1
 
 
+async def test_slides_keep_their_titles_and_numbers(tmp_path: Path) -> None:
+    """PPTX: a slide is a page."""
+    parsed, blocks = await _parsed(tmp_path, "a.pptx", samples.pptx())
+    assert parsed.media_type.endswith("presentationml.presentation")
+    assert parsed.pages == 2
+    assert [(b.text, b.page) for b in blocks] == [("Pumps", 1), ("Grease them weekly.", 1), ("Valves", 2)]
+    assert blocks[0].type == blocks[2].type == "heading"
+
+
 @pytest.mark.parametrize(("name", "data"), [("a.html", HTML), ("a.md", MARKDOWN)])
 async def test_marked_up_text_keeps_its_structure(name: str, data: str, tmp_path: Path) -> None:
     """Headings, lists and tables of HTML and Markdown; no script."""
