@@ -1,0 +1,60 @@
+"""What workers run: the jobs of each service, and their housekeeping."""
+
+from neuroedge.http.platform import Platform
+from neuroedge.infra.clock import SystemClock
+from neuroedge.jobs import documents as document_jobs
+from neuroedge.jobs import index as index_jobs
+from neuroedge.jobs import keys as key_jobs
+from neuroedge.jobs import knowledge as knowledge_jobs
+from neuroedge.jobs import privacy as privacy_jobs
+from neuroedge.jobs import recordings as recording_jobs
+from neuroedge.jobs import reembedding as reembedding_jobs
+from neuroedge.jobs import tasks as task_jobs
+from neuroedge.jobs.worker import work
+from neuroedge.services.recording_process import RecordingProcess
+from neuroedge.services.task_run import TaskRuns
+
+
+def register_jobs(platform: Platform) -> None:
+    """Let the platform's queue know every job."""
+    app, metrics, settings = platform.queue.app, platform.metrics, platform.settings
+    recording_jobs.register(
+        app,
+        process=RecordingProcess(
+            db=platform.db, runner=platform.runner, progress=platform.recording_progress, metrics=metrics
+        ),
+        recordings=platform.recordings,
+        metrics=metrics,
+    )
+    document_jobs.register(app, process=platform.document_process, documents=platform.documents, metrics=metrics)
+    privacy_jobs.register(app, privacy=platform.privacy, tmp=settings.data_dir / "tmp", metrics=metrics)
+    key_jobs.register(app, keys=platform.keys, metrics=metrics)
+    index_jobs.register(app, index=platform.memory_index, metrics=metrics)
+    reembedding_jobs.register(app, reembedding=platform.reembedding, metrics=metrics)
+    knowledge_jobs.register(app, knowledge=platform.knowledge, metrics=metrics)
+    runs = TaskRuns(
+        db=platform.db,
+        runner=platform.runner,
+        queue=platform.queue,
+        progress=platform.task_progress,
+        clock=SystemClock(),
+        retry_wait_s=settings.task_retry_s,
+    )
+    task_jobs.register(app, runs=runs, tasks=platform.tasks, metrics=metrics)
+
+
+async def run_worker(platform: Platform, *, signals: bool) -> None:
+    """Run jobs until cancelled, or until a signal to stop when `signals`."""
+    await work(
+        platform.queue,
+        sweeps={
+            "recording_orphans_swept": platform.recordings.sweep,
+            "document_orphans_swept": platform.documents.sweep,
+            "exports_swept": platform.privacy.sweep,
+            "expired_memories_swept": platform.memories.sweep,
+            "tasks_swept": platform.tasks.sweep,
+        },
+        settings=platform.settings,
+        metrics=platform.metrics,
+        signals=signals,
+    )

@@ -1,0 +1,93 @@
+"""The whole platform, from its parts."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
+
+from neuroedge.bootstrap.content import documents_of, recordings_of, tasks_of
+from neuroedge.bootstrap.core import Core, open_core
+from neuroedge.bootstrap.ending import ended
+from neuroedge.bootstrap.inference import share_device
+from neuroedge.bootstrap.jobs import register_jobs, run_worker
+from neuroedge.http.platform import Platform
+from neuroedge.infra import datadir
+from neuroedge.services.accounts import Accounts
+from neuroedge.services.divisions import Divisions
+from neuroedge.services.index import MemoryIndex
+from neuroedge.services.keys import KeyCare
+from neuroedge.services.knowledge import Knowledge
+from neuroedge.services.memory import MemoryService
+from neuroedge.services.memory_merge import MemoryMerge
+from neuroedge.services.memory_transfer import MemoryTransfer
+from neuroedge.services.privacy import Privacy
+from neuroedge.services.reembedding import Reembedding
+from neuroedge.settings import Settings
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+
+@asynccontextmanager
+async def open_platform(settings: Settings, *, worker: bool) -> AsyncIterator[Platform]:
+    """The whole platform; with `worker`, it also runs jobs. Everything started here is stopped on leaving."""
+    async with AsyncExitStack() as stack:
+        core = await open_core(settings, stack)
+        platform = _assemble(core)
+        if datadir.version(settings.data_dir) < datadir.SEALED_BLOBS_VERSION:
+            await platform.recordings.seal_plain()
+            datadir.set_version(settings.data_dir)
+        await share_device(settings, core.pool, core.valkey, core.metrics, stack)
+        register_jobs(platform)
+        if worker:
+            job = asyncio.create_task(run_worker(platform, signals=False))
+            stack.push_async_callback(ended, job)
+        yield platform
+
+
+def _assemble(core: Core) -> Platform:
+    recordings, recording_progress = recordings_of(core)
+    documents, document_progress, document_process = documents_of(core, recordings)
+    tasks, task_progress = tasks_of(core)
+    db, runner, queue = core.db, core.runner, core.queue
+    memories = MemoryService(db=db, runner=runner)
+    return Platform(
+        settings=core.settings,
+        db=db,
+        events=core.events,
+        limits=core.limits,
+        metrics=core.metrics,
+        inference_metrics=core.inference_metrics,
+        breakers=core.breakers,
+        cache=core.cache,
+        pool=core.pool,
+        catalogue=core.catalogue,
+        queue=queue,
+        tokens=core.tokens,
+        accounts=Accounts(db=db, tokens=core.tokens, clock=core.clock, settings=core.settings),
+        runner=runner,
+        reloader=core.reloader,
+        recordings=recordings,
+        recording_progress=recording_progress,
+        documents=documents,
+        document_progress=document_progress,
+        document_process=document_process,
+        knowledge=Knowledge(db=db, runner=runner, queue=queue),
+        memories=memories,
+        memory_merge=MemoryMerge(db=db),
+        memory_transfer=MemoryTransfer(db=db, memory=memories),
+        divisions=Divisions(db=db),
+        privacy=Privacy(db=db, queue=queue, contexts=core.contexts, cache=core.cache, events=core.events),
+        keys=KeyCare(db=db, keys=core.vault, queue=queue),
+        memory_index=MemoryIndex(db=db, owner_url=core.servers.postgres_owner, queue=queue),
+        reembedding=Reembedding(db=db, runner=runner, queue=queue),
+        tasks=tasks,
+        task_progress=task_progress,
+    )
+
+
+def build_app(settings: Settings) -> "FastAPI":
+    """The HTTP application over a platform that its lifespan opens."""
+    from neuroedge.http.app import create_app
+
+    return create_app(settings, lambda: open_platform(settings, worker=settings.worker == "embedded"))
