@@ -6,7 +6,8 @@ import time
 
 from benchmarks.report import figure, save
 from neuroedge.bootstrap import catalogue_of
-from neuroedge.contract.models import CHAT, ChatMessage
+from neuroedge.contract.chat import ChatMessage, ChatRequest
+from neuroedge.contract.models import CHAT
 from neuroedge.runtimes import device
 from neuroedge.runtimes.device import Router
 from neuroedge.runtimes.pool import Pool, PoolSettings
@@ -24,7 +25,7 @@ async def measure(rounds: int) -> None:
     pauses, resumes = [], []
     for _ in range(rounds + 1):
         async with pool.lease(CHAT) as llm:
-            async for _delta in llm.stream([ChatMessage(role="user", content="Say hello.")], max_tokens=4):
+            async for _delta in llm.stream(ChatRequest([ChatMessage(role="user", content="Say hello.")], max_tokens=4)):
                 pass
         started = time.perf_counter()
         await pool.pause()

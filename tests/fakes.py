@@ -9,11 +9,13 @@ from uuid import UUID
 import numpy as np
 from uuid_utils.compat import uuid7
 
+from neuroedge.contract.chat import LLM
 from neuroedge.contract.engine import EngineCall, EngineContext
 from neuroedge.contract.errors import ModelUnavailable, NotFound
 from neuroedge.contract.models import Floats, ModelRef, ModelStatus
 from neuroedge.contract.ports import Audio, AudioSource, Found, MemoryFilter, MemoryHit, NewMemory
 from neuroedge.contract.principal import ROLE_PERMISSIONS, Principal
+from neuroedge.services.llm.local import LocalLLM
 
 
 class FakeModels:
@@ -213,12 +215,14 @@ def make_context(
     cache: FakeCache | None = None,
     call: EngineCall = _no_call,
     progress: RecordedProgress | None = None,
+    llm: LLM | None = None,
 ) -> EngineContext:
-    """An EngineContext over in-memory ports."""
+    """An EngineContext over in-memory ports; without `llm`, the model of the role chat answers."""
+    fakes = FakeModels(models or {})
     return EngineContext(
         principal=make_principal(),
         request_id="test",
-        models=FakeModels(models or {}),
+        models=fakes,
         memories=memories or FakeMemories(),
         blobs=blobs or FakeBlobs(),
         media=media or FakeMedia(),
@@ -226,4 +230,5 @@ def make_context(
         clock=SystemClock(),
         progress=progress or RecordedProgress(),
         call=call,
+        llm=llm or LocalLLM(fakes),
     )

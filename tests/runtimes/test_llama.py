@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from neuroedge.contract.chat import ChatDelta, ChatMessage, ChatRequest
 from neuroedge.contract.errors import InvalidInput, ModelUnavailable
-from neuroedge.contract.models import ChatDelta, ChatMessage
 from neuroedge.runtimes.llama import LlamaChat, load
 
 SMALL = "smollm2-135m-instruct"
@@ -44,7 +44,7 @@ def test_a_missing_or_broken_file_is_reported_with_the_remedy(tmp_path: Path) ->
 @pytest.mark.anyio
 async def test_an_answer_streams_and_ends_with_its_token_counts(llm: LlamaChat) -> None:
     """Several pieces, then the finish reason with the counts."""
-    deltas = [delta async for delta in llm.stream(ask("Count from one to twenty."), max_tokens=12)]
+    deltas = [delta async for delta in llm.stream(ChatRequest(ask("Count from one to twenty."), max_tokens=12))]
     assert len([d for d in deltas if d.text]) > 3
     last = deltas[-1]
     assert last.finish_reason == "length"
@@ -59,7 +59,7 @@ async def test_the_same_seed_gives_the_same_answer(llm: LlamaChat) -> None:
     """Sampling is reproducible, and another seed differs."""
 
     async def sampled(seed: int) -> str:
-        deltas = llm.stream(ask("Tell me a story."), max_tokens=30, temperature=1.0, seed=seed)
+        deltas = llm.stream(ChatRequest(ask("Tell me a story."), max_tokens=30, temperature=1.0, seed=seed))
         return "".join([d.text async for d in deltas])
 
     assert await sampled(1) == await sampled(1) != await sampled(2)
@@ -69,7 +69,7 @@ async def test_the_same_seed_gives_the_same_answer(llm: LlamaChat) -> None:
 @pytest.mark.anyio
 async def test_a_stop_string_ends_the_answer_before_it(llm: LlamaChat) -> None:
     """The stop string itself is not given out."""
-    deltas = [d async for d in llm.stream(ask("Write: one, two, three, four"), max_tokens=60, stop=[","])]
+    deltas = [d async for d in llm.stream(ChatRequest(ask("Write: one, two, three, four"), max_tokens=60, stop=[","]))]
     assert "," not in "".join(d.text for d in deltas)
     assert deltas[-1].finish_reason == "stop"
 
@@ -84,7 +84,7 @@ async def test_a_schema_constrains_the_answer(llm: LlamaChat) -> None:
         "required": ["name", "age"],
         "additionalProperties": False,
     }
-    deltas = llm.stream(ask("Bob is 3 years old. Give name and age."), max_tokens=80, json_schema=schema)
+    deltas = llm.stream(ChatRequest(ask("Bob is 3 years old. Give name and age."), max_tokens=80, json_schema=schema))
     answer = json.loads("".join([d.text async for d in deltas]))
     assert set(answer) == {"name", "age"}
     assert isinstance(answer["age"], int)
@@ -95,14 +95,14 @@ async def test_a_schema_constrains_the_answer(llm: LlamaChat) -> None:
 async def test_closing_the_stream_stops_the_generation(llm: LlamaChat) -> None:
     """The next request does not wait for hundreds of unwanted tokens."""
     started = time.perf_counter()
-    wanted = [d async for d in llm.stream(ask("Write a long story about a dragon."), max_tokens=300)]
+    wanted = [d async for d in llm.stream(ChatRequest(ask("Write a long story about a dragon."), max_tokens=300))]
     whole_s = time.perf_counter() - started
     assert wanted[-1].completion_tokens is not None
-    async with aclosing(llm.stream(ask("Write a long story about a king."), max_tokens=900)) as deltas:  # type: ignore[type-var]
+    async with aclosing(llm.stream(ChatRequest(ask("Write a long story about a king."), max_tokens=900))) as deltas:
         async for _ in deltas:
             break
     started = time.perf_counter()
-    assert [d async for d in llm.stream(ask("Hi"), max_tokens=1)]
+    assert [d async for d in llm.stream(ChatRequest(ask("Hi"), max_tokens=1))]
     assert time.perf_counter() - started < whole_s / 2
 
 
@@ -112,7 +112,7 @@ async def test_cancelling_the_task_stops_the_generation(llm: LlamaChat) -> None:
     """A caller who left costs nothing, even while others wait in the queue."""
 
     async def read() -> list[ChatDelta]:
-        return [d async for d in llm.stream(ask("Write a very long story about a queen."), max_tokens=900)]
+        return [d async for d in llm.stream(ChatRequest(ask("Write a very long story about a queen."), max_tokens=900))]
 
     running, waiting = asyncio.create_task(read()), asyncio.create_task(read())
     await asyncio.sleep(0.3)
@@ -121,7 +121,7 @@ async def test_cancelling_the_task_stops_the_generation(llm: LlamaChat) -> None:
     results = await asyncio.gather(running, waiting, return_exceptions=True)
     assert all(isinstance(r, asyncio.CancelledError) for r in results)
     started = time.perf_counter()
-    assert [d async for d in llm.stream(ask("Hi"), max_tokens=1)]
+    assert [d async for d in llm.stream(ChatRequest(ask("Hi"), max_tokens=1))]
     # The 1,800 tokens of both would take far longer than this.
     assert time.perf_counter() - started < 8.0
 
@@ -131,7 +131,7 @@ async def test_cancelling_the_task_stops_the_generation(llm: LlamaChat) -> None:
 async def test_a_prompt_beyond_the_context_is_the_callers_error(llm: LlamaChat) -> None:
     """422 with the numbers and what to do."""
     with pytest.raises(InvalidInput, match="1024") as caught:
-        async for _ in llm.stream(ask("word " * 3000), max_tokens=5):
+        async for _ in llm.stream(ChatRequest(ask("word " * 3000), max_tokens=5)):
             pass
     assert caught.value.hint is not None
 
@@ -140,7 +140,7 @@ async def test_a_prompt_beyond_the_context_is_the_callers_error(llm: LlamaChat) 
 @pytest.mark.anyio
 async def test_tokens_are_counted_while_an_answer_is_written(llm: LlamaChat) -> None:
     """Counting does not wait for the generation."""
-    async with aclosing(llm.stream(ask("Write a long story."), max_tokens=900)) as deltas:  # type: ignore[type-var]
+    async with aclosing(llm.stream(ChatRequest(ask("Write a long story."), max_tokens=900))) as deltas:
         async for _ in deltas:
             assert await llm.count_tokens("") == 0
             short, long = await llm.count_tokens("hello there"), await llm.count_tokens("hello there " * 10)

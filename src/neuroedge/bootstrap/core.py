@@ -30,6 +30,7 @@ from neuroedge.runtimes.catalogue import Catalogue
 from neuroedge.runtimes.pool import Pool
 from neuroedge.services import engines
 from neuroedge.services.accounts import PROBE
+from neuroedge.services.llm.local import LocalLLM
 from neuroedge.services.reload import EngineReloader
 from neuroedge.services.run_engine import Contexts, EngineRunner
 from neuroedge.services.usage import UsageLedger
@@ -88,6 +89,7 @@ async def open_core(settings: Settings, stack: AsyncExitStack) -> Core:
     secret = settings.jwt_secret.get_secret_value() if settings.jwt_secret else servers.secrets.jwt_secret
     cache = _open_cache(settings, servers, secret, inference_metrics, stack)
     pool = await open_pool(settings, catalogue, inference_metrics, breakers, cache, stack)
+    local = LocalLLM(pool)
     contexts = Contexts(
         db=db,
         models=pool,
@@ -96,6 +98,7 @@ async def open_core(settings: Settings, stack: AsyncExitStack) -> Core:
         # What proves an engine must not be answered from the cache.
         cache=lambda principal: NoCache() if principal is PROBE else cache.of(principal),
         clock=clock,
+        llm=lambda principal, request_id: local,
         max_audio_bytes=settings.max_upload_bytes,
         max_audio_s=settings.max_audio_s,
     )

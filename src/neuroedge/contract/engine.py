@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args, get_origi
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from neuroedge.contract.chat import LLM
 from neuroedge.contract.models import ModelRef, Models
 from neuroedge.contract.ports import Blobs, Cache, Clock, Media, Memories, Progress
 from neuroedge.contract.principal import RUN_ENGINES, Principal
@@ -61,6 +62,7 @@ class EngineContext:
     clock: Clock
     progress: Progress
     call: EngineCall
+    llm: LLM
 
 
 class Engine(ABC, Generic[In, Out]):

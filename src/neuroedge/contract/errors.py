@@ -5,7 +5,11 @@
     │   ├── UnsupportedMedia 415 unsupported_media
     │   ├── UnreadableMedia 422 unreadable_media
     │   ├── EmptyMedia 422 empty_media
-    │   └── MediaTooShort 422 media_too_short
+    │   ├── MediaTooShort 422 media_too_short
+    │   ├── ContextTooLong 422 context_too_long
+    │   ├── ContentBlocked 422 content_blocked
+    │   └── ProviderRefused 422 provider_refused
+    ├── BudgetExceeded 402 budget_exceeded
     ├── TooLarge 413 too_large
     ├── Unauthenticated 401 unauthenticated
     ├── Forbidden 403 forbidden
@@ -18,6 +22,8 @@
         ├── EngineBlocked 503 engine_blocked
         ├── NotEnoughMemory 503 not_enough_memory
         ├── DeviceLost 503 device_lost
+        ├── ProviderFailed 502 provider_failed
+        │   └── ProviderBroke 502 provider_broke
         └── ModelUnavailable 503 model_unavailable
             └── ModelFailed 503 model_failed
 
@@ -79,6 +85,31 @@ class MediaTooShort(InvalidInput):
     """Less audio than the shortest the method can work on."""
 
     code = "media_too_short"
+
+
+class ContextTooLong(InvalidInput):
+    """A prompt that does not fit the model's context."""
+
+    code = "context_too_long"
+
+
+class ContentBlocked(InvalidInput):
+    """Content the organisation's safety policy lets through neither way; `errors` tells which categories."""
+
+    code = "content_blocked"
+
+
+class ProviderRefused(InvalidInput):
+    """A provider of language models finds the request at fault; another one might not."""
+
+    code = "provider_refused"
+
+
+class BudgetExceeded(NeuroEdgeError):
+    """The organisation, or this user, has spent what may be spent."""
+
+    status = 402
+    code = "budget_exceeded"
 
 
 class TooLarge(NeuroEdgeError):
@@ -192,6 +223,19 @@ def of_code(code: str, detail: str, *, hint: str | None = None) -> NeuroEdgeErro
             return kind(detail, hint=hint)
         kinds += kind.__subclasses__()
     return NeuroEdgeError(detail, hint=hint)
+
+
+class ProviderFailed(Unavailable):
+    """A provider of language models does not answer as it should, before it has said anything."""
+
+    status = 502
+    code = "provider_failed"
+
+
+class ProviderBroke(ProviderFailed):
+    """A provider failed in the middle of its answer: what came so far is all there is."""
+
+    code = "provider_broke"
 
 
 class VaultLocked(Unavailable):

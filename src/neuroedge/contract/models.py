@@ -5,7 +5,7 @@ runtime adapter implements the role's protocol. All calls are coroutines: adapte
 bounded thread pool, so the event loop never blocks.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, Protocol, TypeVar
@@ -13,6 +13,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from neuroedge.contract.chat import ChatModel
 from neuroedge.kit.parse import ParsedText as ParsedText
 from neuroedge.kit.waveform import SAMPLE_RATE_HZ as SAMPLE_RATE_HZ
 from neuroedge.kit.waveform import Floats as Floats
@@ -188,48 +189,6 @@ class TextClassifier(Protocol):
 
     async def predict(self, vectors: Floats) -> Floats:
         """Probabilities [n, len(labels)] for sentence vectors [n, dim]."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChatMessage:
-    """One turn of a conversation as an LLM sees it."""
-
-    role: Literal["system", "user", "assistant"]
-    content: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChatDelta:
-    """A piece of a generated answer; the last one carries `finish_reason` and the token counts."""
-
-    text: str
-    finish_reason: Literal["stop", "length"] | None = None
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-
-
-class ChatModel(Protocol):
-    """An instruction-tuned LLM."""
-
-    model_id: str
-    context_tokens: int
-
-    def stream(
-        self,
-        messages: Sequence[ChatMessage],
-        *,
-        max_tokens: int = 256,
-        temperature: float = 0.0,
-        seed: int | None = None,
-        stop: Sequence[str] = (),
-        json_schema: dict[str, Any] | None = None,
-    ) -> AsyncIterator[ChatDelta]:
-        """Generate; closing the iterator cancels. `json_schema` constrains the output where the model can."""
-        ...
-
-    async def count_tokens(self, text: str) -> int:
-        """Tokens `text` takes in this model's vocabulary."""
         ...
 
 

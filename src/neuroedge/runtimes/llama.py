@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import os
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
@@ -16,8 +16,15 @@ from typing import Any, Final
 
 import httpx
 
-from neuroedge.contract.errors import InvalidInput, ModelFailed, ModelUnavailable, NeuroEdgeError, Unavailable
-from neuroedge.contract.models import ChatDelta, ChatMessage
+from neuroedge.contract.chat import ChatDelta, ChatRequest
+from neuroedge.contract.errors import (
+    ContextTooLong,
+    InvalidInput,
+    ModelFailed,
+    ModelUnavailable,
+    NeuroEdgeError,
+    Unavailable,
+)
 from neuroedge.runtimes.device import CPU, split
 from neuroedge.runtimes.threaded import Threaded
 
@@ -103,23 +110,13 @@ class LlamaChat(Threaded):
             trust_env=False,
         )
 
-    async def stream(
-        self,
-        messages: Sequence[ChatMessage],
-        *,
-        max_tokens: int = 256,
-        temperature: float = 0.0,
-        seed: int | None = None,
-        stop: Sequence[str] = (),
-        json_schema: dict[str, Any] | None = None,
-    ) -> AsyncIterator[ChatDelta]:
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[ChatDelta, None]:
         """Generate; leaving the iterator stops llama.cpp at its next token or prompt batch.
 
-        Raises InvalidInput when the prompt does not fit `context_tokens`.
+        Raises ContextTooLong when the prompt does not fit `context_tokens`.
         """
-        request = _request(messages, max_tokens, temperature, seed, stop, json_schema)
         finish: Any = None
-        async with contextlib.aclosing(self._chunks(request)) as chunks:
+        async with contextlib.aclosing(self._chunks(_request(request))) as chunks:
             async for chunk in chunks:
                 if "error" in chunk:
                     raise _refusal(chunk["error"])
@@ -198,35 +195,29 @@ def _teller(loop: asyncio.AbstractEventLoop, queue: asyncio.Queue[Chunk | None])
     return tell
 
 
-def _request(
-    messages: Sequence[ChatMessage],
-    max_tokens: int,
-    temperature: float,
-    seed: int | None,
-    stop: Sequence[str],
-    json_schema: dict[str, Any] | None,
-) -> Chunk:
+def _request(asked: ChatRequest) -> Chunk:
     request: Chunk = {
-        "messages": [{"role": m.role, "content": m.content} for m in messages],
-        "max_tokens": max_tokens,
-        "temperature": temperature,
+        "messages": [{"role": m.role, "content": m.content} for m in asked.messages],
+        "max_tokens": asked.max_tokens,
+        "temperature": asked.temperature,
         "stream": True,
         "stream_options": {"include_usage": True},
         # A report after every prompt batch is also the chance to cancel there.
         "return_progress": True,
     }
-    if seed is not None:
-        request["seed"] = seed
-    if stop:
-        request["stop"] = list(stop)
-    if json_schema is not None:
-        request["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": json_schema}}
+    if asked.seed is not None:
+        request["seed"] = asked.seed
+    if asked.stop:
+        request["stop"] = list(asked.stop)
+    if asked.json_schema is not None:
+        schema = {"name": "answer", "schema": asked.json_schema}
+        request["response_format"] = {"type": "json_schema", "json_schema": schema}
     return request
 
 
 def _refusal(error: Mapping[str, Any]) -> NeuroEdgeError:
     if error.get("type") == "exceed_context_size_error":
-        return InvalidInput(
+        return ContextTooLong(
             f"the prompt takes {error.get('n_prompt_tokens')} tokens, the model's context holds {error.get('n_ctx')}",
             hint="send less text or history, or raise the model's n_ctx",
         )

@@ -11,6 +11,7 @@ import structlog
 from pydantic import BaseModel, ValidationError
 
 from neuroedge.contract import scope
+from neuroedge.contract.chat import LLM
 from neuroedge.contract.engine import Engine, EngineContext
 from neuroedge.contract.errors import DeadlineExceeded, EngineBlocked, Forbidden, InvalidInput, NeuroEdgeError
 from neuroedge.contract.models import Models
@@ -48,6 +49,7 @@ class Contexts:
         tmp: Path,
         cache: Callable[[Principal], Cache],
         clock: Clock,
+        llm: Callable[[Principal, str], LLM],
         max_audio_bytes: int,
         max_audio_s: float,
     ) -> None:
@@ -57,6 +59,7 @@ class Contexts:
         self._tmp = tmp
         self._cache = cache
         self._clock = clock
+        self._llm = llm
         self._max_audio_bytes = max_audio_bytes
         self._max_audio_s = max_audio_s
 
@@ -89,6 +92,7 @@ class Contexts:
             clock=self._clock,
             progress=progress,
             call=call,
+            llm=self._llm(principal, request_id),
         )
 
 

@@ -1,6 +1,6 @@
 """The chat engine: what it shows the LLM, what it keeps of the answer, what it cites and when it refuses."""
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -8,8 +8,9 @@ from uuid import UUID
 import pytest
 from pydantic import ValidationError
 
+from neuroedge.contract.chat import ChatDelta, ChatRequest
 from neuroedge.contract.engine import EngineContext
-from neuroedge.contract.models import ChatDelta, ChatMessage, Embeddings
+from neuroedge.contract.models import Embeddings
 from neuroedge.contract.ports import NewMemory
 from neuroedge.engines.knowledge.search import Input as SearchInput
 from neuroedge.engines.knowledge.search import SearchEngine
@@ -42,8 +43,9 @@ class ScriptedLLM:
         self.prompts: list[str] = []
         self.checks: list[str] = []
 
-    async def stream(self, messages: Sequence[ChatMessage], **options: Any) -> AsyncIterator[ChatDelta]:
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[ChatDelta, None]:
         """The draft in two pieces, or the verdict."""
+        messages = request.messages
         checking = messages[0].content == CHECK
         (self.checks if checking else self.prompts).append(messages[-1].content)
         text = self.verdict if checking else self.draft

@@ -14,7 +14,7 @@ a recording does not hold the answer.
 """
 
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
@@ -22,8 +22,9 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
+from neuroedge.contract.chat import ChatMessage, ChatModel, ChatRequest, Policy
 from neuroedge.contract.engine import Engine, EngineContext, EngineInput, EngineOutput
-from neuroedge.contract.models import CHAT, TEXT_EMBEDDING, ChatMessage, ChatModel
+from neuroedge.contract.models import CHAT, TEXT_EMBEDDING
 from neuroedge.engines.knowledge.search import Hit
 from neuroedge.engines.knowledge.search import Input as SearchInput
 from neuroedge.kit.grounding import (
@@ -42,6 +43,7 @@ from neuroedge.kit.prompts import CHECK, CHECK_EXAMPLES, SYSTEM
 
 WHOLE_RECORDING_HITS: Final = 50
 """A recording with fewer segments than one search can return is read as a whole."""
+GROUNDED: Final = Policy(query_type="grounded")
 EXCERPT_TOKENS: Final = 2000
 NEAREST_HITS: Final = 3
 MAX_NEIGHBOURED_RECORDINGS: Final = 3
@@ -145,10 +147,10 @@ class ChatEngine(Engine[Input, Output]):
         return answer
 
     async def _attempt(self, payload: Input, excerpts: Sequence[Hit], ctx: EngineContext, usage: Usage) -> Output:
-        async with ctx.models.lease(CHAT) as llm:
-            shown = await fitting(excerpts, payload, llm)
-            draft = await _text(llm, prompt(payload, shown), usage, max_tokens=payload.max_tokens)
-            model = llm.model_id
+        llm = await ctx.llm.chosen(GROUNDED)
+        shown = await fitting(excerpts, payload, llm)
+        draft = await _text(ctx, prompt(payload, shown), usage, max_tokens=payload.max_tokens)
+        model = llm.model_id
         verdict = await self.validate(draft, payload.message, shown, ctx, usage)
         if verdict.reason:
             return self._refused(payload, usage, verdict.reason, models=[model])
@@ -187,10 +189,9 @@ class ChatEngine(Engine[Input, Output]):
         if not any(holds(expected_kind(question), claim.sentence, question=question) for claim in kept):
             return Verdict(reason="the excerpts do not hold the kind of answer the question asks for")
         i = kept[0].excerpt
-        if coverage(question, sources_of(excerpts)[i].line) < 1.0:
-            async with ctx.models.lease(CHAT) as llm:
-                if not await _confirms(llm, evidence(i, excerpts), question, usage):
-                    return Verdict(reason="the lines nearest to the model's answer do not answer the question")
+        doubtful = coverage(question, sources_of(excerpts)[i].line) < 1.0
+        if doubtful and not await _confirms(ctx, evidence(i, excerpts), question, usage):
+            return Verdict(reason="the lines nearest to the model's answer do not answer the question")
         return Verdict(claims=kept)
 
     async def _claims(self, draft: str, question: str, excerpts: Sequence[Hit], ctx: EngineContext) -> list[Claim]:
@@ -217,12 +218,12 @@ class ChatEngine(Engine[Input, Output]):
 
     async def _converse(self, payload: Input, ctx: EngineContext, usage: Usage) -> Output:
         turns = [ChatMessage(role=t.role, content=t.content) for t in payload.history]
-        async with ctx.models.lease(CHAT) as llm:
-            messages = [*turns, ChatMessage(role="user", content=payload.message)]
-            text = await _text(llm, messages, usage, max_tokens=payload.max_tokens)
-            return Output(
-                message=text, citations=[], answered=True, reason=None, usage=usage, method="llm", models=[llm.model_id]
-            )
+        llm = await ctx.llm.chosen(GROUNDED)
+        messages = [*turns, ChatMessage(role="user", content=payload.message)]
+        text = await _text(ctx, messages, usage, max_tokens=payload.max_tokens)
+        return Output(
+            message=text, citations=[], answered=True, reason=None, usage=usage, method="llm", models=[llm.model_id]
+        )
 
     def _answered(self, claims: Sequence[Claim], excerpts: Sequence[Hit], usage: Usage, model: str) -> Output:
         cited = list(dict.fromkeys(claim.excerpt for claim in claims))
@@ -351,10 +352,10 @@ def nearest_lines(excerpts: Sequence[Hit]) -> list[Hit]:
 
 
 async def generate(
-    llm: ChatModel, messages: Sequence[ChatMessage], usage: Usage, *, max_tokens: int
-) -> AsyncIterator[str]:
+    ctx: EngineContext, messages: Sequence[ChatMessage], usage: Usage, *, max_tokens: int
+) -> AsyncGenerator[str, None]:
     """The LLM's words as they come; adds to `usage` at the end."""
-    async with aclosing(llm.stream(messages, max_tokens=max_tokens)) as deltas:  # type: ignore[type-var]
+    async with aclosing(ctx.llm.stream(ChatRequest(messages, max_tokens=max_tokens), policy=GROUNDED)) as deltas:
         async for delta in deltas:
             usage.prompt_tokens += delta.prompt_tokens or 0
             usage.completion_tokens += delta.completion_tokens or 0
@@ -362,18 +363,18 @@ async def generate(
                 yield delta.text
 
 
-async def _text(llm: ChatModel, messages: Sequence[ChatMessage], usage: Usage, *, max_tokens: int) -> str:
-    text = "".join([piece async for piece in generate(llm, messages, usage, max_tokens=max_tokens)])
+async def _text(ctx: EngineContext, messages: Sequence[ChatMessage], usage: Usage, *, max_tokens: int) -> str:
+    text = "".join([piece async for piece in generate(ctx, messages, usage, max_tokens=max_tokens)])
     # Markers a small model sets are not reliable: attribution sets its own.
     return _LABEL.sub("", _MARKER.sub("", text).strip())
 
 
-async def _confirms(llm: ChatModel, lines: str, question: str, usage: Usage) -> bool:
+async def _confirms(ctx: EngineContext, lines: str, question: str, usage: Usage) -> bool:
     """Whether the LLM, shown `lines` alone, says that they answer `question`."""
     messages = [ChatMessage(role="system", content=CHECK)]
     for excerpt, asked, reply in CHECK_EXAMPLES:
         messages += [_check(excerpt, asked), ChatMessage(role="assistant", content=reply)]
-    reply = await _text(llm, [*messages, _check(lines, question)], usage, max_tokens=2)
+    reply = await _text(ctx, [*messages, _check(lines, question)], usage, max_tokens=2)
     return reply.lower().startswith("yes")
 
 

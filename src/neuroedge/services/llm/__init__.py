@@ -1,0 +1,1 @@
+"""Language models for callers: which one answers, what it costs, what happens when it fails."""
