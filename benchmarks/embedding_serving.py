@@ -2,6 +2,8 @@
 
 Rounds alternate. In process, one loop hands the encoder 32 texts at a time, which is the best it can do: batches are
 full and nothing else runs. Over HTTP, 32 callers send one text each, or eight, as soon as they have the last answer.
+With --peer-python, the Python of an environment with sentence-transformers, that encodes texts of the same kind in
+float32 on torch in every round.
 """
 
 import argparse
@@ -12,17 +14,20 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import uvloop
 
 from benchmarks.calling import Connection, Tally, percentile, users
+from benchmarks.embedding import Peer
 from benchmarks.embedding import texts as benchmark_texts
 from benchmarks.report import figure, save
 from benchmarks.serving import serve
 from neuroedge.settings import load_settings
 
 CALLERS = 32
+PEER_TEXTS = 320
 
 
 def main() -> None:
@@ -30,6 +35,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=8.0)
+    parser.add_argument("--peer-python")
+    parser.add_argument("--peer-model", default="sentence-transformers/all-MiniLM-L6-v2")
     parser.add_argument("--role", choices=["inside", "load"], help="used by the benchmark itself")
     parser.add_argument("--target", default="{}", help="used by the benchmark itself")
     arguments = parser.parse_args()
@@ -38,12 +45,16 @@ def main() -> None:
     elif arguments.role == "load":
         print(json.dumps(uvloop.run(_load(arguments.seconds, **json.loads(arguments.target)))))
     else:
-        measure(rounds=arguments.rounds, seconds=arguments.seconds)
+        with ExitStack() as stack:
+            peer = arguments.peer_python and stack.enter_context(
+                Peer(arguments.peer_python, arguments.peer_model, threads=2)
+            )
+            measure(rounds=arguments.rounds, seconds=arguments.seconds, peer=peer or None)
 
 
-def measure(*, rounds: int, seconds: float) -> None:
+def measure(*, rounds: int, seconds: float, peer: Peer | None) -> None:
     """Alternate rounds."""
-    inside, served, in_eights = [], [], []
+    inside, served, in_eights, theirs = [], [], [], []
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         with serve(Path(folder) / "data", NEUROEDGE_REQUESTS_PER_MINUTE="0") as server, server.log_in() as client:
@@ -53,6 +64,9 @@ def measure(*, rounds: int, seconds: float) -> None:
                 inside.append(_part("inside", seconds))
                 served.append(_part("load", seconds, {**target, "size": 1}))
                 in_eights.append(_part("load", seconds, {**target, "size": 8}))
+                if peer is not None:
+                    sample = list(itertools.islice(_unseen(), PEER_TEXTS))
+                    theirs.append(PEER_TEXTS / peer.encode(sample)[0])
     ratios = [s["per_s"] / i["per_s"] for s, i in zip(served, inside, strict=True)]
     of_eights = [s["per_s"] / i["per_s"] for s, i in zip(in_eights, inside, strict=True)]
     figures = [
@@ -65,11 +79,19 @@ def measure(*, rounds: int, seconds: float) -> None:
         figure("latency p50 over HTTP", "ms", [s["p50_ms"] for s in served]),
         figure("latency p99 over HTTP", "ms", [s["p99_ms"] for s in served]),
     ]
+    if theirs:
+        over = [s["per_s"] / t for s, t in zip(served, theirs, strict=True)]
+        eights_over = [s["per_s"] / t for s, t in zip(in_eights, theirs, strict=True)]
+        figures += [
+            figure("texts/s over HTTP, one text a call, over sentence-transformers", "×", over, at_least=2.0),
+            figure("texts/s over HTTP, eight texts a call, over sentence-transformers", "×", eights_over, at_least=2.0),
+            figure("texts/s of sentence-transformers in process, float32, batches of 32", "/s", theirs),
+        ]
     save(
         "embedding_serving",
         figures,
         title=f"Embedding over HTTP, {CALLERS} callers, mixed lengths",
-        command="python -m benchmarks.embedding_serving",
+        command="python -m benchmarks.embedding_serving" + " --peer-python PYTHON" * bool(theirs),
     )
 
 

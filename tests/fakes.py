@@ -13,7 +13,7 @@ from neuroedge.contract.chat import LLM
 from neuroedge.contract.engine import EngineCall, EngineContext
 from neuroedge.contract.errors import ModelUnavailable, NotFound
 from neuroedge.contract.models import Floats, ModelRef, ModelStatus
-from neuroedge.contract.ports import Audio, AudioSource, Found, MemoryFilter, MemoryHit, NewMemory
+from neuroedge.contract.ports import Audio, AudioSource, Found, Memory, MemoryFilter, NewMemory, Scored
 from neuroedge.contract.principal import ROLE_PERMISSIONS, Principal
 from neuroedge.services.llm.local import LocalLLM
 
@@ -68,14 +68,16 @@ class FakeMemories:
         where: MemoryFilter = MemoryFilter(),
         score_all: bool = False,
         names: Sequence[str] = (),
+        keep: int | None = None,
     ) -> Found:
         """Exact cosine, and the share of the query's words the row holds."""
         rows, words = self._where(where), set(query.lower().split())
-        dense = [] if vector is None else [_hit(r, float(np.dot(r[1].embedding, vector))) for r in rows]
-        worded = [_hit(r, len(words & set(r[1].content.lower().split())) / max(1, len(words))) for r in rows]
+        dense = [] if vector is None else [Scored(r[0], float(np.dot(r[1].embedding, vector))) for r in rows]
+        worded = [Scored(r[0], len(words & set(r[1].content.lower().split())) / max(1, len(words))) for r in rows]
         return Found(
             dense=sorted(dense, key=lambda h: -h.score)[:limit],
             keyword=sorted((h for h in worded if h.score > 0), key=lambda h: -h.score)[:limit],
+            rows={row[0]: _memory(row) for row in rows},
         )
 
     async def vectors(self, ids: Sequence[UUID], *, model: str, dim: int) -> dict[UUID, Floats]:
@@ -87,13 +89,12 @@ class FakeMemories:
         return None
 
 
-def _hit(row: tuple[UUID, NewMemory, datetime], score: float) -> MemoryHit:
+def _memory(row: tuple[UUID, NewMemory, datetime]) -> Memory:
     id_, m, at = row
-    return MemoryHit(
+    return Memory(
         id=id_,
         user_id=UUID(int=1),
         content=m.content,
-        score=score,
         title=m.title,
         tags=list(m.tags),
         keywords=list(m.keywords),

@@ -22,6 +22,7 @@ from neuroedge.services.document_process import BATCH, ChunkSize, DocumentProces
 from neuroedge.services.document_progress import DocumentProgress
 from neuroedge.services.documents import Added, Documents, Labels
 from neuroedge.services.recordings import Upload
+from neuroedge.services.scanned_pages import ScannedPages
 from neuroedge.stores.documents import Document
 from neuroedge.stores.ids import new_id
 from neuroedge.stores.postgres import Database
@@ -59,9 +60,16 @@ class Reader:
 
     model_id = "fake-ocr"
 
+    def __init__(self) -> None:
+        self.read_pages: list[int | None] = []
+        self.breaks_at: int | None = 0
+
     async def read(self, image: bytes, *, page: int | None) -> list[Block]:
         """One paragraph."""
         assert image.startswith(samples.PNG[:8])
+        if page == self.breaks_at:
+            raise Unavailable("the engine is away")
+        self.read_pages.append(page)
         return [Block(type="paragraph", text="Scanned invoice 4711.", page=page)]
 
 
@@ -92,7 +100,8 @@ class Bench:
         )
         size = ChunkSize(capacity_tokens=32, overlap_tokens=0)
         page_reader = reader and (lambda principal, request_id: reader)
-        self.process = DocumentProcess(tmp=folder / "tmp", page_reader=page_reader, size=size, **shared)
+        scanned = ScannedPages(db=db, parser=parser, progress=progress, tmp=folder / "tmp", open_reader=page_reader)
+        self.process = DocumentProcess(db=db, runner=runner, progress=progress, scanned=scanned, size=size)
 
     def blobs(self, principal: Principal) -> TenantBlobs:
         """The caller's objects."""
@@ -310,6 +319,28 @@ async def test_scans_go_through_the_page_reader(db: Database, caller: Principal,
     mixed = await bench.done(caller, samples.pdf([[(12, "First page.")], [], [(12, "Third page.")]]), "mixed.pdf")
     text = "\n".join(await bench.texts(caller, mixed.id))
     assert text.index("First page.") < text.index("Scanned invoice") < text.index("Third page.")
+
+
+async def test_a_scanned_page_is_read_once(db: Database, caller: Principal, tmp_path: Path) -> None:
+    """A job cut off goes on with the page it had not read; what was kept for that is gone in the end."""
+    queue = JobQueue(db.pool)
+    await queue.open()
+    reader = Reader()
+    bench = Bench(db, queue, tmp_path, reader=reader)
+    added = await bench.add(caller, samples.pdf([[], [], [(12, "Third page.")], []]), "scan.pdf")
+    assert added.document is not None
+    reader.breaks_at = 4
+    with pytest.raises(Unavailable):
+        await bench.run(caller, added.document.id)
+    assert reader.read_pages == [1, 2]
+    reader.breaks_at = 0
+    document = await bench.run(caller, added.document.id)
+    assert document.status == "done"
+    assert reader.read_pages == [1, 2, 4]
+    text = "\n".join(await bench.texts(caller, document.id))
+    assert text.count("Scanned invoice") == 3
+    assert text.index("Third page.") < text.rindex("Scanned invoice")
+    assert len(bench.files()) == 2
 
 
 async def test_injection_is_flagged_and_stored_as_it_is(bench: Bench, caller: Principal) -> None:

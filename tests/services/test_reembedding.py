@@ -99,7 +99,9 @@ async def _remember(db: Database, caller: Principal, texts: Sequence[str], *, mo
 async def _nearest(db: Database, caller: Principal, text: str, model: str) -> tuple[str, float]:
     vector = (await HashEncoder(model, Models()._call).encode([text])).vectors[0]
     found = await TenantMemories(db, caller).search(query="", vector=vector, model=model, limit=1, where=MemoryFilter())
-    return (found.dense[0].content, found.dense[0].score) if found.dense else ("", 0.0)
+    if not found.dense:
+        return "", 0.0
+    return found.rows[found.dense[0].id].content, found.dense[0].score
 
 
 async def _vectors(db: Database, caller: Principal) -> dict[str, int]:

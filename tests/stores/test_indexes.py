@@ -73,7 +73,7 @@ async def test_another_kind_takes_over(
         query="", vector=unit(30), model=MODEL, limit=3, where=MemoryFilter()
     )
     await fresh.close()
-    assert found.dense[0].content.startswith("row number30 ")
+    assert found.rows[found.dense[0].id].content.startswith("row number30 ")
 
 
 async def test_a_build_cut_off_goes_on(owner: AsyncConnection[Any], service: MemoryIndex) -> None:

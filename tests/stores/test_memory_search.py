@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from neuroedge.contract.models import Floats
-from neuroedge.contract.ports import MemoryFilter, MemoryHit, NewMemory
+from neuroedge.contract.ports import Memory, MemoryFilter, NewMemory
 from neuroedge.contract.principal import Principal
-from neuroedge.stores import memory_search
+from neuroedge.stores import memories, memory_search
 from neuroedge.stores.indexes import KINDS, Kind
 from neuroedge.stores.postgres import Database
 from neuroedge.stores.tenant_memories import TenantMemories
@@ -37,11 +37,15 @@ async def _fill(db: Database, caller: Principal, count: int, *, rare_every: int 
     )
 
 
-async def _near(db: Database, caller: Principal, kind: Kind, where: MemoryFilter, *, limit: int = 5) -> list[MemoryHit]:
+async def _near(
+    db: Database, caller: Principal, kind: Kind, where: MemoryFilter, *, limit: int = 5
+) -> list[tuple[Memory, float]]:
     async with db.tenant(caller) as conn:
-        return await memory_search.nearest(
+        hits = await memory_search.nearest(
             conn, org_id=caller.org_id, vector=unit(30), model=MODEL, limit=limit, where=where, kind=kind
         )
+        rows = await memories.find(conn, org_id=caller.org_id, ids=[hit.id for hit in hits])
+        return [(row, hit.score) for row, hit in zip(rows, hits, strict=True)]
 
 
 async def test_words_find_only_what_the_caller_may_see(db: Database) -> None:
@@ -90,7 +94,7 @@ async def test_a_filter_never_starves_the_result(db: Database, kind: Kind) -> No
     await _fill(db, caller, 200, rare_every=20)
     found = await _near(db, caller, kind, MemoryFilter(tags=["rare"]))
     expected = sorted(range(0, 200, 20), key=lambda n: -float(unit(n) @ unit(30)))[:5]
-    assert [hit.content.split()[1] for hit in found] == [f"number{n}" for n in expected]
+    assert [row.content.split()[1] for row, _ in found] == [f"number{n}" for n in expected]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -104,8 +108,8 @@ async def test_facets_too_common_to_compare_row_by_row(
     monkeypatch.setattr(memory_search, "EXACT", 10)
     for _ in range(2):
         assert await _near(db, caller, kind, MemoryFilter(tags=["all"])) == exact
-    assert exact[0].content.startswith("row number30 ")
-    assert exact[0].score == pytest.approx(1, abs=1e-3)
+    assert exact[0][0].content.startswith("row number30 ")
+    assert exact[0][1] == pytest.approx(1, abs=1e-3)
 
 
 async def test_filters_restrict_both_searches(db: Database) -> None:
@@ -124,6 +128,19 @@ async def test_filters_restrict_both_searches(db: Database) -> None:
         found = await store.search(query="apple pear", vector=unit(0), model=MODEL, limit=10, where=where)
         assert len(found.dense) == min(10, 2 if where.tags == ["all", "rare"] else count)
         assert len(found.keyword) == len(found.dense)
+
+
+async def test_only_the_rows_wanted_are_opened(db: Database) -> None:
+    """Those that come first when both searches are fused; the scores of all that was found are there."""
+    caller = await new_principal(db)
+    await _fill(db, caller, 20)
+    store = TenantMemories(db, caller)
+    every = await store.search(query="apple", vector=unit(0), model=MODEL, limit=10)
+    some = await store.search(query="apple", vector=unit(0), model=MODEL, limit=10, keep=3)
+    assert (some.dense, some.keyword) == (every.dense, every.keyword)
+    assert set(every.rows) == {hit.id for hit in (*every.dense, *every.keyword)}
+    assert list(some.rows) == list(every.rows)[:3]
+    assert {i: every.rows[i] for i in some.rows} == some.rows
 
 
 async def test_words_nobody_uses_and_no_words_at_all(db: Database) -> None:

@@ -100,8 +100,8 @@ async def test_private_memories_are_seen_by_their_user_alone(db: Database) -> No
         await TenantMemories(db, owner).add([item])
     for principal, seen in ((owner, ["organisation plan", "private plan"]), (colleague, ["organisation plan"])):
         found = await TenantMemories(db, principal).search(query="plan", vector=_vector(3), model="m", limit=9)
-        assert sorted(hit.content for hit in found.dense) == seen
-        assert sorted(hit.content for hit in found.keyword) == seen
+        assert sorted(found.rows[hit.id].content for hit in found.dense) == seen
+        assert sorted(found.rows[hit.id].content for hit in found.keyword) == seen
     async with db.tenant(colleague, sees_all=True) as conn:
         cursor = await conn.execute("SELECT count(*) AS n FROM memories")
         assert (await cursor.fetchone() or {})["n"] == 2
@@ -227,9 +227,9 @@ async def test_nearest_finds_a_small_tenant_among_many_rows_of_others(db: Databa
     await _remember(db, small, "mine", seed=7)
     items = [NewMemory(content=f"n{i}", embedding=_vector(1000 + i), embedding_model="m") for i in range(500)]
     await TenantMemories(db, large).add(items)
-    found = (await TenantMemories(db, small).search(query="", vector=_vector(7), model="m", limit=3)).dense
-    assert [hit.content for hit in found] == ["mine"]
-    assert found[0].score == pytest.approx(1.0, abs=1e-3)
+    found = await TenantMemories(db, small).search(query="", vector=_vector(7), model="m", limit=3)
+    assert [row.content for row in found.rows.values()] == ["mine"]
+    assert found.dense[0].score == pytest.approx(1.0, abs=1e-3)
 
 
 async def test_search_filters_hold(db: Database) -> None:
@@ -258,7 +258,10 @@ async def test_search_filters_hold(db: Database) -> None:
         (MemoryFilter(source="the farm"), "red apples"),
     ):
         found = await search(where=where)
-        assert [[hit.content for hit in part] for part in (found.dense, found.keyword)] == [[expected], [expected]]
+        assert [[found.rows[hit.id].content for hit in part] for part in (found.dense, found.keyword)] == [
+            [expected],
+            [expected],
+        ]
     assert (await search(where=MemoryFilter(metadata={"size": 4}))).keyword == []
     assert (await port.search(query="", vector=_vector(1), model="another-model", limit=5)).dense == []
 

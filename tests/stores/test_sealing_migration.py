@@ -166,8 +166,8 @@ async def _check(db: Database, caller: Principal, recording_id: UUID, task_id: U
     found = await TenantMemories(db, caller).search(
         query="number21", vector=unit_vector(seed=5), model="m", limit=3, where=MemoryFilter(tags=[WORD])
     )
-    assert found.keyword[0].content == f"{WORD} number21 "
-    assert found.dense[0].metadata["n"] == 5
+    assert found.rows[found.keyword[0].id].content == f"{WORD} number21 "
+    assert found.rows[found.dense[0].id].metadata["n"] == 5
     assert np.isclose(found.dense[0].score, 1, atol=1e-3)
 
 

@@ -39,7 +39,7 @@ async def _found(db: Database, caller: Principal) -> tuple[set[str], set[str]]:
     found = await TenantMemories(db, caller).search(
         query="zebra", vector=VECTOR, model="m", limit=9, where=MemoryFilter()
     )
-    return {hit.content for hit in found.dense}, {hit.content for hit in found.keyword}
+    return {found.rows[hit.id].content for hit in found.dense}, {found.rows[hit.id].content for hit in found.keyword}
 
 
 async def _kept(db: Database, caller: Principal) -> dict[str, tuple[int, int]]:

@@ -6,13 +6,14 @@ from neuroedge.infra.documents.outcome import ParseLimits
 from neuroedge.infra.documents.parser import DocumentParser
 from neuroedge.infra.fetch import Fetcher
 from neuroedge.runtimes.pool import Pool
-from neuroedge.services.document_process import ChunkSize, DocumentProcess, OpenPageReader
+from neuroedge.services.document_process import ChunkSize, DocumentProcess
 from neuroedge.services.document_progress import DocumentProgress
 from neuroedge.services.documents import Documents
 from neuroedge.services.page_reader import EnginePageReader
 from neuroedge.services.recording_progress import RecordingProgress
 from neuroedge.services.recordings import Recordings
 from neuroedge.services.run_engine import EngineRunner
+from neuroedge.services.scanned_pages import OpenPageReader, ScannedPages
 from neuroedge.services.task_progress import TaskProgress
 from neuroedge.services.tasks import Tasks
 from neuroedge.settings import Settings
@@ -29,9 +30,9 @@ def recordings_of(core: Core) -> tuple[Recordings, RecordingProgress]:
 def documents_of(core: Core, recordings: Recordings) -> tuple[Documents, DocumentProgress, DocumentProcess]:
     """Documents, how far they are, and what reads them."""
     settings = core.settings
-    parser = DocumentParser(limits=_parse_limits(settings), at_once=2)
+    parser = DocumentParser(limits=parse_limits(settings), at_once=2)
     progress = DocumentProgress(db=core.db, events=core.events)
-    page_reader = _page_reader(core.runner, core.pool)
+    page_reader = page_reader_of(core.runner, core.pool)
     fetcher = Fetcher(
         hosts=settings.document_hosts, max_bytes=settings.document_max_bytes, timeout_s=settings.document_fetch_s
     )
@@ -50,9 +51,7 @@ def documents_of(core: Core, recordings: Recordings) -> tuple[Documents, Documen
         db=core.db,
         runner=core.runner,
         progress=progress,
-        parser=parser,
-        tmp=core.tmp,
-        page_reader=page_reader,
+        scanned=ScannedPages(db=core.db, parser=parser, progress=progress, tmp=core.tmp, open_reader=page_reader),
         size=ChunkSize(capacity_tokens=settings.chunk_tokens, overlap_tokens=settings.chunk_overlap_tokens),
     )
     return documents, progress, process
@@ -73,7 +72,7 @@ def tasks_of(core: Core) -> tuple[Tasks, TaskProgress]:
     return tasks, progress
 
 
-def _page_reader(runner: EngineRunner, pool: Pool) -> OpenPageReader | None:
+def page_reader_of(runner: EngineRunner, pool: Pool) -> OpenPageReader | None:
     """What reads scans; None where no OCR model is installed."""
     status = pool.status(OCR)
     if status.state == "missing":
@@ -81,7 +80,8 @@ def _page_reader(runner: EngineRunner, pool: Pool) -> OpenPageReader | None:
     return lambda principal, request_id: EnginePageReader(runner, principal, request_id=request_id, model_id=status.id)
 
 
-def _parse_limits(settings: Settings) -> ParseLimits:
+def parse_limits(settings: Settings) -> ParseLimits:
+    """What one file may cost."""
     return ParseLimits(
         memory_bytes=settings.document_parse_memory_bytes,
         time_s=settings.document_parse_s,

@@ -140,21 +140,24 @@ class Memory:
     updated_at: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MemoryHit(Memory):
-    """A remembered row with the score of the query that found it."""
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A row with the score of the search that found it."""
 
+    id: UUID
     score: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What the two searches found, each best first."""
+    """What the searches found, each best first."""
 
-    dense: list[MemoryHit]
-    keyword: list[MemoryHit]
-    related: list[MemoryHit] = field(default_factory=list)
-    """What mentions the things named in the query, or things said to be connected with them."""
+    dense: list[Scored]
+    keyword: list[Scored]
+    related: list[Scored] = field(default_factory=list)
+    """What mentions the things named in the query, or things said to be connected with them; score 1 / rank."""
+    rows: Mapping[UUID, Memory] = field(default_factory=dict)
+    """Of what was found, what was to be kept."""
     cosines: Mapping[UUID, float] = field(default_factory=dict)
     """Of every row found by either, where it was asked for and the row has a vector of the model."""
     bm25: Mapping[UUID, float] = field(default_factory=dict)
@@ -178,10 +181,12 @@ class Memories(Protocol):
         where: MemoryFilter = MemoryFilter(),
         score_all: bool = False,
         names: Sequence[str] = (),
+        keep: int | None = None,
     ) -> Found:
         """At most `limit` rows each by cosine similarity (score in [-1, 1]) among rows embedded by `model`, none
         without a `vector`, and by BM25 of the query's words (score > 0). `score_all`: both scores of every row.
-        `names`: keys of things (kit/names.py) whose memories, and whose neighbours' memories, are wanted too."""
+        `names`: keys of things (kit/names.py) whose memories, and whose neighbours' memories, are wanted too.
+        `keep`: rows wanted of the first so many by reciprocal rank fusion of all searches only; None: of all."""
         ...
 
     async def vectors(self, ids: Sequence[UUID], *, model: str, dim: int) -> dict[UUID, Floats]:

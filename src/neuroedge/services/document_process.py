@@ -6,11 +6,9 @@ not go through the cache: nothing of a document stays anywhere when it is delete
 """
 
 import asyncio
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -18,18 +16,18 @@ import msgpack
 import numpy as np
 import structlog
 
-from neuroedge.contract.errors import EmptyMedia, NeuroEdgeError, UnsupportedMedia
+from neuroedge.contract.errors import EmptyMedia, NeuroEdgeError
 from neuroedge.contract.models import TEXT_EMBEDDING
 from neuroedge.contract.ports import NewMemory
 from neuroedge.contract.principal import Principal
 from neuroedge.infra.blobs import TenantBlobs
-from neuroedge.infra.documents.outcome import PageReader, packed, read_blocks
-from neuroedge.infra.documents.parser import DocumentParser
-from neuroedge.kit.chunking import PATH_SEPARATOR, Block, Chunk, CountTokens, chunks, estimated_tokens
+from neuroedge.infra.documents.outcome import read_blocks
+from neuroedge.kit.chunking import PATH_SEPARATOR, Chunk, CountTokens, chunks, estimated_tokens
 from neuroedge.kit.injection import signs
-from neuroedge.services.document_progress import DocumentProgress
+from neuroedge.services.document_progress import DocumentGone, DocumentProgress
 from neuroedge.services.documents import folder_of, version_folder
 from neuroedge.services.run_engine import EngineRunner
+from neuroedge.services.scanned_pages import ScannedPages
 from neuroedge.stores import documents
 from neuroedge.stores.documents import Document
 from neuroedge.stores.postgres import Database
@@ -42,8 +40,6 @@ MAX_STARTS = 5
 MAX_ERRORS = 3
 BATCH = 128
 _TITLE_CHARACTERS = 500
-OpenPageReader = Callable[[Principal, str], PageReader]
-"""The reader for a caller and a request id: whose document it is, pays for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,13 +48,6 @@ class ChunkSize:
 
     capacity_tokens: int = 256
     overlap_tokens: int = 32
-
-
-class DocumentGone(NeuroEdgeError):
-    """The document was deleted, or has another file, while this one was being processed."""
-
-    status = 404
-    code = "not_found"
 
 
 @dataclass(slots=True)
@@ -87,9 +76,7 @@ class DocumentProcess:
         db: Database,
         runner: EngineRunner,
         progress: DocumentProgress,
-        parser: DocumentParser,
-        tmp: Path,
-        page_reader: OpenPageReader | None = None,
+        scanned: ScannedPages,
         size: ChunkSize | None = None,
         count_tokens: CountTokens = estimated_tokens,
     ) -> None:
@@ -97,9 +84,7 @@ class DocumentProcess:
         self._db = db
         self._runner = runner
         self._progress = progress
-        self._parser = parser
-        self._tmp = tmp
-        self._page_reader = page_reader
+        self._scanned = scanned
         self._size = size or ChunkSize()
         self._count_tokens = count_tokens
 
@@ -133,8 +118,7 @@ class DocumentProcess:
         blobs = self._runner.contexts.blobs(principal)
         folder = version_folder(document.id, document.version)
         blocks = await blobs.get(f"{folder}/blocks")
-        if document.described.unread_pages or document.media_type.startswith("image/"):
-            blocks = await self._with_read_pages(principal, document, blobs, blocks, request_id)
+        blocks = await self._scanned.merged(principal, document, blobs, blocks, request_id=request_id)
         async with self._db.tenant(principal) as conn:
             plan = _Plan(known=await documents.chunk_macs(conn, document.id))
         cipher = (await self._db.known(principal.org_id)).cipher
@@ -202,32 +186,6 @@ class DocumentProcess:
         for name in await blobs.folders(folder_of(document.id)):
             if name.isdigit() and int(name) < document.version:
                 await self._forget(blobs, f"{folder_of(document.id)}/{name}")
-
-    async def _with_read_pages(
-        self, principal: Principal, document: Document, blobs: TenantBlobs, blocks: bytes, request_id: str
-    ) -> bytes:
-        """The blocks with those of pages that only a PageReader can read, in the order of the pages."""
-        if self._page_reader is None:
-            if blocks:
-                return blocks  # the pages with text are in; `unread_pages` tells of the others
-            raise UnsupportedMedia("no OCR engine is installed", hint="send a document with text")
-        read: list[Block] = []
-        reader = self._page_reader(principal, request_id)
-        original = await blobs.get(f"{version_folder(document.id, document.version)}/original")
-        if document.media_type.startswith("image/"):
-            read = await reader.read(original, page=None)
-        else:
-            with tempfile.TemporaryDirectory(dir=self._tmp) as folder:
-                path, drawn = Path(folder) / "original", Path(folder) / "page.png"
-                path.write_bytes(original)
-                pages = document.described.unread_pages
-                for done, page in enumerate(pages):
-                    await self._parser.picture(path, drawn, page=page)
-                    read += await reader.read(drawn.read_bytes(), page=page)
-                    told = {"stage": "read", "page": page, "fraction": round((done + 1) / len(pages), 3)}
-                    await self._progress.publish(principal, document.id, "progress", told)
-        merged = sorted([*read_blocks(blocks), *read], key=lambda block: block.page or 0)
-        return b"".join(packed(block) for block in merged)
 
     async def _forget(self, blobs: TenantBlobs, folder: str) -> None:
         """Delete what is not needed any more; what stays goes with the document."""

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
-from neuroedge.contract.errors import NotFound
+from neuroedge.contract.errors import NeuroEdgeError, NotFound
 from neuroedge.contract.principal import Principal
 from neuroedge.infra.events import Events
 from neuroedge.services.progress import PING, Following, ProgressEvent
@@ -13,6 +13,13 @@ from neuroedge.stores.documents import Document
 from neuroedge.stores.postgres import Connection, Database
 
 END = ("done", "failed", "deleted")
+
+
+class DocumentGone(NeuroEdgeError):
+    """The document was deleted, or has another file, while this one was being processed."""
+
+    status = 404
+    code = "not_found"
 
 
 class DocumentProgress:

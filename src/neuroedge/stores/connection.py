@@ -56,6 +56,9 @@ class AnsweringConnection(AsyncConnection[DictRow]):
     underived = Underived()
     """Types of memories nothing is derived from to find them by; the same for every connection of a database."""
 
+    answered_at = 0.0
+    """time.monotonic of its last proof of life."""
+
     @property
     def vault(self) -> Cipher:
         """Seals and opens content of the organisation this transaction is bound to."""

@@ -7,6 +7,8 @@ from neuroedge.contract.ports import MemoryFilter
 from neuroedge.contract.vault import Cipher
 from neuroedge.stores import sealing
 
+CHAT_MESSAGE: Final = "chat_message"
+"""Type of what chat messages are found by: seen only where it is asked for, so that no answer rests on answers."""
 OTHERS: Final = "%(recording)s, %(document)s, %(type)s, %(user)s, %(since)s, %(until)s"
 """What a filter asks for besides facets, as the last arguments of memories_by_words and memories_by_facets."""
 
@@ -45,5 +47,6 @@ def restricted(cipher: Cipher, org_id: UUID, where: MemoryFilter) -> tuple[str, 
         "m.org_id = %(org)s",
         "(m.expires_at IS NULL OR m.expires_at > now())",
         *(possible[name] for name in chosen),
+        *([] if where.memory_type else [f"m.memory_type <> '{CHAT_MESSAGE}'"]),
     ]
     return " AND ".join(conditions), {"org": org_id, **chosen}

@@ -11,9 +11,9 @@ from uuid import UUID
 
 from neuroedge.contract.ports import MemoryFilter, Visibility
 from neuroedge.stores import sealing
+from neuroedge.stores.indexes import MIN_EF_SEARCH
 from neuroedge.stores.memories import DIMENSIONS, division_of
-from neuroedge.stores.memory_filters import restricted
-from neuroedge.stores.memory_search import MIN_EF_SEARCH
+from neuroedge.stores.memory_filters import CHAT_MESSAGE, restricted
 from neuroedge.stores.postgres import Connection
 
 Unit = Literal["day", "month"]
@@ -141,9 +141,10 @@ class Twin:
     """`updated_at` of both."""
 
 
-# Passages of documents and recordings are left alone: their source would lack them, and they change with it.
+# Passages of documents and recordings, and chat messages, are left alone: their source would lack them, and they
+# change with it.
 _OWN: Final = (
-    "m.org_id = %(org)s AND m.document_id IS NULL AND m.segment_id IS NULL"
+    f"m.org_id = %(org)s AND m.document_id IS NULL AND m.segment_id IS NULL AND m.memory_type <> '{CHAT_MESSAGE}'"
     " AND (m.expires_at IS NULL OR m.expires_at > now()) AND (%(owner)s::uuid IS NULL OR m.user_id = %(owner)s)"
 )
 

@@ -4,8 +4,7 @@ Statements are sent apart from reading their rows, so that a pipeline can send s
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from types import MappingProxyType
+from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
@@ -15,18 +14,16 @@ from psycopg import AsyncCursor
 from psycopg.rows import DictRow
 
 from neuroedge.contract.models import Floats
-from neuroedge.contract.ports import MemoryFilter, MemoryHit
+from neuroedge.contract.ports import MemoryFilter, Scored
 from neuroedge.kit.bm25 import idf
 from neuroedge.stores import sealing
-from neuroedge.stores.indexes import OVER_FETCH, PROBES, Kind
-from neuroedge.stores.memories import COLUMNS, opened, table_of
+from neuroedge.stores.indexes import MIN_EF_SEARCH, OVER_FETCH, PROBES, SEARCH_OPTIONS, Kind
+from neuroedge.stores.memories import table_of
 from neuroedge.stores.memory_filters import OTHERS, facets, others, restricted
 from neuroedge.stores.postgres import Connection
 
 CANDIDATES: Final = 2000
 """Rows that the rarest of a query's words should at least bring; commoner words then only add to their scores."""
-MIN_EF_SEARCH: Final = 80
-"""Found recall@10 of 0.97 among 100,000 rows of one organisation (benchmarks/vector_search.py)."""
 EXACT: Final = 2000
 """Rows with the facets asked for that are compared one by one; more are found through the index by meaning."""
 _COMMON_FACETS: Final[TTLCache[tuple[int | UUID, ...], bool]] = TTLCache(4096, ttl=600)
@@ -43,10 +40,10 @@ async def nearest(
     limit: int,
     where: MemoryFilter,
     kind: Kind = "hnsw",
-) -> list[MemoryHit]:
+) -> list[Scored]:
     """By cosine similarity, through an index of this kind."""
     near = Near(vector=vector, model=model, limit=limit, kind=kind)
-    return await hits_of(conn, await ask_nearest(conn, near, org_id=org_id, where=where))
+    return await scores_of(await ask_nearest(conn, near, org_id=org_id, where=where))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +78,8 @@ async def ask_nearest(conn: Connection, near: Near, *, org_id: UUID, where: Memo
     elif near.kind == "hnsw":
         await _tune(conn, {"hnsw.iterative_scan": "strict_order", "hnsw.ef_search": _ef_search(candidates)})
         return await conn.execute(
-            f"SELECT {COLUMNS}, 1 - ({by_cosine}) AS score {joined} ORDER BY {by_cosine} LIMIT %(limit)s", values
+            f"SELECT v.memory_id AS id, 1 - ({by_cosine}) AS score {joined} ORDER BY {by_cosine} LIMIT %(limit)s",
+            values,
         )
     elif near.kind == "ivfflat":
         await _tune(conn, {"ivfflat.iterative_scan": "relaxed_order", "ivfflat.probes": PROBES})
@@ -95,7 +93,7 @@ async def ask_nearest(conn: Connection, near: Near, *, org_id: UUID, where: Memo
             " LIMIT %(candidates)s"
         )
     return await conn.execute(
-        f"WITH v AS MATERIALIZED ({first}) SELECT {COLUMNS}, 1 - v.distance AS score FROM v"
+        f"WITH v AS MATERIALIZED ({first}) SELECT v.found AS id, 1 - v.distance AS score FROM v"
         " JOIN memories m ON m.id = v.found WHERE m.org_id = %(org)s ORDER BY v.distance LIMIT %(limit)s",
         {**values, "candidates": candidates},
     )
@@ -106,7 +104,9 @@ def _ef_search(candidates: int) -> int:
 
 
 async def _tune(conn: Connection, options: Mapping[str, str | int]) -> None:
-    """Settings of the index, for this transaction."""
+    """Settings of the index, for this transaction, where they are not those of the connection."""
+    if options == SEARCH_OPTIONS:
+        return
     asked = ", ".join("set_config(%s, %s, true)" for _ in options)
     await conn.execute(f"SELECT {asked}", [text for pair in options.items() for text in map(str, pair)])
 
@@ -139,24 +139,22 @@ class KeywordQuery:
     """The rarest words; a row without any of them is not looked at."""
 
 
-async def matching(conn: Connection, *, org_id: UUID, query: str, limit: int, where: MemoryFilter) -> list[MemoryHit]:
+async def matching(conn: Connection, *, org_id: UUID, query: str, limit: int, where: MemoryFilter) -> list[Scored]:
     """By BM25 of the query's words, any of which may match."""
     asked = await keyword_query(conn, org_id=org_id, query=query)
-    return await hits_of(conn, await ask_matching(conn, org_id=org_id, asked=asked, limit=limit, where=where))
+    return await scores_of(await ask_matching(conn, asked=asked, limit=limit, where=where))
 
 
-async def ask_matching(conn: Connection, *, org_id: UUID, asked: KeywordQuery, limit: int, where: MemoryFilter) -> Rows:
+async def ask_matching(conn: Connection, *, asked: KeywordQuery, limit: int, where: MemoryFilter) -> Rows:
     """Send the query for rows with these words."""
     return await conn.execute(
-        f"SELECT {COLUMNS}, ranked.score FROM memories_by_words(%(weights)s::sparsevec, %(essential)s::integer[],"
-        f" %(wanted)s::bigint[], %(limit)s, {OTHERS}) AS ranked (found, score)"
-        " JOIN memories m ON m.org_id = %(org)s AND m.id = ranked.found ORDER BY ranked.score DESC, m.id",
+        "SELECT ranked.id, ranked.score FROM memories_by_words(%(weights)s::sparsevec, %(essential)s::integer[],"
+        f" %(wanted)s::bigint[], %(limit)s, {OTHERS}) AS ranked (id, score) ORDER BY ranked.score DESC, ranked.id",
         {
             "weights": sealing.sparse_text(asked.weights),
             "essential": asked.essential,
             "wanted": facets(conn.vault, where),
             "limit": limit,
-            "org": org_id,
             **others(where),
         },
     )
@@ -168,10 +166,11 @@ async def keyword_query(conn: Connection, *, org_id: UUID, query: str) -> Keywor
     Common words alone would bring most rows of a large organisation. So the rarest words that together bring
     CANDIDATES rows choose the candidates, and all words score them (after MaxScore, Turtle & Flood 1995).
     """
-    return _weighed(await (await _ask_words(conn, org_id=org_id, query=query)).fetchall())
+    return await weighed(await ask_words(conn, org_id=org_id, query=query))
 
 
-async def _ask_words(conn: Connection, *, org_id: UUID, query: str) -> Rows:
+async def ask_words(conn: Connection, *, org_id: UUID, query: str) -> Rows:
+    """Send the question how many rows hold each of the query's words."""
     return await conn.execute(
         "SELECT t.term, t.documents, c.documents AS total FROM term_stats t JOIN corpus_stats c USING (org_id)"
         " WHERE t.org_id = %s AND t.term = ANY(%s) AND t.documents > 0 ORDER BY t.documents, t.term",
@@ -179,9 +178,10 @@ async def _ask_words(conn: Connection, *, org_id: UUID, query: str) -> Rows:
     )
 
 
-def _weighed(words: Sequence[DictRow]) -> KeywordQuery:
+async def weighed(words: Rows) -> KeywordQuery:
+    """The query made of the words' counts, which were asked for."""
     weights, essential, brought = dict[int, float](), list[int](), 0
-    for row in words:
+    for row in await words.fetchall():
         weights[row["term"]] = idf(documents=row["total"], containing=row["documents"])
         if not essential or brought + row["documents"] <= CANDIDATES:
             essential.append(row["term"])
@@ -189,16 +189,9 @@ def _weighed(words: Sequence[DictRow]) -> KeywordQuery:
     return KeywordQuery(weights, essential)
 
 
-async def hits_of(
-    conn: Connection, rows: Rows, *, known: Mapping[UUID, MemoryHit] = MappingProxyType({})
-) -> list[MemoryHit]:
-    """The rows asked for, opened; those another search found already are not opened twice."""
-    hits = []
-    for row in await rows.fetchall():
-        score = row.pop("score")
-        same = known.get(row["id"])
-        hits.append(MemoryHit(score=score, **opened(conn.vault, row)) if same is None else replace(same, score=score))
-    return hits
+async def scores_of(rows: Rows) -> list[Scored]:
+    """What was asked for."""
+    return [Scored(row["id"], row["score"]) for row in await rows.fetchall()]
 
 
 async def cosines_of(

@@ -9,7 +9,7 @@ A server that is away or hangs is Unavailable within seconds; when it is back, c
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -30,6 +30,7 @@ from neuroedge.stores.derived import Underived
 Connection = AnsweringConnection
 _ACQUIRE_TIMEOUT_S = 5.0
 _CHECK_S = 2.0
+_TRUSTED_S = 1.0
 _RECONNECT_S = 4.0
 """Attempts to connect come ever more seldom; ended so soon, the next request makes one at once."""
 _PING_S = 2.5
@@ -117,14 +118,17 @@ class Database:
             await conn.execute("SELECT 1")
 
     @asynccontextmanager
-    async def tenant(self, principal: Principal, *, sees_all: bool = False) -> AsyncIterator[Connection]:
+    async def tenant(
+        self, principal: Principal, *, sees_all: bool = False, pipelined: bool = False
+    ) -> AsyncIterator[Connection]:
         """A transaction that sees the principal's organisation and nothing else; commits on leaving.
 
         Of its memories it sees those of the organisation, of the principal's division and the principal's own; all of
         them with `sees_all`, for what concerns the organisation as a whole: erasing, exporting, re-embedding.
+        `pipelined`: statements are sent before the answers of those before them are there.
         """
         cipher = (await self.known(principal.org_id)).cipher
-        async with self._connection() as conn, conn.transaction():
+        async with self._connection() as conn, conn.pipeline() if pipelined else nullcontext(), conn.transaction():
             await bind(conn, principal.org_id, user_id=principal.user_id, sees_all=sees_all)
             conn.cipher, conn.underived = cipher, self._underived
             try:
@@ -206,13 +210,21 @@ async def bind(conn: Connection, org_id: UUID, *, user_id: UUID | None = None, s
 
 async def _configure(conn: AsyncConnection[Any]) -> None:
     await register_vector_async(conn)
+    for name, value in indexes.SEARCH_OPTIONS.items():
+        await conn.execute("SELECT set_config(%s, %s, false)", [name, str(value)])
     await conn.commit()
 
 
 async def _check(conn: AnsweringConnection) -> None:
-    """Raise psycopg.OperationalError unless a connection still answers; one that hangs is severed."""
+    """Raise psycopg.OperationalError unless a connection still answers; one that hangs is severed.
+
+    One that answered a moment ago is not asked again: that would add a round trip to every transaction.
+    """
+    if time.monotonic() - conn.answered_at < _TRUSTED_S:
+        return
     silent = asyncio.get_running_loop().call_later(_CHECK_S, conn.sever)
     try:
         await psycopg_pool.AsyncConnectionPool.check_connection(conn)
     finally:
         silent.cancel()
+    conn.answered_at = time.monotonic()

@@ -1,15 +1,15 @@
 """The Memories port: what one caller may see of what is remembered."""
 
 from collections.abc import Sequence
-from dataclasses import fields
-from typing import Any
+from dataclasses import replace
 from uuid import UUID
 
 import numpy as np
 
 from neuroedge.contract.models import Floats
-from neuroedge.contract.ports import Found, Memory, MemoryFilter, MemoryHit, NewMemory
+from neuroedge.contract.ports import Found, MemoryFilter, NewMemory, Scored
 from neuroedge.contract.principal import Principal
+from neuroedge.kit.fusion import reciprocal_rank_fusion
 from neuroedge.stores import knowledge_walks, memories, memory_search
 from neuroedge.stores.postgres import Connection, Database
 
@@ -37,41 +37,48 @@ class TenantMemories:
         where: MemoryFilter = MemoryFilter(),
         score_all: bool = False,
         names: Sequence[str] = (),
+        keep: int | None = None,
     ) -> Found:
         """By meaning and by words, in one transaction; statements go out together where one needs no other's rows."""
         org_id, dense = self._principal.org_id, None
         if vector is not None:
             kind = await self._db.index_kind(len(vector))
             dense = memory_search.Near(vector=vector, model=model, limit=limit, kind=kind)
-        async with self._db.tenant(self._principal) as conn, conn.pipeline():
+        # The words' counts come first: while the index by meaning is searched, they are weighed and sent back.
+        async with self._db.tenant(self._principal, pipelined=True) as conn:
+            words = await memory_search.ask_words(conn, org_id=org_id, query=query)
             near = None if dense is None else await memory_search.ask_nearest(conn, dense, org_id=org_id, where=where)
-            asked = await memory_search.keyword_query(conn, org_id=org_id, query=query)
-            worded = None
-            if asked.essential:
-                worded = await memory_search.ask_matching(conn, org_id=org_id, asked=asked, limit=limit, where=where)
-            nearest = [] if near is None else await memory_search.hits_of(conn, near)
-            known = {hit.id: hit for hit in nearest}
-            matching = [] if worded is None else await memory_search.hits_of(conn, worded, known=known)
-            related = await self._about(conn, names, limit=limit, where=where)
-            if not score_all:
-                return Found(dense=nearest, keyword=matching, related=related)
-            ids = [hit.id for hit in (*nearest, *matching, *related)]
-            bm25 = await memory_search.bm25_of(conn, org_id=org_id, ids=ids, asked=asked)
-            cosines = dict[UUID, float]()
-            if vector is not None:
-                cosines = await memory_search.cosines_of(conn, org_id=org_id, ids=ids, vector=vector, model=model)
-        return Found(dense=nearest, keyword=matching, related=related, cosines=cosines, bm25=bm25)
+            asked = await memory_search.weighed(words)
+            worded = (
+                await memory_search.ask_matching(conn, asked=asked, limit=limit, where=where)
+                if asked.essential
+                else None
+            )
+            found = Found(
+                dense=[] if near is None else await memory_search.scores_of(near),
+                keyword=[] if worded is None else await memory_search.scores_of(worded),
+                related=await self._about(conn, names, limit=limit, where=where),
+            )
+            ids = _first(found, keep)
+            if score_all:
+                found = replace(
+                    found,
+                    bm25=await memory_search.bm25_of(conn, org_id=org_id, ids=ids, asked=asked),
+                    cosines={}
+                    if vector is None
+                    else await memory_search.cosines_of(conn, org_id=org_id, ids=ids, vector=vector, model=model),
+                )
+            rows = await memories.find(conn, org_id=org_id, ids=ids)
+        return replace(found, rows={row.id: row for row in rows})
 
-    async def _about(
-        self, conn: Connection, names: Sequence[str], *, limit: int, where: MemoryFilter
-    ) -> list[MemoryHit]:
+    async def _about(self, conn: Connection, names: Sequence[str], *, limit: int, where: MemoryFilter) -> list[Scored]:
         """What mentions things of these names, or things said to be connected with them; score 1 / rank."""
         if not names:
             return []
-        org_id = self._principal.org_id
-        ids = await knowledge_walks.memories_about(conn, org_id=org_id, names=names, limit=limit, where=where)
-        found = await memories.find(conn, org_id=org_id, ids=ids)
-        return [MemoryHit(score=1 / rank, **_fields(memory)) for rank, memory in enumerate(found, start=1)]
+        ids = await knowledge_walks.memories_about(
+            conn, org_id=self._principal.org_id, names=names, limit=limit, where=where
+        )
+        return [Scored(found, 1 / rank) for rank, found in enumerate(ids, start=1)]
 
     async def vectors(self, ids: Sequence[UUID], *, model: str, dim: int) -> dict[UUID, Floats]:
         """Embeddings by `model` of those of these rows that have one."""
@@ -89,5 +96,8 @@ class TenantMemories:
         return (await self._db.known(self._principal.org_id)).embedding_model
 
 
-def _fields(memory: Memory) -> dict[str, Any]:
-    return {field.name: getattr(memory, field.name) for field in fields(memory)}
+def _first(found: Found, keep: int | None) -> list[UUID]:
+    """The ids that come first when all searches are fused; all of them without a limit."""
+    rankings = {"dense": found.dense, "keyword": found.keyword, "related": found.related}
+    fused = reciprocal_rank_fusion({name: [hit.id for hit in hits] for name, hits in rankings.items()})
+    return [item.id for item in fused[:keep]]

@@ -15,7 +15,6 @@ and cannot be compared between recalls.
 """
 
 import asyncio
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Final
 from uuid import UUID
@@ -25,7 +24,7 @@ from pydantic import AwareDatetime, BaseModel, Field, model_validator
 from neuroedge.contract.engine import Engine, EngineContext, EngineInput, EngineOutput
 from neuroedge.contract.errors import Unavailable
 from neuroedge.contract.models import TEXT_EMBEDDING, Embeddings, Floats
-from neuroedge.contract.ports import Found, MemoryFilter, MemoryHit, NewMemory, Visibility
+from neuroedge.contract.ports import Found, Memory, MemoryFilter, NewMemory, Visibility
 from neuroedge.kit.keywords import keywords
 
 KEYWORDS_PER_ITEM: Final = 10
@@ -201,9 +200,8 @@ def _weighed(found: Found, cosines: dict[UUID, float], *, half_life_days: float,
     """All that was found, the highest product first."""
     words = {hit.id: hit.score for hit in found.keyword}
     most = max(words.values(), default=0.0)
-    rows: Sequence[MemoryHit] = list({hit.id: hit for hit in (*found.dense, *found.keyword)}.values())
     recalled = []
-    for row in rows:
+    for row in found.rows.values():
         cosine, keyword = cosines.get(row.id), words.get(row.id)
         worded = keyword / most if keyword is not None and most > 0 else 0.0
         age_days = max(0.0, (now - row.occurred_at).total_seconds() / _DAY_S)
@@ -219,7 +217,7 @@ def _weighed(found: Found, cosines: dict[UUID, float], *, half_life_days: float,
     return sorted(recalled, key=lambda memory: (-memory.score, -memory.why.relevance))
 
 
-def _recalled_row(row: MemoryHit, why: Why) -> Recalled:
+def _recalled_row(row: Memory, why: Why) -> Recalled:
     return Recalled(
         id=row.id,
         content=row.content,

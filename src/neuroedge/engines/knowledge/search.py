@@ -20,7 +20,7 @@ from pydantic import BaseModel, Field
 
 from neuroedge.contract.engine import Engine, EngineContext, EngineInput, EngineOutput
 from neuroedge.contract.models import TEXT_EMBEDDING, Floats
-from neuroedge.contract.ports import Found, MemoryFilter, MemoryHit
+from neuroedge.contract.ports import Found, Memory, MemoryFilter
 from neuroedge.engines.knowledge.ranking import Input as RankingInput
 from neuroedge.kit.fusion import RERANK_WEIGHTS, combined_scores, reciprocal_rank_fusion
 from neuroedge.kit.highlights import best_window
@@ -154,6 +154,7 @@ class SearchEngine(Engine[Input, Output]):
             where=_filter(payload),
             score_all=payload.rerank,
             names=names_in(payload.query) if payload.related else (),
+            keep=None if payload.rerank or payload.diversity else payload.top_k,
         )
         return found, models
 
@@ -175,7 +176,6 @@ def _filter(payload: Input) -> MemoryFilter:
 
 
 def _fuse(found: Found) -> list[Hit]:
-    rows = {hit.id: hit for hit in (*found.dense, *found.keyword, *found.related)}
     cosines = {hit.id: hit.score for hit in found.dense}
     ranks = {hit.id: hit.score for hit in found.keyword}
     dense, keyword = {**found.cosines, **cosines}, {**found.bm25, **ranks}
@@ -183,15 +183,16 @@ def _fuse(found: Found) -> list[Hit]:
     fused = reciprocal_rank_fusion({"dense": list(cosines), "keyword": list(ranks), "related": list(near)})
     return [
         _hit(
-            rows[item.id],
+            found.rows[item.id],
             item.score,
             Parts(dense=dense.get(item.id), keyword=keyword.get(item.id), related=near.get(item.id)),
         )
         for item in fused
+        if item.id in found.rows
     ]
 
 
-def _hit(row: MemoryHit, score: float, parts: Parts) -> Hit:
+def _hit(row: Memory, score: float, parts: Parts) -> Hit:
     return Hit(
         id=row.id,
         content=row.content,
