@@ -1,15 +1,15 @@
-"""Memories stored a second over HTTP against embedding the same texts in process; memory over many of them.
+"""Ingest: text chunks a second, end to end, against embedding alone; and the server's memory meanwhile.
 
-    python -m benchmarks.ingest --wordnet DIR [--chunks N]
+    python -m benchmarks.ingest --wordnet DIR [--chunks N] [--documents N]
 
-A chunk is ten glosses of WordNet (Debian's `wordnet-base`) in a new order, about as long as a passage of a document.
-Over HTTP, four callers send 64 chunks a call to the engine `memory`: embedded, keywords found, sealed, hashed, indexed,
-committed. In process, one loop hands the same encoder 64 chunks at a time. The two take turns; the resident memory of
-the server is read after every call, and its growth is the slope over the second half of all chunks.
+Documents of many passages, each of ten glosses of WordNet (Debian's `wordnet-base`) in a new order, are sent over HTTP
+one after the other, and the time is taken until each is done: parsed, cut, embedded, kept for a resumption, sealed,
+hashed, indexed, committed, so that all of it can be found. In turn with them, one loop hands the same encoder passages
+read back from the document, 64 at a time. The resident memory of the server is read all the time; its growth is the
+slope over the second half of all chunks.
 """
 
 import argparse
-import asyncio
 import itertools
 import json
 import random
@@ -19,22 +19,22 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import httpx
 import numpy as np
 import uvloop
 
 from benchmarks import vector_data
-from benchmarks.calling import Connection, users
 from benchmarks.report import figure, save
 from benchmarks.serving import Served, serve
 from neuroedge.settings import load_settings
 
-CALLERS: Final = 4
 A_CALL: Final = 64
-ROUNDS: Final = 5
 GLOSSES: Final = 10
 INSIDE_S: Final = 15.0
+READ_BACK: Final = 1500
+"""Passages of each document that are embedded in process."""
 GROWTH_MB: Final = 20.0
 """Most the server may grow over 100,000 chunks, by the slope of the second half."""
 
@@ -44,55 +44,91 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--wordnet", type=Path, required=True)
     parser.add_argument("--chunks", type=int, default=100_000)
-    parser.add_argument("--inside", type=int, default=None, help="used by the benchmark itself")
+    parser.add_argument("--documents", type=int, default=10)
+    parser.add_argument("--inside", action="store_true", help="used by the benchmark itself")
     given = parser.parse_args()
-    if given.inside is not None:
-        print(uvloop.run(_inside(chunks(given.wordnet, seed=given.inside))))
+    if given.inside:
+        print(uvloop.run(_inside(json.load(sys.stdin))))
         return
     inside, served, memory = list[float](), list[float](), list[tuple[int, float]]()
+    texts = passages(given.wordnet)
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         with serve(Path(folder) / "data", NEUROEDGE_REQUESTS_PER_MINUTE="0") as server, server.log_in() as client:
-            token = str(client.headers["Authorization"])
-            texts = chunks(given.wordnet, seed=0)
-            uvloop.run(_send(server, token, texts, 4 * A_CALL, memory))
-            for turn in range(ROUNDS):
-                inside.append(_pure(given.wordnet, turn + 1))
-                served.append(uvloop.run(_send(server, token, texts, given.chunks // ROUNDS, memory)))
-    half = [point for point in memory if point[0] > given.chunks / 2]
+            _ingest(server, client, itertools.islice(texts, 4 * A_CALL), memory)
+            for _ in range(given.documents):
+                document, rate = _ingest(
+                    server, client, itertools.islice(texts, given.chunks // given.documents), memory
+                )
+                served.append(rate)
+                inside.append(_pure(_read_back(client, document)))
+    stored = memory[-1][0]
+    half = [point for point in memory if point[0] > stored / 2]
     slope = float(np.polyfit([count for count, _ in half], [mb for _, mb in half], 1)[0])
     save(
         "ingest",
         [
             figure(
-                "chunks/s over HTTP, 64 a call, over texts/s of embedding alone",
+                "chunks/s of documents, end to end, over texts/s of embedding alone",
                 "×",
                 [s / i for s, i in zip(served, inside, strict=True)],
                 at_least=0.7,
             ),
-            figure("chunks/s over HTTP", "/s", served, note=f"{CALLERS} callers"),
+            figure("chunks/s of documents, end to end", "/s", served, note=f"{given.documents} documents"),
             figure("texts/s of embedding alone, in process", "/s", inside),
             figure("growth of the server over 100,000 chunks", "MB", [1e5 * slope], at_most=GROWTH_MB),
             figure("resident memory of the server at the end", "MB", [memory[-1][1]], note=f"from {memory[0][1]:.0f}"),
         ],
-        title=f"Ingest: {given.chunks:,} text chunks",
-        command=f"python -m benchmarks.ingest --wordnet DIR --chunks {given.chunks}",
+        title=f"Ingest: {stored:,} text chunks",
+        command=f"python -m benchmarks.ingest --wordnet DIR --chunks {given.chunks} --documents {given.documents}",
     )
 
 
-def chunks(wordnet: Path, *, seed: int) -> Iterator[str]:
+def passages(wordnet: Path) -> Iterator[str]:
     """Texts without end, none twice."""
-    pieces, rng = list(vector_data.glosses(wordnet)), random.Random(seed)
+    pieces, rng = list(vector_data.glosses(wordnet)), random.Random(1)
     for number in itertools.count():
-        yield f"{seed}.{number}: " + "; ".join(rng.sample(pieces, GLOSSES)) + "."
+        yield f"{number}: " + "; ".join(rng.sample(pieces, GLOSSES)) + "."
 
 
-def _pure(wordnet: Path, seed: int) -> float:
-    command = [sys.executable, "-m", "benchmarks.ingest", "--wordnet", str(wordnet), "--inside", str(seed)]
-    return float(subprocess.check_output(command, text=True).splitlines()[-1])
+def _ingest(
+    server: Served, client: httpx.Client, texts: Iterator[str], memory: list[tuple[int, float]]
+) -> tuple[str, float]:
+    """Id of a document of these passages, and its chunks a second until it is done."""
+    before = memory[-1][0] if memory else 0
+    body = "\n\n".join(texts).encode()
+    started = time.perf_counter()
+    sent = client.post("/v1/documents", files={"file": ("glosses.txt", body, "text/plain")}).raise_for_status().json()
+    document: dict[str, Any] = {}
+    while document.get("status") != "done":
+        time.sleep(0.25)
+        document = client.get(f"/v1/documents/{sent['document']['id']}").raise_for_status().json()
+        if document["status"] == "failed":
+            raise SystemExit(str(document))
+        memory.append((before, server.resident_mb()))
+    seconds = time.perf_counter() - started
+    memory.append((before + document["chunks"], server.resident_mb()))
+    return document["id"], document["chunks"] / seconds
 
 
-async def _inside(texts: Iterator[str]) -> float:
+def _read_back(client: httpx.Client, document: str) -> list[str]:
+    found, after = list[str](), -1
+    while len(found) < READ_BACK:
+        page = client.get(f"/v1/documents/{document}/chunks", params={"limit": 200, "after": after})
+        rows = page.raise_for_status().json()
+        found += [row["content"] for row in rows["chunks"]]
+        if rows["next"] is None:
+            break
+        after = rows["next"]
+    return found
+
+
+def _pure(texts: list[str]) -> float:
+    command = [sys.executable, "-m", "benchmarks.ingest", "--wordnet", ".", "--inside"]
+    return float(subprocess.check_output(command, text=True, input=json.dumps(texts)).splitlines()[-1])
+
+
+async def _inside(texts: list[str]) -> float:
     """Texts a second of the encoder alone, as the pool opens it."""
     from neuroedge.bootstrap import catalogue_of
     from neuroedge.contract.models import TEXT_EMBEDDING
@@ -109,37 +145,17 @@ async def _inside(texts: Iterator[str]) -> float:
     )
     count = 0
     async with pool.lease(TEXT_EMBEDDING) as encoder:
-        await encoder.encode(list(itertools.islice(texts, A_CALL)))
+        turns = itertools.cycle(range(0, max(1, len(texts) - A_CALL), A_CALL))
+        await encoder.encode(texts[:A_CALL])
         started = time.perf_counter()
         while time.perf_counter() - started < INSIDE_S:
-            await encoder.encode(list(itertools.islice(texts, A_CALL)))
-            count += A_CALL
+            start = next(turns)
+            batch = texts[start : start + A_CALL]
+            await encoder.encode(batch)
+            count += len(batch)
         elapsed_s = time.perf_counter() - started
     await pool.close()
     return count / elapsed_s
-
-
-async def _send(server: Served, token: str, texts: Iterator[str], count: int, memory: list[tuple[int, float]]) -> float:
-    """Chunks stored a second."""
-    left = itertools.repeat(None, max(1, count // A_CALL))
-    before = memory[-1][0] if memory else 0
-    sent = 0
-    started = time.perf_counter()
-
-    async def caller(_: int) -> None:
-        nonlocal sent
-        connection = Connection(server.url, token)
-        for _turn in left:
-            items = [{"content": text} for text in itertools.islice(texts, A_CALL)]
-            answer = await connection.post("/v1/engines/memory/run", json.dumps({"items": items}).encode())
-            if answer.status != 200:
-                raise SystemExit(answer.body.decode())
-            sent += A_CALL
-            memory.append((before + sent, await asyncio.to_thread(server.resident_mb)))
-        await connection.close()
-
-    await users(CALLERS, caller)
-    return sent / (time.perf_counter() - started)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@ Method: Unicode NFKC and case folding, runs of letters and digits, Lucene's Engl
 """
 
 import re
+import threading
 import unicodedata
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any, Final
 
 import snowballstemmer
@@ -52,6 +53,8 @@ STOP_WORDS: Final = frozenset(
     ]
 )
 """Of Lucene's EnglishAnalyzer."""
+_of_thread: Final = threading.local()
+"""Stemmers: one is not to be used by two threads at once."""
 _RUN: Final = re.compile(r"[^\W_]+")
 
 
@@ -73,6 +76,8 @@ def _stem(word: str, language: str) -> str:
     return word if stemmer is None else str(stemmer.stemWord(word))
 
 
-@cache
 def _stemmer(language: str) -> Any:
-    return snowballstemmer.stemmer(language) if language in languages() else None
+    kept: dict[str, Any] = _of_thread.__dict__
+    if language not in kept:
+        kept[language] = snowballstemmer.stemmer(language) if language in languages() else None
+    return kept[language]
