@@ -7,6 +7,8 @@ UV ?= uv
 AUDIO ?=
 QUESTION ?=
 PYTEST_ARGS ?=
+# Each file is run by one worker, with servers of its own: many tests wait for something to die or come back.
+PYTEST_WORKERS ?= 2
 # Small models beside the default set that tests of the runtimes use.
 TEST_MODELS := smollm2-135m-instruct whisper-tiny-en
 
@@ -37,7 +39,7 @@ run: setup ## Serve until stopped; data stays in the data directory
 
 test: setup $(VENV)/.dev ## Every test (PYTEST_ARGS="-k name" for some)
 	$(BIN)/neuroedge models pull $(TEST_MODELS)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 check: $(VENV)/.dev ## Lint, strict types, layer rules, generated docs fresh
 	$(BIN)/ruff check .

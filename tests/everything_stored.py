@@ -3,15 +3,39 @@
 import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from uuid import UUID
 
 import numpy as np
 
 from neuroedge.contract.ports import NewMemory
 from neuroedge.contract.principal import Principal
-from neuroedge.stores import accounts, documents, knowledge, ledgers, memories, privacy, recordings, tasks
+from neuroedge.kit.artifact_checks import Check
+from neuroedge.stores import (
+    accounts,
+    api_keys,
+    artifacts,
+    chat_attachments,
+    chat_messages,
+    chat_sessions,
+    checkpoints,
+    documents,
+    files,
+    knowledge,
+    ledgers,
+    llm_budgets,
+    llm_providers,
+    memories,
+    privacy,
+    recordings,
+    reviews,
+    safety,
+    tasks,
+    turns,
+)
 from neuroedge.stores.ids import new_id
 from neuroedge.stores.ledgers import UsageRow, UsageTable
+from neuroedge.stores.llm_calls import Begun, CallTable
 from neuroedge.stores.postgres import Connection, Database
 
 
@@ -44,6 +68,8 @@ async def store_everything(db: Database, caller: Principal, word: str) -> Stored
             token_hash=hashlib.sha256(new_id().bytes).digest(),
             expires_at=datetime.now(UTC) + timedelta(days=1),
         )
+        await _api_key(conn, caller)
+        await _llm(conn, caller, word)
         await ledgers.add_audit(conn, org_id=org_id, user_id=caller.user_id, request_id="r", action="a", target="t")
         recording_id, segment_id = await _recording(conn, caller, word)
         document_id = await _document(conn, caller, word)
@@ -75,6 +101,19 @@ async def store_everything(db: Database, caller: Principal, word: str) -> Stored
             ],
         )
         await _knowledge(conn, org_id, ids[0], word)
+        await _chat(conn, caller, word)
+        await _safety(conn, caller, word)
+        await _artifact(conn, caller, word)
+        await files.insert(
+            conn,
+            org_id=org_id,
+            user_id=caller.user_id,
+            file_id=new_id(),
+            filename=f"{word}.jsonl",
+            purpose="batch",
+            size_bytes=1,
+            expires_at=None,
+        )
         task_id = await _task(conn, caller, word)
         await conn.execute(
             "INSERT INTO rebuilds (org_id, id, model, words) VALUES (%s, %s, 'm', true) ON CONFLICT DO NOTHING",
@@ -82,6 +121,7 @@ async def store_everything(db: Database, caller: Principal, word: str) -> Stored
         )
         await privacy.add_export(conn, org_id=org_id, user_id=caller.user_id, requested_by=caller.user_id)
         await privacy.add_erasure(conn, org_id=org_id, user_id=new_id(), account=False, requested_by=caller.user_id)
+    await _llm_call(db, caller)
     usage = UsageTable(db, to_disk=False)
     row = UsageRow(
         id=new_id(),
@@ -96,6 +136,54 @@ async def store_everything(db: Database, caller: Principal, word: str) -> Stored
     await usage.add([row])
     await usage.close()
     return Stored(memory_ids=ids, recording_id=recording_id, task_id=task_id, document_id=document_id)
+
+
+async def _llm(conn: Connection, caller: Principal, word: str) -> None:
+    settings = {"wire": "openai", "base_url": "https://example.org/v1", "models": [{"name": "m"}]}
+    await llm_providers.insert(
+        conn, org_id=caller.org_id, name=f"p{new_id().hex}", settings=settings, api_key=f"sk-{word}-0123456789abcdef"
+    )
+    preferences = llm_providers.StoredPreferences(default_model=None, local_only=True, fallback=[], by_query_type={})
+    await llm_providers.set_preferences(conn, caller.org_id, preferences)
+    budget = llm_budgets.Budget(scope="organisation", period="day", soft_usd=Decimal(1), hard_usd=Decimal(2))
+    await llm_budgets.replace(conn, caller.org_id, [budget], periods=[])
+
+
+async def _llm_call(db: Database, caller: Principal) -> None:
+    call = Begun(
+        id=new_id(),
+        user_id=caller.user_id,
+        request_id="r",
+        provider="p",
+        model="m",
+        query_type="chat",
+        private=False,
+        prompt_tokens=1,
+        prompt_usd_per_million=Decimal(1),
+        completion_usd_per_million=Decimal(1),
+        price_source="s",
+        price_date=None,
+        reserved_usd=Decimal(1),
+        started_at=datetime.now(UTC),
+    )
+    table = CallTable(db, to_disk=False)
+    await table.begin(caller.org_id, [call], lease_s=3600)
+    await table.close()
+
+
+async def _api_key(conn: Connection, caller: Principal) -> None:
+    await api_keys.insert(
+        conn,
+        org_id=caller.org_id,
+        user_id=caller.user_id,
+        name="k",
+        prefix=new_id().hex[-12:],
+        secret_hash=hashlib.sha256(new_id().bytes).digest(),
+        scopes=["read"],
+        models=None,
+        engines=None,
+        expires_at=None,
+    )
 
 
 async def _recording(conn: Connection, caller: Principal, word: str) -> tuple[UUID, UUID]:
@@ -185,6 +273,99 @@ async def _knowledge(conn: Connection, org_id: UUID, memory_id: UUID, word: str)
     )
     facts = knowledge.Facts(memory_id=memory_id, content_mac=1, things=things, relations=[relation])
     await knowledge.replace(conn, org_id=org_id, extractor="e", read=[facts])
+
+
+async def _safety(conn: Connection, caller: Principal, word: str) -> None:
+    org_id, user_id = caller.org_id, caller.user_id
+    await safety.set_policy(conn, org_id=org_id, policy={}, changed_by=user_id)
+    decision_id = await safety.add_decision(
+        conn, org_id=org_id, user_id=user_id, request_id="r", stage="output", action="flag", reasons=[], chars=1
+    )
+    review = await reviews.insert(
+        conn,
+        org_id=org_id,
+        user_id=user_id,
+        source="rule",
+        kind="output",
+        ref=str(decision_id),
+        content=f"answered {word}",
+        reason=word,
+        decision_id=decision_id,
+    )
+    await reviews.add_step(conn, org_id=org_id, review_id=review.id, step="opened", by_user=user_id, note=word)
+
+
+async def _artifact(conn: Connection, caller: Principal, word: str) -> None:
+    named = artifacts.Named(title=word, tags=[word], format="python", schema=None, slides=None)
+    new = artifacts.New(
+        id=new_id(), user_id=caller.user_id, visibility="private", type="code", named=named, request={"do": word}
+    )
+    await artifacts.insert(conn, org_id=caller.org_id, new=new)
+    await artifacts.add_version(
+        conn,
+        org_id=caller.org_id,
+        artifact=new.id,
+        version_id=new_id(),
+        author_id=caller.user_id,
+        origin="generated",
+        written=artifacts.Written(content=f"# {word}", sha256="0", checks=[Check("parses", True, word)], note=word),
+        valid=True,
+        blob=None,
+    )
+    await artifacts.set_request(conn, new.id, {"instruction": word})
+
+
+async def _chat(conn: Connection, caller: Principal, word: str) -> None:
+    org_id, user_id = caller.org_id, caller.user_id
+    session = await chat_sessions.insert(
+        conn,
+        org_id=org_id,
+        user_id=user_id,
+        session_id=new_id(),
+        said=chat_sessions.Said(title=f"chat {word}"),
+        visibility="private",
+    )
+    message = chat_messages.NewMessage(
+        id=new_id(),
+        session_id=session.id,
+        parent_id=None,
+        role="assistant",
+        state="done",
+        body=chat_messages.Body(content=f"answered {word}"),
+    )
+    await chat_messages.insert(conn, org_id=org_id, user_id=user_id, items=[message])
+    await chat_messages.set_feedback(conn, message.id, chat_messages.Feedback(rating="up", comment=word))
+    attachment = chat_attachments.NewAttachment(
+        id=new_id(),
+        session_id=session.id,
+        filename=f"{word}.txt",
+        unread_pages=[],
+        kind="text",
+        media_type="text/plain",
+        bytes=1,
+        pages=None,
+    )
+    await chat_attachments.insert(conn, org_id=org_id, user_id=user_id, item=attachment)
+    assert await chat_attachments.finish(conn, attachment.id, text=f"attached {word}")
+    turn_id = new_id()
+    assert await turns.insert(
+        conn,
+        org_id=org_id,
+        user_id=user_id,
+        turn_id=turn_id,
+        session_id=session.id,
+        worker=new_id(),
+        idempotency_key=None,
+        fingerprint=b"f",
+    )
+    data = f"state {word}".encode()
+    await checkpoints.put(
+        conn, org_id=org_id, user_id=user_id, thread_id=turn_id, checkpoint_id="c", parent_id=None, data=data
+    )
+    write = checkpoints.Write(task_id="t", idx=0, data=data)
+    await checkpoints.put_writes(
+        conn, org_id=org_id, user_id=user_id, thread_id=turn_id, checkpoint_id="c", writes=[write]
+    )
 
 
 async def _task(conn: Connection, caller: Principal, word: str) -> UUID:

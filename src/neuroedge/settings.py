@@ -6,6 +6,7 @@ first start into `secrets.json` in the data directory, mode 0600, by `infra/secr
 
 import re
 import sys
+from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
@@ -42,6 +43,7 @@ _LISTS = (
     "document_hosts",
     "memory_no_embedding",
     "memory_no_words",
+    "llm_private_hosts",
 )
 """Settings that are lists, separated by commas."""
 
@@ -236,6 +238,11 @@ class Settings(BaseSettings):
         default=2 * GIB, ge=256 * MIB, description="Address space of the process that reads a document, bytes."
     )
     document_fetch_s: float = Field(default=60.0, gt=0, description="Longest the fetching of a URL may take, seconds.")
+    mcp_servers: Path | None = Field(
+        default=None,
+        description="TOML file of the MCP servers whose tools assistants may use; `mcp.toml` in the data directory "
+        "when not set.",
+    )
     chunk_tokens: int = Field(
         default=256, ge=16, description="Tokens of a document's chunk; at most what the embedding model reads."
     )
@@ -249,6 +256,25 @@ class Settings(BaseSettings):
         default=(),
         description="Types of memories that are stored without keyed hashes of their words, separated by commas; * for "
         "all. They are found by their meaning only.",
+    )
+    llm_providers: Path | None = Field(
+        default=None,
+        description="TOML file of the operator's providers of language models; `providers.toml` in the data directory "
+        "when not set.",
+    )
+    llm_private_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Hosts of the operator's own, as host or host:port by commas, that organisations may set up as "
+        "providers of language models though they are not on the public internet, also with http.",
+    )
+    llm_day_usd: Decimal = Field(
+        default=Decimal(0),
+        ge=0,
+        description="Most US dollars an organisation may spend on language models in a day (UTC); 0: no limit. Its own "
+        "budget can only be lower.",
+    )
+    llm_month_usd: Decimal = Field(
+        default=Decimal(0), ge=0, description="Likewise in a calendar month (UTC); 0: no limit."
     )
     request_timeout_s: float = Field(
         default=600.0, gt=0, description="Longest a request may wait for its answer, seconds."
@@ -269,7 +295,7 @@ class Settings(BaseSettings):
     def _parse_names(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
-    @field_validator("data_dir", "models_dir", mode="after")
+    @field_validator("mcp_servers", "llm_providers", "data_dir", "models_dir", mode="after")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().resolve()

@@ -15,8 +15,8 @@ from neuroedge.stores.knowledge import Entity, Mention, Relation, Standing
 from tests.fakes import make_principal
 from tests.http.plain_platform import make_app, token
 
-ANN = Entity(id=uuid4(), name="Ann", type="person", memories=2)
-BOB = Entity(id=uuid4(), name="Bob", type="person", memories=1)
+ANN = Entity(id=UUID(int=1), name="Ann", type="person", memories=2)
+BOB = Entity(id=UUID(int=2), name="Bob", type="person", memories=1)
 SAID = Relation(
     id=uuid4(),
     subject_id=ANN.id,

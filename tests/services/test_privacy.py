@@ -283,7 +283,7 @@ async def test_an_export_holds_all_of_a_user_and_nothing_of_others(bench: Bench,
     """In the clear, private memories too; sealed where it lies."""
     owner = await new_principal(bench.db)
     colleague = await _colleague(migrated, owner)
-    await bench.fill(owner, "own")
+    await bench.fill(owner, "ownword")
     await bench.fill(colleague, "theirs")
     files = await _export(bench, colleague, user_id=None, organisation=False)
     assert len(files["memories"]) == 5
@@ -296,7 +296,7 @@ async def test_an_export_holds_all_of_a_user_and_nothing_of_others(bench: Bench,
     assert [row["username"] for row in files["accounts"]] == [colleague.username]
     assert len(files["usage"]) == 1
     assert {row["user_id"] for row in files["audit"]} == {str(colleague.user_id)}
-    assert "own" not in json.dumps({name: rows for name, rows in files.items() if name != "accounts"})
+    assert "ownword" not in json.dumps({name: rows for name, rows in files.items() if name != "accounts"})
     whole = await _export(bench, owner, user_id=None, organisation=True)
     assert len(whole["memories"]) == 10
     assert len(whole["accounts"]) == 2

@@ -17,8 +17,12 @@ pytestmark = pytest.mark.anyio
 
 DEFINERS = {
     "find_login": "takes an exact name; tells what logging in needs",
+    "find_api_key": "takes an exact prefix; tells what checking a key needs, of which the hash is the only secret",
     "organisations_with_tasks_before": "ids only",
     "organisations_with_expired_memories": "ids only",
+    "organisations_with_lost_llm_calls": "ids only",
+    "organisations_with_unfinished_chats": "ids only",
+    "organisations_with_expired_files": "ids only",
     "remove_entities_without_mention": "a trigger: not to be called",
     "organisations_with_keys": "ids, times and counts; never the wrapped keys",
     "erasures_of_all": "ids and counts",
@@ -183,6 +187,9 @@ async def test_functions_with_their_owners_rights_are_known_and_tell_nothing(
         for call in (
             "organisations_with_tasks_before(now() + interval '1 day')",
             "organisations_with_expired_memories()",
+            "organisations_with_lost_llm_calls()",
+            "organisations_with_unfinished_chats(now() + interval '1 day')",
+            "organisations_with_expired_files()",
             "organisations_with_keys()",
             "erasures_of_all(1000)",
             "exports_made_before(now() + interval '1 day')",

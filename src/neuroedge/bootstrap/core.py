@@ -10,6 +10,8 @@ import valkey.asyncio
 
 from neuroedge.bootstrap.ending import ended
 from neuroedge.bootstrap.inference import catalogue_of, open_pool
+from neuroedge.bootstrap.llm import gateway_of
+from neuroedge.bootstrap.llm_accounts import LLMAccounts, open_llm_accounts
 from neuroedge.bootstrap.servers import Servers, app_password, open_servers, open_vault
 from neuroedge.infra.blobs import open_store
 from neuroedge.infra.breaker import Breakers
@@ -30,7 +32,7 @@ from neuroedge.runtimes.catalogue import Catalogue
 from neuroedge.runtimes.pool import Pool
 from neuroedge.services import engines
 from neuroedge.services.accounts import PROBE
-from neuroedge.services.llm.local import LocalLLM
+from neuroedge.services.llm.gateway import Gateway
 from neuroedge.services.reload import EngineReloader
 from neuroedge.services.run_engine import Contexts, EngineRunner
 from neuroedge.services.usage import UsageLedger
@@ -57,6 +59,8 @@ class Core:
     cache: TieredCache
     catalogue: Catalogue
     pool: Pool
+    llm_accounts: LLMAccounts
+    gateway: Gateway
     contexts: Contexts
     runner: EngineRunner
     reloader: EngineReloader
@@ -89,7 +93,16 @@ async def open_core(settings: Settings, stack: AsyncExitStack) -> Core:
     secret = settings.jwt_secret.get_secret_value() if settings.jwt_secret else servers.secrets.jwt_secret
     cache = _open_cache(settings, servers, secret, inference_metrics, stack)
     pool = await open_pool(settings, catalogue, inference_metrics, breakers, cache, stack)
-    local = LocalLLM(pool)
+    accounts = await open_llm_accounts(settings, db=db, events=events, catalogue=catalogue, clock=clock, stack=stack)
+    gateway = gateway_of(
+        models=pool,
+        offers=accounts.providers,
+        ledger=accounts.ledger,
+        breakers=breakers,
+        registry=metrics.registry,
+        clock=clock,
+        stack=stack,
+    )
     contexts = Contexts(
         db=db,
         models=pool,
@@ -98,7 +111,7 @@ async def open_core(settings: Settings, stack: AsyncExitStack) -> Core:
         # What proves an engine must not be answered from the cache.
         cache=lambda principal: NoCache() if principal is PROBE else cache.of(principal),
         clock=clock,
-        llm=lambda principal, request_id: local,
+        llm=gateway.of,
         max_audio_bytes=settings.max_upload_bytes,
         max_audio_s=settings.max_audio_s,
     )
@@ -123,6 +136,8 @@ async def open_core(settings: Settings, stack: AsyncExitStack) -> Core:
         cache=cache,
         catalogue=catalogue,
         pool=pool,
+        llm_accounts=accounts,
+        gateway=gateway,
         contexts=contexts,
         runner=runner,
         reloader=reloader,

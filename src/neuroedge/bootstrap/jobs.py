@@ -2,6 +2,8 @@
 
 from neuroedge.http.platform import Platform
 from neuroedge.infra.clock import SystemClock
+from neuroedge.jobs import artifacts as artifact_jobs
+from neuroedge.jobs import chats as chat_jobs
 from neuroedge.jobs import documents as document_jobs
 from neuroedge.jobs import index as index_jobs
 from neuroedge.jobs import keys as key_jobs
@@ -27,6 +29,8 @@ def register_jobs(platform: Platform) -> None:
         metrics=metrics,
     )
     document_jobs.register(app, process=platform.document_process, documents=platform.documents, metrics=metrics)
+    chat_jobs.register(app, attachments=platform.chat_attachments, search=platform.chat_search, metrics=metrics)
+    artifact_jobs.register(app, generation=platform.artifact_generation, artifacts=platform.artifacts, metrics=metrics)
     privacy_jobs.register(app, privacy=platform.privacy, tmp=settings.data_dir / "tmp", metrics=metrics)
     key_jobs.register(app, keys=platform.keys, metrics=metrics)
     index_jobs.register(app, index=platform.memory_index, metrics=metrics)
@@ -50,6 +54,9 @@ async def run_worker(platform: Platform, *, signals: bool) -> None:
         sweeps={
             "recording_orphans_swept": platform.recordings.sweep,
             "document_orphans_swept": platform.documents.sweep,
+            "chats_swept": platform.chat_sweep.run,
+            "artifact_orphans_swept": platform.artifacts.sweep,
+            "files_swept": platform.files.sweep,
             "exports_swept": platform.privacy.sweep,
             "expired_memories_swept": platform.memories.sweep,
             "tasks_swept": platform.tasks.sweep,

@@ -5,18 +5,26 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
+from neuroedge.bootstrap.artifacts import artifacts_of
+from neuroedge.bootstrap.assistant import assistant_of
+from neuroedge.bootstrap.chat import chats_of
 from neuroedge.bootstrap.content import documents_of, recordings_of, tasks_of
 from neuroedge.bootstrap.core import Core, open_core
 from neuroedge.bootstrap.ending import ended
 from neuroedge.bootstrap.inference import share_device
 from neuroedge.bootstrap.jobs import register_jobs, run_worker
+from neuroedge.bootstrap.mcp import mcp_tools_of
+from neuroedge.bootstrap.safety import safety_of
+from neuroedge.bootstrap.surfaces import api_keys_of, idempotency_of
 from neuroedge.http.platform import Platform
 from neuroedge.infra import datadir
 from neuroedge.services.accounts import Accounts
 from neuroedge.services.divisions import Divisions
+from neuroedge.services.files import Files
 from neuroedge.services.index import MemoryIndex
 from neuroedge.services.keys import KeyCare
 from neuroedge.services.knowledge import Knowledge
+from neuroedge.services.llm.reports import UsageReports
 from neuroedge.services.memory import MemoryService
 from neuroedge.services.memory_merge import MemoryMerge
 from neuroedge.services.memory_transfer import MemoryTransfer
@@ -39,6 +47,10 @@ async def open_platform(settings: Settings, *, worker: bool) -> AsyncIterator[Pl
             datadir.set_version(settings.data_dir)
         await share_device(settings, core.pool, core.valkey, core.metrics, stack)
         register_jobs(platform)
+        stack.push_async_callback(platform.api_keys.close)
+        stack.push_async_callback(platform.idempotency.close)
+        stack.push_async_callback(platform.assistant.settled)
+        stack.push_async_callback(platform.safety.close)
         if worker:
             job = asyncio.create_task(run_worker(platform, signals=False))
             stack.push_async_callback(ended, job)
@@ -49,8 +61,11 @@ def _assemble(core: Core) -> Platform:
     recordings, recording_progress = recordings_of(core)
     documents, document_progress, document_process = documents_of(core, recordings)
     tasks, task_progress = tasks_of(core)
+    chats = chats_of(core)
     db, runner, queue = core.db, core.runner, core.queue
     memories = MemoryService(db=db, runner=runner)
+    safety = safety_of(core, memories=memories, chats=chats.chats)
+    artifacts, artifact_versions, artifact_generation, artifact_progress = artifacts_of(core, memories, safety.safety)
     return Platform(
         settings=core.settings,
         db=db,
@@ -65,6 +80,8 @@ def _assemble(core: Core) -> Platform:
         queue=queue,
         tokens=core.tokens,
         accounts=Accounts(db=db, tokens=core.tokens, clock=core.clock, settings=core.settings),
+        api_keys=api_keys_of(core),
+        idempotency=idempotency_of(core),
         runner=runner,
         reloader=core.reloader,
         recordings=recordings,
@@ -72,6 +89,9 @@ def _assemble(core: Core) -> Platform:
         documents=documents,
         document_progress=document_progress,
         document_process=document_process,
+        providers=core.llm_accounts.providers,
+        budgets=core.llm_accounts.budgets,
+        usage_reports=UsageReports(db=db),
         knowledge=Knowledge(db=db, runner=runner, queue=queue),
         memories=memories,
         memory_merge=MemoryMerge(db=db),
@@ -81,6 +101,21 @@ def _assemble(core: Core) -> Platform:
         keys=KeyCare(db=db, keys=core.vault, queue=queue),
         memory_index=MemoryIndex(db=db, owner_url=core.servers.postgres_owner, queue=queue),
         reembedding=Reembedding(db=db, runner=runner, queue=queue),
+        mcp_tools=mcp_tools_of(core),
+        files=Files(db=db, contexts=core.contexts),
+        chats=chats.chats,
+        chat_attachments=chats.attachments,
+        chat_search=chats.search,
+        chat_transfer=chats.transfer,
+        chat_sweep=chats.sweep,
+        session_progress=chats.progress,
+        artifacts=artifacts,
+        artifact_versions=artifact_versions,
+        artifact_generation=artifact_generation,
+        artifact_progress=artifact_progress,
+        assistant=assistant_of(core, chats, documents=documents, artifacts=artifacts, safety=safety.safety),
+        safety=safety.safety,
+        reviews=safety.reviews,
         tasks=tasks,
         task_progress=task_progress,
     )

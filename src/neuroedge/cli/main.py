@@ -54,6 +54,19 @@ def demo(
 
 
 @app.command()
+def mcp(
+    url: str = typer.Option("http://127.0.0.1:8080", envvar="NEUROEDGE_URL", help="A running NeuroEdge server."),
+    token: str = typer.Option(
+        ..., envvar="NEUROEDGE_TOKEN", show_envvar=True, help="API key or access token; better not on the command line."
+    ),
+) -> None:
+    """Speak the Model Context Protocol over stdio, for assistants; a proxy of a running server."""
+    from neuroedge.cli.mcp import serve as run
+
+    run(url=url, token=token)
+
+
+@app.command()
 def doctor() -> None:
     """Check the installation: each failure with its remedy; exit status 1 when there is one."""
     from neuroedge.cli.doctor import doctor as run

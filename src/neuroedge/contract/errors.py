@@ -231,6 +231,13 @@ class ProviderFailed(Unavailable):
     status = 502
     code = "provider_failed"
 
+    def __init__(
+        self, detail: str, *, hint: str | None = None, retry_after_s: int | None = None, transient: bool = True
+    ) -> None:
+        super().__init__(detail, hint=hint, retry_after_s=retry_after_s)
+        self.transient = transient
+        """Whether the same request may succeed a moment later; not where a key is refused, say."""
+
 
 class ProviderBroke(ProviderFailed):
     """A provider failed in the middle of its answer: what came so far is all there is."""

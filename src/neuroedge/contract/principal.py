@@ -32,7 +32,17 @@ class Principal:
     role: Role
     permissions: frozenset[str]
     admin: bool = False
+    api_key_id: UUID | None = None
+    """The API key the caller came with; None: an access token."""
+    models: tuple[str, ...] | None = None
+    """Language models the caller's key may use, the first one by default; None: any."""
+    engines: frozenset[str] | None = None
+    """Engines the caller's key may call by name; None: any."""
 
     def may(self, permission: str) -> bool:
         """Whether the caller holds `permission` in this organisation."""
         return permission in self.permissions
+
+    def may_run(self, engine: str) -> bool:
+        """Whether the caller's key, if it is one, may call this engine by name."""
+        return self.engines is None or engine in self.engines

@@ -10,13 +10,28 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from neuroedge.contract.errors import NeuroEdgeError
-from neuroedge.http import engine_api, problems
-from neuroedge.http.dialects import nemo
+from neuroedge.http import anthropic, engine_api, mcp, openai, problems
+from neuroedge.http.anthropic import messages
+from neuroedge.http.dialects import nemo, shikshasetu, yourever
 from neuroedge.http.middleware import DirectRoute, RequestEnvelope
+from neuroedge.http.openai import (
+    audio,
+    chat_completions,
+    completions,
+    embeddings,
+    files,
+    moderations,
+    rerank,
+    responses,
+)
+from neuroedge.http.openai import models as openai_models
 from neuroedge.http.platform import Platform
 from neuroedge.http.routes import (
     admin,
+    api_keys,
+    artifacts,
     auth,
+    chat,
     divisions,
     documents,
     engines,
@@ -26,9 +41,14 @@ from neuroedge.http.routes import (
     memories,
     models,
     privacy,
+    providers,
     recordings,
+    reviews,
+    safety,
+    sessions,
     system,
     tasks,
+    usage,
 )
 from neuroedge.settings import Settings
 
@@ -76,10 +96,12 @@ def create_app(settings: Settings, open_platform: Callable[[], AbstractAsyncCont
         lifespan=lifespan,
     )
     app.add_middleware(DirectRoute, path=engine_api.RUN_PATH, endpoint=engines.run)
+    app.add_middleware(DirectRoute, path=chat_completions.PATH, endpoint=chat_completions.complete)
     app.add_middleware(
         RequestEnvelope,
         max_body_bytes=settings.max_body_bytes,
         max_upload_bytes=settings.max_upload_bytes,
+        refusals={**openai.REFUSALS, **anthropic.REFUSALS, **shikshasetu.REFUSALS},
     )
     problems.install(app)
     # First: routes are looked through in their order, and engine calls are the many.
@@ -89,15 +111,32 @@ def create_app(settings: Settings, open_platform: Callable[[], AbstractAsyncCont
     app.include_router(recordings.router, responses=_PROBLEMS)
     app.include_router(tasks.router, responses=_PROBLEMS)
     app.include_router(documents.router, responses=_PROBLEMS)
+    app.include_router(artifacts.router, responses=_PROBLEMS)
     app.include_router(knowledge.router, responses=_PROBLEMS)
     app.include_router(memories.router, responses=_PROBLEMS)
+    app.include_router(sessions.router, responses=_PROBLEMS)
+    app.include_router(chat.router, responses=_PROBLEMS)
     app.include_router(divisions.router, responses=_PROBLEMS)
     app.include_router(models.router, responses=_PROBLEMS)
     app.include_router(nemo.router, responses=_PROBLEMS)
+    app.include_router(yourever.router, responses=_PROBLEMS)
+    app.include_router(shikshasetu.router)
     app.include_router(privacy.router, responses=_PROBLEMS)
+    app.include_router(safety.router, responses=_PROBLEMS)
+    app.include_router(reviews.router, responses=_PROBLEMS)
     app.include_router(keys.router, responses=_PROBLEMS)
     app.include_router(index.router, responses=_PROBLEMS)
+    app.include_router(providers.router, responses=_PROBLEMS)
+    app.include_router(usage.router, responses=_PROBLEMS)
     app.include_router(admin.router, responses=_PROBLEMS)
+    app.include_router(mcp.router, responses=_PROBLEMS)
+    app.include_router(api_keys.router, responses=_PROBLEMS)
+    app.include_router(chat_completions.build_router())
+    app.include_router(completions.build_router())
+    app.include_router(responses.build_router())
+    app.include_router(messages.build_router())
+    for other in (embeddings, moderations, rerank, audio, files, openai_models):
+        app.include_router(other.router)
     engine_api.document(app)
     _document_problem(app)
     return app

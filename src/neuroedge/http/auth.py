@@ -13,11 +13,11 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from neuroedge.contract.errors import Forbidden, Overloaded, Unauthenticated
+from neuroedge.contract.errors import Forbidden, NeuroEdgeError, Overloaded, Unauthenticated
 from neuroedge.contract.principal import READ, RUN_ENGINES, WRITE, Principal
 from neuroedge.http.platform import Platform
 
-bearer = HTTPBearer(auto_error=False, description="Access token of POST /auth/login.")
+bearer = HTTPBearer(auto_error=False, description="Access token of POST /auth/login, or an API key (sk-ne-…).")
 
 
 def platform_of(request: Request) -> Platform:
@@ -46,21 +46,23 @@ RequestId = Annotated[str, Depends(_request_id)]
 async def current_principal(
     request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 ) -> Principal:
-    """The caller of the bearer token. Raises Unauthenticated."""
+    """The caller of the bearer token or API key. Raises Unauthenticated, Overloaded, Unavailable."""
     return caller(request)
 
 
 def caller(request: Request) -> Principal:
-    """The caller of the bearer token, for code without dependencies. Raises Unauthenticated."""
-    # The middleware leaves the caller of a token it has read already.
+    """The caller of the bearer token or API key, for code without dependencies.
+
+    Raises Unauthenticated; for an API key also Overloaded after many wrong ones, and Unavailable.
+    """
+    # The middleware (http/middleware.py) has read it already.
     principal: Principal | None = request.scope.get("principal")
-    if principal is None:
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not token.strip():
-            raise Unauthenticated("this route needs an access token", hint="send 'Authorization: Bearer <token>'")
-        principal = platform_of(request).tokens.read(token.strip())
-    request.scope["tenant_id"] = str(principal.org_id)
-    return principal
+    if principal is not None:
+        return principal
+    error: NeuroEdgeError | None = request.scope.get("caller_error")
+    raise error or Unauthenticated(
+        "this route needs an access token or an API key", hint="send 'Authorization: Bearer <token>'"
+    )
 
 
 class Requires:

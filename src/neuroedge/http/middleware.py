@@ -1,9 +1,8 @@
 """Around every request: its id, the size limit, time, metrics, one log line."""
 
-import contextlib
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import structlog
@@ -17,6 +16,7 @@ from neuroedge.contract.errors import InvalidInput, NeuroEdgeError, TooLarge, Un
 from neuroedge.contract.scope import call_scope
 from neuroedge.http.problems import answer_to, of_error, problem
 from neuroedge.infra.limits import Quota
+from neuroedge.services.api_keys import MARK
 
 log = structlog.get_logger("neuroedge.http")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -30,6 +30,9 @@ UPLOAD_ROUTES = {
     ("POST", "/v1/memories/import"),
     ("POST", "/transcription/upload"),
     ("POST", "/emotion/analyze"),
+    ("POST", "/v1/audio/transcriptions"),
+    ("POST", "/v1/files"),
+    ("POST", "/v1/sessions/{session_id}/attachments"),
 }
 """Routes that stream their body to disk; a test finds those that are missing here."""
 _UPLOADS = [(method, re.compile(re.sub(r"{\w+}", "[^/]+", path))) for method, path in UPLOAD_ROUTES]
@@ -38,8 +41,17 @@ _UPLOADS = [(method, re.compile(re.sub(r"{\w+}", "[^/]+", path))) for method, pa
 class RequestEnvelope:
     """Outermost middleware, plain ASGI: no buffering, so that streams stay streams."""
 
-    def __init__(self, app: ASGIApp, *, max_body_bytes: int, max_upload_bytes: int) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        max_body_bytes: int,
+        max_upload_bytes: int,
+        refusals: Mapping[str, Callable[[Request, NeuroEdgeError], Response]] | None = None,
+    ) -> None:
         self._app = app
+        self._refusals = refusals or {}
+        """How errors are told on paths whose clients expect others than problems."""
         self._max_body_bytes = max_body_bytes
         self._max_upload_bytes = max_upload_bytes
 
@@ -53,8 +65,8 @@ class RequestEnvelope:
         request_id = given if _REQUEST_ID.fullmatch(given) else str(uuid_utils.uuid7())
         scope["request_id"] = request_id
         structlog.contextvars.bind_contextvars(request_id=request_id)  # of this task: the server makes one a request
-        exchange = _Exchange(scope, send, request_id)
-        _recognise(scope, headers)
+        exchange = _Exchange(scope, send, request_id, self._refusals.get(scope["path"]))
+        await _recognise(scope, headers)
         limit = self._limit(scope)
         announced = headers.get(b"content-length", b"0")
         try:
@@ -101,7 +113,8 @@ class RequestEnvelope:
 def _refusal(scope: Scope, limit: int) -> NeuroEdgeError:
     """The error of a body over its limit."""
     if "principal" not in scope and not scope["path"].startswith("/auth/"):
-        return Unauthenticated("a body of this size needs a valid access token", hint="log in")
+        why: NeuroEdgeError | None = scope.get("caller_error")
+        return why or Unauthenticated("a body of this size needs a valid access token", hint="log in")
     return too_large(limit)
 
 
@@ -132,15 +145,32 @@ class DirectRoute:
         await answer(scope, receive, send)
 
 
-def _recognise(scope: Scope, headers: dict[bytes, bytes]) -> None:
-    """Put the caller of a good token into the scope, where http/auth.py finds it: the token is read once."""
-    scheme, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+async def _recognise(scope: Scope, headers: dict[bytes, bytes]) -> None:
+    """Put the caller of a good token or API key into the scope, where http/auth.py finds it: it is read once."""
     platform = getattr(scope["app"].state, "platform", None)
-    if platform is None or scheme.lower() != "bearer":
+    token = _token(headers)
+    if platform is None or token is None:
         return
-    with contextlib.suppress(Unauthenticated):
-        principal = platform.tokens.read(token.strip())
-        scope["principal"], scope["tenant_id"] = principal, str(principal.org_id)
+    try:
+        if token.startswith(MARK):
+            client = scope.get("client")
+            principal = await platform.api_keys.principal(token, address=client[0] if client else "unknown")
+        else:
+            principal = platform.tokens.read(token)
+    except NeuroEdgeError as error:
+        # For a route that wants a caller; others do not look at it.
+        scope["caller_error"] = error
+        return
+    scope["principal"], scope["tenant_id"] = principal, str(principal.org_id)
+
+
+def _token(headers: dict[bytes, bytes]) -> str | None:
+    """What the caller identifies itself with: a bearer token, or an API key as Anthropic's clients send it."""
+    scheme, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+    if scheme.lower() == "bearer" and token.strip():
+        return token.strip()
+    key = headers.get(b"x-api-key", b"").decode("latin-1").strip()
+    return key if key.startswith(MARK) else None
 
 
 def _rate(quota: Quota) -> list[tuple[bytes, bytes]]:
@@ -167,8 +197,15 @@ async def _nothing() -> Message:
 class _Exchange:
     """One request on its way: adds headers to the answer, then measures and logs."""
 
-    def __init__(self, scope: Scope, send: Send, request_id: str) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        send: Send,
+        request_id: str,
+        told: Callable[[Request, NeuroEdgeError], Response] | None = None,
+    ) -> None:
         self._scope = scope
+        self._told = told
         self._send = send
         self._request_id = request_id
         self._started = time.perf_counter()
@@ -179,7 +216,8 @@ class _Exchange:
 
     async def refuse(self, error: NeuroEdgeError) -> None:
         """Answer without reading the body, and close: what is left of it must not be read as the next request."""
-        answer = of_error(self._request_id, error)
+        told = self._told
+        answer = of_error(self._request_id, error) if told is None else told(Request(self._scope), error)
         answer.headers["Connection"] = "close"
         await answer(self._scope, _nothing, self.send)
 

@@ -14,13 +14,31 @@ from neuroedge.infra.tokens import AccessTokens
 from neuroedge.runtimes.catalogue import Catalogue
 from neuroedge.runtimes.pool import Pool
 from neuroedge.services.accounts import Accounts
+from neuroedge.services.api_keys import ApiKeys
+from neuroedge.services.artifact_generation import ArtifactGeneration
+from neuroedge.services.artifact_progress import ArtifactProgress
+from neuroedge.services.artifact_versions import ArtifactVersions
+from neuroedge.services.artifacts import Artifacts
+from neuroedge.services.chat.assistant import Assistant
+from neuroedge.services.chat.attachments import Attachments
+from neuroedge.services.chat.progress import SessionProgress
+from neuroedge.services.chat.search import MessageSearch
+from neuroedge.services.chat.sessions import Chats
+from neuroedge.services.chat.sweep import ChatSweep
+from neuroedge.services.chat.transfer import ChatTransfer
 from neuroedge.services.divisions import Divisions
 from neuroedge.services.document_process import DocumentProcess
 from neuroedge.services.document_progress import DocumentProgress
 from neuroedge.services.documents import Documents
+from neuroedge.services.files import Files
+from neuroedge.services.idempotency import Idempotency
 from neuroedge.services.index import MemoryIndex
 from neuroedge.services.keys import KeyCare
 from neuroedge.services.knowledge import Knowledge
+from neuroedge.services.llm.budgets import Budgets
+from neuroedge.services.llm.providers import Providers
+from neuroedge.services.llm.reports import UsageReports
+from neuroedge.services.mcp_tools import McpTools
 from neuroedge.services.memory import MemoryService
 from neuroedge.services.memory_merge import MemoryMerge
 from neuroedge.services.memory_transfer import MemoryTransfer
@@ -29,7 +47,9 @@ from neuroedge.services.recording_progress import RecordingProgress
 from neuroedge.services.recordings import Recordings
 from neuroedge.services.reembedding import Reembedding
 from neuroedge.services.reload import EngineReloader
+from neuroedge.services.reviews import Reviews
 from neuroedge.services.run_engine import EngineRunner
+from neuroedge.services.safety import Safety
 from neuroedge.services.task_progress import TaskProgress
 from neuroedge.services.tasks import Tasks
 from neuroedge.settings import Settings
@@ -53,6 +73,8 @@ class Platform:
     queue: JobQueue
     tokens: AccessTokens
     accounts: Accounts
+    api_keys: ApiKeys
+    idempotency: Idempotency
     runner: EngineRunner
     reloader: EngineReloader
     recordings: Recordings
@@ -69,6 +91,24 @@ class Platform:
     keys: KeyCare
     memory_index: MemoryIndex
     reembedding: Reembedding
+    mcp_tools: McpTools
+    files: Files
+    assistant: Assistant
+    chats: Chats
+    chat_attachments: Attachments
+    chat_search: MessageSearch
+    chat_transfer: ChatTransfer
+    chat_sweep: ChatSweep
+    session_progress: SessionProgress
+    artifacts: Artifacts
+    artifact_versions: ArtifactVersions
+    artifact_generation: ArtifactGeneration
+    artifact_progress: ArtifactProgress
+    safety: Safety
+    reviews: Reviews
     tasks: Tasks
     task_progress: TaskProgress
+    providers: Providers
+    budgets: Budgets
+    usage_reports: UsageReports
     started: float = field(default_factory=time.monotonic)

@@ -56,6 +56,8 @@ _SENTENCE_END: Final = re.compile(r"(?<=[.!?])\s+(?=[^\s])")
 _QUANTITY: Final = re.compile(r"\bhow (?:many|much|old|long|often|far|tall|big|heavy)\b", re.IGNORECASE)
 _NAME: Final = re.compile(r"\bwh(?:at|ich)\b.*\bnames?\b|^\s*who\b|\bwhose\b", re.IGNORECASE)
 Kind = Literal["number", "name"]
+MIN_RELEVANCE: Final = 0.3
+"""Cosine of question and sentence, unless they share a word: below it the sentence answers something else."""
 
 
 def sentences(text: str) -> list[str]:
@@ -210,6 +212,33 @@ def about_another(sentence: str, *, question: str, source: Source, people: Colle
     """Whether `sentence` speaks of other `people` than its source or than the question asks about."""
     told, asked, there = (set(people) & set(_WORD.findall(text)) for text in (sentence, question, source.line))
     return bool(told) and (not told & there or bool(asked and not asked & told))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attribution:
+    """Sources with their vectors [n, dim] and the question with its own [dim], to attribute sentences as they come."""
+
+    question: str
+    asked: Floats
+    sources: Sequence[Source]
+    vectors: Floats
+    people: Collection[str]
+    """Names of those who speak in the sources."""
+
+    def claims(self, told: Sequence[str], vectors: Floats) -> list[Claim]:
+        """Those of the sentences, with their vectors [m, dim], that are about the question, each with its source."""
+        claims = [
+            attribute(
+                each, vector, question=self.question, asked=self.asked, sources=self.sources, vectors=self.vectors
+            )
+            for each, vector in zip(told, vectors, strict=True)
+            if float(vector @ self.asked) >= MIN_RELEVANCE or shares_words(each, self.question)
+        ]
+        return [c for c in claims if not self._of_another(c)]
+
+    def _of_another(self, claim: Claim) -> bool:
+        source = self.sources[claim.excerpt]
+        return about_another(claim.sentence, question=self.question, source=source, people=self.people)
 
 
 def _share(stems: Sequence[str], text: str) -> float:

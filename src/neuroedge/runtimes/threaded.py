@@ -6,11 +6,13 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any, ClassVar, Final, ParamSpec, TypeVar
 
 from neuroedge.contract.errors import ModelFailed, NeuroEdgeError, Overloaded
+from neuroedge.contract.models import Priority
 from neuroedge.contract.scope import priority as current_priority
 from neuroedge.contract.scope import remaining_s
 from neuroedge.runtimes.cores import CoreBudget, Hold
@@ -114,7 +116,7 @@ class Threaded:
             running = self._running[thread] = _Running(started)
             around.on_phase(self.model_id, "queue", started - submitted)
             try:
-                with around.cores.using(around.threads, priority=priority) as running.hold:
+                with self._cores(priority) as running.hold:
                     running.sign_at = time.monotonic()  # waiting for a core is no sign of hanging
                     return fn()
             except NeuroEdgeError:
@@ -126,6 +128,10 @@ class Threaded:
                 around.on_phase(self.model_id, "inference", time.monotonic() - started)
 
         return self._threads.admit(work, cost=cost)
+
+    def _cores(self, priority: Priority) -> AbstractContextManager[Hold | None]:
+        """What a computation holds of the budget while it runs."""
+        return self.surroundings.cores.using(self.surroundings.threads, priority=priority)
 
     def _alive(self) -> None:
         """From the worker, between two pieces of long work: a sign of life, and room for what is more urgent."""
@@ -146,7 +152,7 @@ class _BoundedThreads(ThreadPoolExecutor):
         self._unfinished = 0
         self._waiting_cost = 0.0
         self._rate = 0.0
-        """Work done a second, smoothed; tells a refused caller when to come back."""
+        """Work a worker does a second, smoothed; tells a refused caller when to come back."""
         self._counting = Lock()
 
     def admit(self, work: Callable[[], T], *, cost: float) -> Future[T]:
@@ -199,7 +205,7 @@ class _BoundedThreads(ThreadPoolExecutor):
             self._rate = rate if not self._rate else 0.8 * self._rate + 0.2 * rate
 
     def _wait_s(self) -> float:
-        return self._waiting_cost / self._rate if self._rate else 0.0
+        return self._waiting_cost / (self._rate * self._workers) if self._rate else 0.0
 
     def _retry_after_s(self) -> int:
         wait_s = self._wait_s() or 10.0

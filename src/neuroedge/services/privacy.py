@@ -34,7 +34,14 @@ EXPORT_TASK: Final = "export_data"
 EXPORT_KEPT: Final = timedelta(days=7)
 _BATCH: Final = 200
 _PASSES: Final = 3
-_TOPIC: Final = {"recordings": "recording", "documents": "document", "tasks": "task"}
+_TOPIC: Final = {
+    "recordings": "recording",
+    "documents": "document",
+    "tasks": "task",
+    "chat_sessions": "chat_session",
+    "artifacts": "artifact",
+    "files": "file",
+}
 """Tables whose rows have objects below `<table>/<id>` and events under `<topic>:<id>`."""
 
 
@@ -263,8 +270,8 @@ class Privacy:
         if order is None or order.state != "running":
             return
         path = folder / "export.zip"
-        counts = await write_export(self._db, service, order, path)
         blobs = self._contexts.blobs(service)
+        counts = await write_export(self._db, blobs, service, order, path)
         await blobs.put(export_blob(export_id), path)
         async with self._bound(org_id) as conn:
             wanted = await privacy.finish_export(conn, export_id, state="done", counts=counts)

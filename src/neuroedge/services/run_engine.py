@@ -24,6 +24,7 @@ from neuroedge.infra.breaker import Breakers
 from neuroedge.infra.media import PyAVMedia
 from neuroedge.infra.telemetry import Metrics
 from neuroedge.services.engines import Registry
+from neuroedge.services.llm.permitted import permitted
 from neuroedge.services.usage import UsageLedger
 from neuroedge.stores.ids import new_id
 from neuroedge.stores.ledgers import UsageRow
@@ -92,7 +93,7 @@ class Contexts:
             clock=self._clock,
             progress=progress,
             call=call,
-            llm=self._llm(principal, request_id),
+            llm=permitted(self._llm(principal, request_id), principal),
         )
 
 
@@ -129,6 +130,8 @@ class EngineRunner:
         engine = self._registry.get(name)
         if not principal.may(engine.permission):
             raise Forbidden(f"running {name} needs the permission {engine.permission}")
+        if not principal.may_run(name):
+            raise Forbidden(f"this API key does not allow the engine {name}")
         checked = validate(engine, payload)
         ctx = self.context(principal, request_id=request_id, progress=progress)
         started = time.perf_counter()

@@ -232,6 +232,9 @@ class Tasks:
         engine = self._runner.registry.get(name)
         if not principal.may(engine.permission):
             raise Forbidden(f"running {name} needs the permission {engine.permission}")
+        # A worker runs the task for the user, without what limits the key it was ordered with.
+        if not principal.may_run(name) or principal.models is not None:
+            raise Forbidden(f"this API key does not allow running {name} in the background")
         return engine
 
     def _start_of(self, order: Order) -> datetime | None:

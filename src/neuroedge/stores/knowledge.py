@@ -7,15 +7,18 @@ takes its mentions and relations along, and a thing with its last mention.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 from uuid import UUID, uuid5
 
 from neuroedge.stores import sealing
 from neuroedge.stores.ids import new_id
+from neuroedge.stores.memory_filters import CHAT_MESSAGE
 from neuroedge.stores.postgres import Connection
 
 MAX_PLACES = 100
 """Places of one name kept for each memory."""
+_READ: Final = f"m.memory_type <> '{CHAT_MESSAGE}'"
+"""What is said in chats, by the assistant too, is no knowledge."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,7 +197,7 @@ async def standing(conn: Connection, *, org_id: UUID, extractor: str) -> Standin
     """Counts for the caller; a memory whose content or extractor changed since counts as not read."""
     row = await (
         await conn.execute(
-            "SELECT (SELECT count(*) FROM memories WHERE org_id = %(org)s) AS memories,"
+            f"SELECT (SELECT count(*) FROM memories m WHERE m.org_id = %(org)s AND {_READ}) AS memories,"
             " (SELECT count(*) FROM memories m JOIN knowledge_sources s ON s.org_id = m.org_id AND s.memory_id = m.id"
             "   AND s.extractor = %(extractor)s AND s.content_mac = m.content_mac WHERE m.org_id = %(org)s) AS read,"
             " (SELECT count(*) FROM entities WHERE org_id = %(org)s) AS entities,"
@@ -210,6 +213,7 @@ async def unread(conn: Connection, *, org_id: UUID, extractor: str, after: UUID 
     """Memories not read by this extractor as they are now, in the order of their ids."""
     cursor = await conn.execute(
         "SELECT m.id FROM memories m WHERE m.org_id = %(org)s AND (%(after)s::uuid IS NULL OR m.id > %(after)s)"
+        f" AND {_READ}"
         " AND NOT EXISTS (SELECT 1 FROM knowledge_sources s WHERE s.org_id = m.org_id AND s.memory_id = m.id"
         "   AND s.extractor = %(extractor)s AND s.content_mac = m.content_mac) ORDER BY m.id LIMIT %(limit)s",
         {"org": org_id, "extractor": extractor, "after": after, "limit": limit},

@@ -22,7 +22,7 @@ from neuroedge.stores.memories import table_of
 from neuroedge.stores.memory_filters import OTHERS, facets, others, restricted
 from neuroedge.stores.postgres import Connection
 
-CANDIDATES: Final = 2000
+CANDIDATES: Final = 500
 """Rows that the rarest of a query's words should at least bring; commoner words then only add to their scores."""
 EXACT: Final = 2000
 """Rows with the facets asked for that are compared one by one; more are found through the index by meaning."""

@@ -13,14 +13,46 @@ from neuroedge.stores.postgres import Connection
 from neuroedge.stores.resealing import SEALED
 
 INTERNAL: Final = frozenset(
-    {"org_id", "sealed", "content_mac", "facets", "length", "term_ids", "terms", "fingerprint", "job_id", "result_blob"}
+    {
+        "org_id",
+        "sealed",
+        "content_mac",
+        "facets",
+        "length",
+        "term_ids",
+        "terms",
+        "fingerprint",
+        "job_id",
+        "result_blob",
+        "secret_hash",
+    }
 )
 """Columns that mean nothing outside the database: keyed hashes and what only the platform uses."""
-EXPORTED: Final = ("memories", "recordings", "segments", "documents", "tasks", "usage", "audit")
-OWNED: Final = ("memories", "documents", "recordings", "tasks")
+EXPORTED: Final = (
+    *("memories", "recordings", "segments", "documents", "tasks", "usage", "audit"),
+    *("chat_sessions", "chat_messages", "chat_attachments"),
+    *("artifacts", "artifact_versions"),
+    *("safety_decisions", "reviews"),
+    "api_keys",
+    "llm_calls",
+    "files",
+)
+OWNED: Final = (
+    *("memories", "documents", "recordings", "tasks", "artifacts", "chat_sessions"),
+    *("safety_decisions", "reviews"),
+    "files",
+)
 """Tables of a user's things; everything else hangs on these."""
 # Children first, so that each statement's cascade stays small. What is in no list goes with the organisation's row.
 _CLEARED: Final = {
+    "checkpoint_writes": "thread_id, checkpoint_id, task_id, idx",
+    "checkpoints": "thread_id, checkpoint_id",
+    "turns": "id",
+    "review_steps": "review_id, position",
+    "reviews": "id",
+    "safety_decisions": "id",
+    "artifact_versions": "id",
+    "artifacts": "id",
     "relations": "id",
     "mentions": "entity_id, memory_id",
     "knowledge_sources": "memory_id",
@@ -30,13 +62,18 @@ _CLEARED: Final = {
     "document_chunks": "document_id, memory_id",
     "memories": "id",
     "documents": "id",
+    "files": "id",
     "segments": "id",
     "speakers": "id",
     "recording_steps": "recording_id, step",
     "recordings": "id",
     "tasks": "id",
+    "chat_attachments": "id",
+    "chat_messages": "id",
+    "chat_sessions": "id",
     "term_stats": "term",
     "refresh_tokens": "id",
+    "api_keys": "id",
 }
 
 
@@ -135,6 +172,9 @@ async def delete_traces(conn: Connection, *, org_id: UUID, user_id: UUID) -> dic
     deleted = {}
     for name, statement in {
         "refresh_tokens": "DELETE FROM refresh_tokens WHERE org_id = %(org)s AND user_id = %(user)s",
+        "api_keys": "DELETE FROM api_keys WHERE org_id = %(org)s AND user_id = %(user)s",
+        "artifact_authors": "UPDATE artifact_versions SET author_id = NULL WHERE org_id = %(org)s"
+        " AND author_id = %(user)s",
         "jobs": "DELETE FROM procrastinate_jobs WHERE status <> 'doing' AND args ->> 'org_id' = %(org)s::text"
         " AND args ->> 'user_id' = %(user)s::text",
         "term_stats": "DELETE FROM term_stats WHERE org_id = %(org)s AND documents <= 0",
@@ -173,6 +213,7 @@ async def shred(conn: Connection, org_id: UUID) -> int:
     deleted = (await conn.execute("DELETE FROM tenant_keys WHERE org_id = %s", [org_id])).rowcount
     await conn.execute("UPDATE organisations SET erased_at = coalesce(erased_at, now()) WHERE id = %s", [org_id])
     await conn.execute("DELETE FROM refresh_tokens WHERE org_id = %s", [org_id])
+    await conn.execute("DELETE FROM api_keys WHERE org_id = %s", [org_id])
     return deleted
 
 
@@ -274,6 +315,8 @@ async def rows(
     whose = "user_id = %(user)s AND" if user_id else ""
     if user_id and table == "segments":
         whose = "recording_id IN (SELECT id FROM recordings WHERE org_id = %(org)s AND user_id = %(user)s) AND"
+    if user_id and table == "artifact_versions":
+        whose = "artifact_id IN (SELECT id FROM artifacts WHERE org_id = %(org)s AND user_id = %(user)s) AND"
     while True:
         cursor = await conn.execute(
             f"SELECT * FROM {table} WHERE org_id = %(org)s AND {whose} (%(after)s::uuid IS NULL OR id > %(after)s)"

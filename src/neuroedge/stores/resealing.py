@@ -40,9 +40,27 @@ SEALED: Final = (
     SealedColumn(table="tasks", column="payload", context=lambda task_id: sealing.task(task_id, "payload")),
     SealedColumn(table="tasks", column="result", context=lambda task_id: sealing.task(task_id, "result")),
     SealedColumn(table="documents", context=_place("documents")),
+    SealedColumn(table="files", context=_place("files")),
+    SealedColumn(table="llm_providers", context=_place("llm_providers")),
+    SealedColumn(table="artifacts", context=_place("artifacts")),
+    SealedColumn(table="artifacts", column="request", context=lambda artifact_id: f"artifacts/{artifact_id}/request"),
+    SealedColumn(table="artifact_versions", context=_place("artifact_versions")),
     SealedColumn(table="entities", context=_place("entities")),
     SealedColumn(table="mentions", key=("entity_id", "memory_id"), context=_place("mentions")),
     SealedColumn(table="relations", context=_place("relations")),
+    SealedColumn(table="reviews", context=_place("reviews")),
+    SealedColumn(table="review_steps", key=("review_id", "position"), context=_place("review_steps")),
+    SealedColumn(table="chat_sessions", context=_place("chat_sessions")),
+    SealedColumn(table="checkpoints", key=("thread_id", "checkpoint_id"), context=_place("checkpoints")),
+    SealedColumn(
+        table="checkpoint_writes",
+        key=("thread_id", "checkpoint_id", "task_id", "idx"),
+        context=_place("checkpoint_writes"),
+    ),
+    SealedColumn(table="chat_messages", context=_place("chat_messages")),
+    SealedColumn(table="chat_messages", column="feedback", context=lambda i: f"chat_messages/{i}/feedback"),
+    SealedColumn(table="chat_attachments", context=_place("chat_attachments")),
+    SealedColumn(table="chat_attachments", column="text", context=lambda i: f"chat_attachments/{i}/text"),
 )
 """All of them; a test compares this with the schema."""
 

@@ -28,15 +28,13 @@ from neuroedge.contract.models import CHAT, TEXT_EMBEDDING
 from neuroedge.engines.knowledge.search import Hit
 from neuroedge.engines.knowledge.search import Input as SearchInput
 from neuroedge.kit.grounding import (
+    Attribution,
     Claim,
     Source,
-    about_another,
-    attribute,
     coverage,
     expected_kind,
     holds,
     sentences,
-    shares_words,
 )
 from neuroedge.kit.introductions import introductions
 from neuroedge.kit.prompts import CHECK, CHECK_EXAMPLES, SYSTEM
@@ -50,11 +48,9 @@ MAX_NEIGHBOURED_RECORDINGS: Final = 3
 MIN_COSINE: Final = 0.15
 """Below it the best excerpt is not about the question; with an answer it was 0.27 or more (development set)."""
 MIN_COVERAGE: Final = 0.6
-MIN_RELEVANCE: Final = 0.3
-"""Cosine of question and sentence, unless they share a word: below it the sentence answers something else."""
 MIN_NEARNESS: Final = 0.35
 """Cosine of question and excerpt, unless they share a word: below it the excerpt is about something else."""
-_REFUSAL: Final = re.compile(
+REFUSAL: Final = re.compile(
     r"not[_ ]?found|not (?:mentioned|specified|stated|provided|given|said)"
     r"|does(?:n't| not) (?:say|mention|specify|tell)",
     re.IGNORECASE,
@@ -181,36 +177,19 @@ class ChatEngine(Engine[Input, Output]):
         self, draft: str, question: str, excerpts: Sequence[Hit], ctx: EngineContext, usage: Usage
     ) -> Verdict:
         """Keep the sentences the excerpts support and that answer the question."""
-        if not draft or _REFUSAL.search(draft):
+        if not draft or REFUSAL.search(draft):
             return Verdict(reason="the model found no answer in the excerpts")
-        kept = [c for c in await self._claims(draft, question, excerpts, ctx) if supported(c)]
+        attribution = await attribution_over(excerpts, question, ctx)
+        kept = [c for c in await claims_in(sentences(draft), attribution, ctx) if supported(c)]
         if not kept:
             return Verdict(reason="the excerpts do not support the model's answer")
         if not any(holds(expected_kind(question), claim.sentence, question=question) for claim in kept):
             return Verdict(reason="the excerpts do not hold the kind of answer the question asks for")
         i = kept[0].excerpt
         doubtful = coverage(question, sources_of(excerpts)[i].line) < 1.0
-        if doubtful and not await _confirms(ctx, evidence(i, excerpts), question, usage):
+        if doubtful and not await confirms(ctx, evidence(i, excerpts), question, usage):
             return Verdict(reason="the lines nearest to the model's answer do not answer the question")
         return Verdict(claims=kept)
-
-    async def _claims(self, draft: str, question: str, excerpts: Sequence[Hit], ctx: EngineContext) -> list[Claim]:
-        """The sentences of the draft that are about the question, each with its source."""
-        found, sources = sentences(draft), sources_of(excerpts)
-        people = set(speaker_names(excerpts).values())
-        async with ctx.models.lease(TEXT_EMBEDDING) as encoder:
-            vectors = (await encoder.encode([question, *found, *(source.line for source in sources)])).vectors
-        asked, told, lines = vectors[0], vectors[1 : len(found) + 1], vectors[len(found) + 1 :]
-        claims = [
-            attribute(sentence, vector, question=question, asked=asked, sources=sources, vectors=lines)
-            for sentence, vector in zip(found, told, strict=True)
-            if float(vector @ asked) >= MIN_RELEVANCE or shares_words(sentence, question)
-        ]
-        return [
-            c
-            for c in claims
-            if not about_another(c.sentence, question=question, source=sources[c.excerpt], people=people)
-        ]
 
     async def _search(self, ctx: EngineContext, query: str, recording_id: UUID | None, top_k: int) -> list[Hit]:
         answer: Any = await ctx.call("search", SearchInput(query=query, recording_id=recording_id, top_k=top_k))
@@ -258,6 +237,21 @@ def unrelated(excerpts: Sequence[Hit]) -> str | None:
     if cosines and max(cosines) < MIN_COSINE and not any(hit.parts.keyword for hit in excerpts):
         return "nothing remembered is about the question"
     return None
+
+
+async def attribution_over(excerpts: Sequence[Hit], question: str, ctx: EngineContext) -> Attribution:
+    """Embed the question and the excerpts, to attribute sentences as they come."""
+    sources = sources_of(excerpts)
+    async with ctx.models.lease(TEXT_EMBEDDING) as encoder:
+        vectors = (await encoder.encode([question, *(source.line for source in sources)])).vectors
+    people = frozenset(speaker_names(excerpts).values())
+    return Attribution(question=question, asked=vectors[0], sources=sources, vectors=vectors[1:], people=people)
+
+
+async def claims_in(told: Sequence[str], attribution: Attribution, ctx: EngineContext) -> list[Claim]:
+    """Those sentences that are about the question, each with its source."""
+    async with ctx.models.lease(TEXT_EMBEDDING) as encoder:
+        return attribution.claims(told, (await encoder.encode(told)).vectors)
 
 
 def supported(claim: Claim) -> bool:
@@ -352,10 +346,10 @@ def nearest_lines(excerpts: Sequence[Hit]) -> list[Hit]:
 
 
 async def generate(
-    ctx: EngineContext, messages: Sequence[ChatMessage], usage: Usage, *, max_tokens: int
+    ctx: EngineContext, messages: Sequence[ChatMessage], usage: Usage, *, max_tokens: int, policy: Policy = GROUNDED
 ) -> AsyncGenerator[str, None]:
     """The LLM's words as they come; adds to `usage` at the end."""
-    async with aclosing(ctx.llm.stream(ChatRequest(messages, max_tokens=max_tokens), policy=GROUNDED)) as deltas:
+    async with aclosing(ctx.llm.stream(ChatRequest(messages, max_tokens=max_tokens), policy=policy)) as deltas:
         async for delta in deltas:
             usage.prompt_tokens += delta.prompt_tokens or 0
             usage.completion_tokens += delta.completion_tokens or 0
@@ -363,18 +357,29 @@ async def generate(
                 yield delta.text
 
 
-async def _text(ctx: EngineContext, messages: Sequence[ChatMessage], usage: Usage, *, max_tokens: int) -> str:
-    text = "".join([piece async for piece in generate(ctx, messages, usage, max_tokens=max_tokens)])
-    # Markers a small model sets are not reliable: attribution sets its own.
+async def _text(
+    ctx: EngineContext,
+    messages: Sequence[ChatMessage],
+    usage: Usage,
+    *,
+    max_tokens: int,
+    policy: Policy = GROUNDED,
+) -> str:
+    pieces = generate(ctx, messages, usage, max_tokens=max_tokens, policy=policy)
+    return unmarked("".join([piece async for piece in pieces]))
+
+
+def unmarked(text: str) -> str:
+    """What a model wrote, without its own markers: those of small models are not reliable, attribution sets others."""
     return _LABEL.sub("", _MARKER.sub("", text).strip())
 
 
-async def _confirms(ctx: EngineContext, lines: str, question: str, usage: Usage) -> bool:
+async def confirms(ctx: EngineContext, lines: str, question: str, usage: Usage, *, policy: Policy = GROUNDED) -> bool:
     """Whether the LLM, shown `lines` alone, says that they answer `question`."""
     messages = [ChatMessage(role="system", content=CHECK)]
     for excerpt, asked, reply in CHECK_EXAMPLES:
         messages += [_check(excerpt, asked), ChatMessage(role="assistant", content=reply)]
-    reply = await _text(ctx, [*messages, _check(lines, question)], usage, max_tokens=2)
+    reply = await _text(ctx, [*messages, _check(lines, question)], usage, max_tokens=2, policy=policy)
     return reply.lower().startswith("yes")
 
 

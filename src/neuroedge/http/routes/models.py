@@ -11,8 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from neuroedge.contract.models import ModelState, Priority
 from neuroedge.http.auth import Operator, Reader, ThePlatform
+from neuroedge.http.openai.models import RemoteModelOut, offered
 from neuroedge.http.platform import Platform
+from neuroedge.runtimes.catalogue import ModelEntry
 from neuroedge.runtimes.slot import Slot
+from neuroedge.services.llm.offers import LOCAL
 
 router = APIRouter(tags=["models"])
 
@@ -22,6 +25,7 @@ class ModelOut(BaseModel):
 
     id: str
     object: Literal["model"] = "model"
+    created: int = Field(description="When its files were fetched, seconds since 1970; 0: not there.")
     owned_by: Literal["neuroedge"] = "neuroedge"
     role: str = Field(description="What it is used for.")
     runtime: str
@@ -53,10 +57,10 @@ class DeviceMemoryOut(BaseModel):
 
 
 class ModelList(BaseModel):
-    """All models of the catalogue."""
+    """All models of the catalogue, then the language models of the organisation's providers."""
 
     object: Literal["list"] = "list"
-    data: list[ModelOut]
+    data: list[ModelOut | RemoteModelOut]
     memory: list[DeviceMemoryOut]
     pressure: Literal["normal", "high", "critical", "emergency"] = Field(
         description="Used part of the machine's memory: below 0.70, 0.85, 0.95, or above."
@@ -91,10 +95,14 @@ class RunningList(BaseModel):
 
 @router.get("/v1/models", summary="Models, their state and memory")
 async def list_models(principal: Reader, platform: ThePlatform) -> ModelList:
-    """Every model of the catalogue."""
+    """Every model of the catalogue, and what providers offer the caller's organisation."""
     rooms = platform.pool.rooms
+    remote = [offer for offer in await offered(platform, principal) if offer.provider != LOCAL]
     return ModelList(
-        data=[_out(platform, platform.pool.slot(entry.id)) for entry in platform.catalogue if entry.runtime != "none"],
+        data=[
+            *(_out(platform, platform.pool.slot(entry.id)) for entry in platform.catalogue if entry.runtime != "none"),
+            *map(RemoteModelOut.of, remote),
+        ],
         memory=[
             DeviceMemoryOut(
                 device=device,
@@ -148,12 +156,21 @@ async def running(principal: Reader, platform: ThePlatform) -> RunningList:
     )
 
 
+def _fetched(platform: Platform, entry: ModelEntry) -> int:
+    """A file that vanished meanwhile was never fetched."""
+    try:
+        return int(max((platform.catalogue.folder(entry) / file.name).stat().st_mtime for file in entry.file))
+    except (OSError, ValueError):
+        return 0
+
+
 def _out(platform: Platform, slot: Slot) -> ModelOut:
     entry, loaded = slot.entry, slot.loaded
     present = platform.catalogue.present(entry)
     missing = not present and slot.state == "unloaded"
     return ModelOut(
         id=entry.id,
+        created=_fetched(platform, entry) if present else 0,
         role=entry.role,
         runtime=entry.runtime,
         licence=entry.licence,

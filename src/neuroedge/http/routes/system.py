@@ -72,14 +72,14 @@ async def health() -> HealthOut:
 @router.get("/ready", summary="Readiness", response_model=ReadyOut)
 async def ready(platform: ThePlatform) -> JSONResponse:
     """200 when database, cache and models are as they should be, else 503 with what is wrong."""
-    found = await _ready(platform)
+    found = await readiness(platform)
     return JSONResponse(found.model_dump(exclude_none=True), 200 if found.status == "ready" else 503)
 
 
 @router.get("/health/detailed", summary="Everything an operator asks first")
 async def detailed(principal: Reader, platform: ThePlatform) -> DetailedHealthOut:
     """Checks, circuit breakers, memory, models and the health of every engine."""
-    found = await _ready(platform)
+    found = await readiness(platform)
     return DetailedHealthOut(
         status=found.status,
         checks=found.checks,
@@ -123,7 +123,8 @@ def _read_state(platform: Platform) -> None:
     gauges.overcommitted.set(pool.cores.overcommitted)
 
 
-async def _ready(platform: Platform) -> ReadyOut:
+async def readiness(platform: Platform) -> ReadyOut:
+    """Whether database, cache and models are as they should be."""
     database, cache = await asyncio.gather(_check(platform.db.ping()), _check(platform.events.ping()))
     checks = {"database": database, "cache": cache, "models": _models(platform)}
     good = all(check.status == "ok" for check in checks.values())

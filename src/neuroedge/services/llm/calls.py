@@ -24,6 +24,8 @@ class Call:
     query_type: str | None
     prompt_tokens: int
     """Estimate, for what is never told."""
+    max_tokens: int = 0
+    """Most the answer may take: a budget sets its price aside until the call has ended."""
     started_at: datetime
 
 

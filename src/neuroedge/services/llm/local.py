@@ -3,12 +3,10 @@
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Final
 
 from neuroedge.contract.chat import ChatDelta, ChatModel, ChatRequest, Policy
 from neuroedge.contract.models import CHAT, Models
-
-LOCAL: Final = "local"
+from neuroedge.services.llm.offers import LOCAL
 
 
 @dataclass(slots=True)

@@ -1,5 +1,6 @@
 """A model that can be asked, wherever it runs, with what one must know to ask it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final, Literal
@@ -7,6 +8,17 @@ from typing import Final, Literal
 LOCAL: Final = "local"
 """Name of the provider that is this process."""
 Wire = Literal["local", "openai", "anthropic"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tier:
+    """Prices of a call with a long prompt, of all its tokens."""
+
+    beyond_tokens: int
+    """It holds for prompts of more tokens than these."""
+    prompt_usd_per_million: Decimal
+    completion_usd_per_million: Decimal
+    cached_usd_per_million: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,14 +32,20 @@ class Price:
     source: str
     as_of: str
     """ISO date."""
+    tiers: tuple[Tier, ...] = ()
+    """Ascending."""
 
     def of(self, *, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0) -> Decimal:
         """US dollars of a call."""
-        cached = self.prompt_usd_per_million if self.cached_usd_per_million is None else self.cached_usd_per_million
+        rate: Price | Tier = self
+        for tier in self.tiers:
+            if prompt_tokens > tier.beyond_tokens:
+                rate = tier
+        cached = rate.prompt_usd_per_million if rate.cached_usd_per_million is None else rate.cached_usd_per_million
         total = (
-            (prompt_tokens - cached_tokens) * self.prompt_usd_per_million
+            max(0, prompt_tokens - cached_tokens) * rate.prompt_usd_per_million
             + cached_tokens * cached
-            + completion_tokens * self.completion_usd_per_million
+            + completion_tokens * rate.completion_usd_per_million
         )
         return total / 1_000_000
 
@@ -61,8 +79,24 @@ class Offer:
     """Longest silence within an answer."""
     tools: bool = True
     images: bool = False
+    own: bool = False
+    """The organisation's own, not the operator's: its URL is none to follow redirects from."""
 
     @property
     def id(self) -> str:
         """As callers name it."""
         return f"{self.provider}/{self.model}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preferences:
+    """What an organisation has settled for all of its calls. Offers are named by their id, as `provider/model`."""
+
+    default_model: str | None = None
+    """What answers where a caller names none."""
+    local_only: bool = False
+    """Nothing may leave the operator's machines: offers that are not `private` are none."""
+    fallback: tuple[str, ...] = ()
+    """What is tried after the first choice, in this order, before any other."""
+    by_query_type: Mapping[str, str] = field(default_factory=dict)
+    """The first choice for a query type."""

@@ -1,0 +1,68 @@
+"""The tokens one llama.cpp context holds, shared out to the requests that run in it.
+
+A context shared by several streams that overflows ends all of them. So a request begins only when its prompt and its
+longest answer fit beside those that run, in the order they came.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Condition, Event
+from typing import Final
+
+_LOOK_AGAIN_S: Final = 1.0
+"""Between two signs of life of a thread that waits."""
+
+
+class TokenRoom:
+    """Counts tokens in use, across threads."""
+
+    def __init__(self, tokens: int) -> None:
+        self.tokens = tokens
+        self._free = tokens
+        self._queue: deque[object] = deque()
+        self._changed = Condition()
+
+    @contextmanager
+    def holding(
+        self, most: int, *, exactly: Callable[[], int], cancelled: Event, alive: Callable[[], None]
+    ) -> Iterator[None]:
+        """Hold room for a request of at most `most` tokens; `exactly` counts them, asked only where that matters.
+
+        Gives up waiting when `cancelled` is set (call `wake` then); calls `alive` while it waits.
+        """
+        need = min(most, self.tokens)
+        if not self._fits(need):
+            need = min(need, max(1, exactly()))
+        taken = self._take(need, cancelled, alive)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += taken
+                self._changed.notify_all()
+
+    def wake(self) -> None:
+        """Let those that wait see that they were cancelled."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def _fits(self, need: int) -> bool:
+        with self._changed:
+            return not self._queue and need <= self._free
+
+    def _take(self, need: int, cancelled: Event, alive: Callable[[], None]) -> int:
+        me = object()
+        with self._changed:
+            self._queue.append(me)
+            try:
+                while (self._queue[0] is not me or need > self._free) and not cancelled.is_set():
+                    self._changed.wait(_LOOK_AGAIN_S)
+                    alive()
+                if cancelled.is_set():
+                    return 0
+                self._free -= need
+                return need
+            finally:
+                self._queue.remove(me)
+                self._changed.notify_all()

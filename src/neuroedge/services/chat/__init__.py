@@ -1,0 +1,1 @@
+"""Conversations with the assistant: sessions, their messages and attachments, and what answers them."""

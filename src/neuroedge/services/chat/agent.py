@@ -1,0 +1,304 @@
+"""Several steps with tools: the model asks for a tool, sees what it returned, and so on until it answers.
+
+ReAct (Yao et al. 2023) as one step a call, so that each step's state is saved and the next one can run in another
+process. Models that call tools by their provider's own interface do so; small local ones choose a tool by JSON that a
+schema constrains. Steps, tokens and time are bounded; at a bound the model must answer with what it knows.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, Final
+
+from neuroedge.contract.chat import ChatMessage, ChatModel, ChatRequest, Policy, Tool, ToolCall
+from neuroedge.contract.engine import EngineContext
+from neuroedge.contract.errors import NeuroEdgeError
+from neuroedge.engines.knowledge.search import Hit
+from neuroedge.engines.language.chat import Usage
+from neuroedge.kit.injection import signs
+from neuroedge.kit.prompts import AGENT, CHOOSE_TOOL, UNTRUSTED
+from neuroedge.services.chat.packing import RESERVE_TOKENS
+from neuroedge.services.chat.state import shortened
+from neuroedge.services.chat.tools import Toolbox
+
+ANSWER: Final = "answer"
+_CALLS_A_STEP: Final = 4
+_SHORT_CHARS: Final = 200
+_LOCAL: Final = "local/"
+_ENOUGH: Final = "Answer now with what you know. Use no tool."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How far a run may go."""
+
+    steps: int = 8
+    tokens: int = 30_000
+    """Read and written, all steps together."""
+    seconds: float = 180.0
+    tool_s: float = 30.0
+    """Longest a tool may take."""
+
+
+Work = dict[str, Any]
+"""messages, steps, tokens, began_at (Unix time), seen (tool calls made), answer (None until there is one)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What a step did."""
+
+    work: Work
+    excerpts: list[Hit]
+    trace: list[dict[str, Any]]
+    model: str
+
+
+def begun(messages: Sequence[ChatMessage]) -> Work:
+    """Work that has not taken a step yet; `messages` end with the task."""
+    return {
+        "messages": [_kept(message) for message in messages],
+        "steps": 0,
+        "tokens": 0,
+        "began_at": time.time(),
+        "seen": [],
+        "answer": None,
+    }
+
+
+def system(llm: ChatModel) -> str:
+    """What a model of this kind is told."""
+    return AGENT if calls_natively(llm) else f"{AGENT}\n{CHOOSE_TOOL}"
+
+
+def calls_natively(llm: ChatModel) -> bool:
+    """Whether a model is asked through its own interface for tools: not the small ones of this machine."""
+    return "/" in llm.model_id and not llm.model_id.startswith(_LOCAL)
+
+
+async def step(
+    work: Work,
+    toolbox: Toolbox,
+    *,
+    ctx: EngineContext,
+    policy: Policy,
+    usage: Usage,
+    limits: Limits,
+    max_tokens: int,
+) -> Step:
+    """Ask the model once and run the tools it wants; the last step gives the answer."""
+    llm = await ctx.llm.chosen(policy)
+    began, before = time.perf_counter(), usage.prompt_tokens + usage.completion_tokens
+    over = _over(work, limits)
+    messages, left_out = await _fitting([_message(kept) for kept in work["messages"]], llm, max_tokens)
+    tools = [] if over else toolbox.tools
+    if over:
+        messages = [*messages, ChatMessage(role="user", content=_ENOUGH)]
+    text, calls = await _asked(messages, tools, llm=llm, ctx=ctx, policy=policy, usage=usage, max_tokens=max_tokens)
+    spent = usage.prompt_tokens + usage.completion_tokens - before
+    seconds = time.perf_counter() - began
+    traced: dict[str, Any] = {"step": work["steps"] + 1, "seconds": round(seconds, 3), "tokens": spent}
+    if left_out:
+        traced["shortened_results"] = left_out
+    if over:
+        traced["limit"] = over
+    work = {**work, "steps": work["steps"] + 1, "tokens": work["tokens"] + spent}
+    if over or not calls:
+        return Step(
+            work={**work, "answer": text},
+            excerpts=[],
+            trace=[{**traced, "tool": None, "output": shortened(text)}],
+            model=llm.model_id,
+        )
+    done = [await _run(call, toolbox, work["seen"], limits) for call in calls[:_CALLS_A_STEP]]
+    said = ChatMessage(role="assistant", content=text, tool_calls=calls[:_CALLS_A_STEP])
+    results = [
+        ChatMessage(role="tool", content=each.text, tool_call_id=call.id, name=call.name)
+        for call, each in zip(calls, done, strict=False)
+    ]
+    if not calls_natively(llm):
+        said, results = _as_talk(said, results)
+    return Step(
+        work={
+            **work,
+            "messages": [*work["messages"], *map(_kept, [said, *results])],
+            "seen": [*work["seen"], *([call.name, call.arguments] for call in calls[:_CALLS_A_STEP])],
+        },
+        excerpts=[hit for each in done for hit in each.excerpts],
+        trace=[{**traced, **each.trace} for each in done],
+        model=llm.model_id,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    text: str
+    excerpts: Sequence[Hit]
+    trace: dict[str, Any]
+
+
+async def _run(call: ToolCall, toolbox: Toolbox, seen: Sequence[Sequence[str]], limits: Limits) -> _Done:
+    """A tool's answer; what goes wrong is told to the model, which may try otherwise."""
+    began = time.perf_counter()
+    trace: dict[str, Any] = {"tool": call.name, "input": shortened(call.arguments)}
+    excerpts: Sequence[Hit] = ()
+    try:
+        if [call.name, call.arguments] in [list(each) for each in seen]:
+            text = "You have used this tool in the same way already: see above."
+        else:
+            async with asyncio.timeout(limits.tool_s):
+                returned = await toolbox.run(call.name, _arguments(call))
+            text, excerpts = returned.text, returned.excerpts
+    except TimeoutError:
+        text = f"error: {call.name} did not answer within {limits.tool_s:g} s"
+    except NeuroEdgeError as error:
+        text = f"error: {error.detail}{f' ({error.hint})' if error.hint else ''}"
+        trace["error"] = error.code
+    if found := signs(text):
+        trace["untrusted"] = found
+        text = f"{UNTRUSTED}\n{text}"
+    return _Done(
+        text, excerpts, {**trace, "output": shortened(text), "tool_seconds": round(time.perf_counter() - began, 3)}
+    )
+
+
+def _arguments(call: ToolCall) -> Mapping[str, Any]:
+    try:
+        arguments = json.loads(call.arguments or "{}")
+    except ValueError:
+        arguments = None
+    return arguments if isinstance(arguments, dict) else {}
+
+
+def _over(work: Work, limits: Limits) -> str | None:
+    """Which limit is reached."""
+    if work["steps"] + 1 >= limits.steps:
+        return f"{limits.steps} steps"
+    if work["tokens"] >= limits.tokens:
+        return f"{limits.tokens} tokens"
+    if time.time() - work["began_at"] >= limits.seconds:
+        return f"{limits.seconds:g} s"
+    calls = [tuple(each) for each in work["seen"]]
+    if len(calls) - len(set(calls)) > 1:
+        return "the same call again and again"
+    return None
+
+
+async def _asked(
+    messages: Sequence[ChatMessage],
+    tools: Sequence[Tool],
+    *,
+    llm: ChatModel,
+    ctx: EngineContext,
+    policy: Policy,
+    usage: Usage,
+    max_tokens: int,
+) -> tuple[str, list[ToolCall]]:
+    native = calls_natively(llm)
+    request = ChatRequest(
+        messages,
+        max_tokens=max_tokens,
+        tools=tools if native else (),
+        json_schema=choice_schema(tools) if tools and not native else None,
+    )
+    text = ""
+    parts: dict[int, dict[str, str]] = {}
+    async with aclosing(ctx.llm.stream(request, policy=policy)) as deltas:
+        async for delta in deltas:
+            text += delta.text
+            usage.prompt_tokens += delta.prompt_tokens or 0
+            usage.completion_tokens += delta.completion_tokens or 0
+            for part in delta.tool_calls:
+                call = parts.setdefault(part.index, {"id": "", "name": "", "arguments": ""})
+                call["id"], call["name"] = part.id or call["id"], part.name or call["name"]
+                call["arguments"] += part.arguments
+    if tools and not native:
+        return _choice(text)
+    return text.strip(), [ToolCall(**{**call, "id": call["id"] or f"call_{i}"}) for i, call in sorted(parts.items())]
+
+
+def choice_schema(tools: Sequence[Tool]) -> dict[str, Any]:
+    """JSON that names one of the tools with its arguments, or gives the answer."""
+    answer = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
+    choices = [(tool.name, _inlined(tool.parameters)) for tool in tools]
+    return {
+        "anyOf": [
+            {
+                "type": "object",
+                "properties": {"tool": {"const": name}, "arguments": parameters},
+                "required": ["tool", "arguments"],
+                "additionalProperties": False,
+            }
+            for name, parameters in [*choices, (ANSWER, answer)]
+        ]
+    }
+
+
+def _inlined(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Only what constrains: titles and lengths make the grammar large."""
+    properties = {
+        name: {"type": about["type"]} for name, about in parameters.get("properties", {}).items() if "type" in about
+    }
+    return {"type": "object", "properties": properties, "required": list(parameters.get("required", []))}
+
+
+def _choice(text: str) -> tuple[str, list[ToolCall]]:
+    """The answer or the tool call a JSON choice stands for; what is no such JSON is taken for the answer."""
+    try:
+        chosen = json.loads(text)
+        name, arguments = chosen["tool"], chosen["arguments"]
+    except (ValueError, TypeError, KeyError):
+        return text.strip(), []
+    if name == ANSWER:
+        return str(arguments.get("text", "")).strip() if isinstance(arguments, dict) else str(arguments), []
+    return "", [ToolCall(id="call_0", name=str(name), arguments=json.dumps(arguments))]
+
+
+def _as_talk(said: ChatMessage, results: Sequence[ChatMessage]) -> tuple[ChatMessage, list[ChatMessage]]:
+    """Calls and results as plain turns, for models whose format knows no tools."""
+    calls = [{"tool": call.name, "arguments": json.loads(call.arguments)} for call in said.tool_calls]
+    told = "\n".join(f"{result.name} returned:\n{result.content}" for result in results)
+    return (
+        ChatMessage(role="assistant", content=json.dumps(calls[0], ensure_ascii=False)),
+        [ChatMessage(role="user", content=told)],
+    )
+
+
+async def _fitting(messages: Sequence[ChatMessage], llm: ChatModel, max_tokens: int) -> tuple[list[ChatMessage], int]:
+    """The messages within the model's context: the oldest results are shortened first; how many were."""
+    room = llm.context_tokens - max_tokens - RESERVE_TOKENS
+    kept, cut = list(messages), 0
+    while await llm.count_tokens("\n".join(message.content for message in kept)) > room:
+        # The first two are the instructions and the task.
+        long = [i for i in range(2, len(kept)) if kept[i].role != "assistant" and len(kept[i].content) > _SHORT_CHARS]
+        if not long:
+            break
+        kept[long[0]] = _shorter(kept[long[0]])
+        cut += 1
+    return kept, cut
+
+
+def _shorter(message: ChatMessage) -> ChatMessage:
+    return ChatMessage(
+        role=message.role,
+        content=f"{message.content[: _SHORT_CHARS - 20]}… (shortened)",
+        tool_call_id=message.tool_call_id,
+        name=message.name,
+    )
+
+
+def _kept(message: ChatMessage) -> dict[str, Any]:
+    return {
+        "role": message.role,
+        "content": message.content,
+        "tool_calls": [{"id": c.id, "name": c.name, "arguments": c.arguments} for c in message.tool_calls],
+        "tool_call_id": message.tool_call_id,
+        "name": message.name,
+    }
+
+
+def _message(kept: Mapping[str, Any]) -> ChatMessage:
+    return ChatMessage(**{**kept, "tool_calls": [ToolCall(**call) for call in kept["tool_calls"]]})

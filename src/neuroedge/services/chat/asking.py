@@ -1,0 +1,255 @@
+"""How a question becomes a turn: kept with a place for its answer, once for each idempotency key, or taken over."""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+from uuid import UUID
+
+from neuroedge.contract.errors import Conflict, NeuroEdgeError, NotFound
+from neuroedge.contract.principal import Principal
+from neuroedge.contract.vault import Cipher
+from neuroedge.services.chat.attachments import Attachments
+from neuroedge.services.chat.packing import uncovered
+from neuroedge.services.chat.sessions import Chats
+from neuroedge.services.chat.state import Attached, Options, SaidTurn, State, Summary, options_of, usage_of
+from neuroedge.services.chat.workflow import Workflow
+from neuroedge.stores import turns
+from neuroedge.stores.chat_messages import Failure, Message
+from neuroedge.stores.ids import new_id
+from neuroedge.stores.postgres import Database
+
+Ending = Literal["cancelled", "gone"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What a user asks."""
+
+    text: str = ""
+    options: Options = field(default_factory=Options)
+    parent_id: UUID | None = None
+    """The message it follows; None: the end of the active branch."""
+    reply_to: UUID | None = None
+    """A message of the user's that is there already, and is to be answered (anew); then `text` is empty."""
+    attachments: Sequence[UUID] = ()
+
+    def fingerprint(self, session_id: UUID, cipher: Cipher) -> bytes:
+        """Equal for equal questions of one organisation; keyed, so that it tells nobody else what was asked."""
+        asked = [
+            str(session_id),
+            self.text,
+            self.options.as_json(),
+            str(self.parent_id),
+            str(self.reply_to),
+            [str(each) for each in self.attachments],
+        ]
+        digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+        return cipher.blind(f"turn:{digest}").to_bytes(8)
+
+
+@dataclass(slots=True, kw_only=True)
+class Asked:
+    """A turn that has begun, or one that is over."""
+
+    principal: Principal
+    request_id: str
+    session_id: UUID
+    message: Message
+    """The assistant's."""
+    turn_id: UUID | None = None
+    """None: the answer is there already."""
+    state: State | None = None
+    """None: go on from the last checkpoint."""
+    options: Options = field(default_factory=Options)
+    ending: Ending | None = None
+    said: list[str] = field(default_factory=list)
+    cited: list[dict[str, Any]] = field(default_factory=list)
+    task: "asyncio.Task[None] | None" = None
+
+
+class Asking:
+    """Begins turns, and finds those that were begun."""
+
+    def __init__(
+        self, *, db: Database, chats: Chats, attachments: Attachments, workflow: Workflow, worker: UUID
+    ) -> None:
+        """`worker`: this process, as turns name it."""
+        self._db = db
+        self._chats = chats
+        self._attachments = attachments
+        self._workflow = workflow
+        self._worker = worker
+
+    async def begin(
+        self,
+        principal: Principal,
+        session_id: UUID,
+        question: Question,
+        *,
+        request_id: str,
+        idempotency_key: str | None,
+    ) -> Asked:
+        """Keep the question and the place for its answer. Raises as Assistant.begin does."""
+        session = await self._chats.get(principal, session_id)
+        settings = session.settings
+        options = replace(
+            question.options,
+            model=question.options.model or session.model,
+            local_only=question.options.local_only or settings.local_only,
+        )
+        fingerprint = question.fingerprint(session_id, (await self._db.known(principal.org_id)).cipher)
+        if idempotency_key is not None:
+            before = await self._made(principal, idempotency_key, fingerprint, request_id=request_id)
+            if before is not None:
+                return before
+        turn_id = new_id()
+        async with self._db.tenant(principal) as conn:
+            new = await turns.insert(
+                conn,
+                org_id=principal.org_id,
+                user_id=principal.user_id,
+                turn_id=turn_id,
+                session_id=session_id,
+                worker=self._worker,
+                idempotency_key=idempotency_key,
+                fingerprint=fingerprint,
+            )
+        if not new:
+            raise _answering()
+        message: Message | None = None
+        try:
+            asked, message = await self._kept(principal, session_id, question, session.leaf_id)
+            async with self._db.tenant(principal) as conn:
+                await turns.set_message(conn, turn_id, message.id)
+            state = await self._begun(principal, session_id, asked, options, settings.system_prompt)
+        except BaseException as error:
+            await self._given_up(principal, turn_id, message, error)
+            raise
+        return Asked(
+            principal=principal,
+            request_id=request_id,
+            session_id=session_id,
+            message=message,
+            turn_id=turn_id,
+            state=state,
+            options=options,
+        )
+
+    async def resume(self, principal: Principal, session_id: UUID, message_id: UUID, *, request_id: str) -> Asked:
+        """Take a turn over whose process died; of one that is over, its answer. Raises as Assistant.resume does."""
+        message = await self._chats.message(principal, session_id, message_id)
+        async with self._db.tenant(principal) as conn:
+            turn = await turns.of_message(conn, message_id)
+        if turn is None:
+            raise NotFound(f"no turn answers with message {message_id}")
+        over = Asked(principal=principal, request_id=request_id, session_id=session_id, message=message)
+        if message.state != "running":
+            return over
+        if not turn.abandoned:
+            raise _answering()
+        state = await self._workflow.state(principal, turn.id)
+        async with self._db.tenant(principal) as conn:
+            if not await turns.take_over(conn, turn.id, worker=self._worker):
+                raise _answering()
+        if "options" not in state:
+            cut_off = Failure(code="interrupted", detail="the server stopped before it began", hint="ask again")
+            over.message = await self._chats.finish(principal, message_id, content="", state="failed", error=cut_off)
+            return over
+        return replace(over, turn_id=turn.id, options=options_of(state))
+
+    async def _given_up(
+        self, principal: Principal, turn_id: UUID, message: Message | None, error: BaseException
+    ) -> None:
+        """What could not begin leaves no turn, and no message that waits for an answer."""
+        async with self._db.tenant(principal) as conn:
+            await turns.delete(conn, turn_id)
+        if message is not None:
+            told = error if isinstance(error, NeuroEdgeError) else NeuroEdgeError("the question could not be read")
+            failure = Failure(code=told.code, detail=told.detail, hint=told.hint)
+            with suppress(NotFound):
+                await self._chats.finish(principal, message.id, content="", state="failed", error=failure)
+
+    async def _made(
+        self, principal: Principal, idempotency_key: str, fingerprint: bytes, *, request_id: str
+    ) -> Asked | None:
+        """The turn this key began."""
+        async with self._db.tenant(principal) as conn:
+            turn = await turns.of_key(conn, principal.user_id, idempotency_key)
+            if turn is None:
+                return None
+            if turn.fingerprint != fingerprint:
+                raise Conflict("this idempotency key was used for another question", hint="use a new one")
+            if turn.message_id is None and turn.abandoned:
+                await turns.delete(conn, turn.id)
+                return None
+        if turn.message_id is None:
+            raise _answering()
+        return await self.resume(principal, turn.session_id, turn.message_id, request_id=request_id)
+
+    async def _kept(
+        self, principal: Principal, session_id: UUID, question: Question, leaf_id: UUID | None
+    ) -> tuple[Message, Message]:
+        """The user's message and the assistant's, which is empty yet."""
+        if question.reply_to is not None:
+            asked = await self._chats.message(principal, session_id, question.reply_to)
+            if asked.role != "user":
+                raise Conflict("only a user's message can be answered", hint="give the id of a question")
+        else:
+            asked = await self._chats.append(
+                principal,
+                session_id,
+                parent_id=question.parent_id or leaf_id,
+                role="user",
+                content=question.text,
+                attachments=question.attachments,
+            )
+        message = await self._chats.append(
+            principal, session_id, parent_id=asked.id, role="assistant", content="", state="running"
+        )
+        return asked, message
+
+    async def _begun(
+        self, principal: Principal, session_id: UUID, asked: Message, options: Options, system_prompt: str | None
+    ) -> State:
+        path = await self._chats.path(principal, session_id, asked.id)
+        said = [
+            SaidTurn(id=str(each.id), role=each.role, content=each.content)
+            for each in path[:-1]
+            if each.role in ("user", "assistant") and each.content.strip()
+        ]
+        answers = [each.id for each in path if each.role == "assistant"]
+        summary = await self._summary(principal, answers[-1]) if answers else None
+        read = await self._attachments.read(principal, session_id, asked.attachments) if asked.attachments else []
+        return State(
+            question=asked.content or "What is in the attached files?",
+            system_prompt=system_prompt,
+            options=options.as_json(),
+            turns=uncovered(said, summary),
+            attachments=[
+                Attached(id=str(each.attachment.id), name=each.attachment.filename, text=each.text)
+                for each in read
+                if each.text is not None
+            ],
+            summary=summary,
+            hits=[],
+            usage=usage_of(0, 0),
+            trace=[
+                {"stage": "attachment", "id": str(each.attachment.id), "unread": True}
+                for each in read
+                if each.text is None
+            ],
+        )
+
+    async def _summary(self, principal: Principal, message_id: UUID) -> Summary | None:
+        """The running summary as the turn before left it."""
+        async with self._db.tenant(principal) as conn:
+            turn = await turns.of_message(conn, message_id)
+        return (await self._workflow.state(principal, turn.id)).get("summary") if turn else None
+
+
+def _answering() -> Conflict:
+    return Conflict("this question is being answered", hint="wait for the answer, or cancel it")

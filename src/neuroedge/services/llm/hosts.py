@@ -1,0 +1,48 @@
+"""Which addresses an organisation may have language models asked at.
+
+An organisation's administrator names a URL that this server will speak to. So it is https on the public internet, or a
+host of the operator's list, as infra/fetch.py has it for documents. The check is made when a provider is set up; no
+redirect is ever followed from it (runtimes/remote_llm).
+"""
+
+import asyncio
+import ipaddress
+from collections.abc import Sequence
+from typing import Final
+from urllib.parse import urlsplit
+
+from neuroedge.contract.errors import InvalidInput
+from neuroedge.infra.fetch import Resolve, is_public, resolve
+
+_RESOLVE_S: Final = 5.0
+_PORTS: Final = {"http": 80, "https": 443}
+
+
+class Hosts:
+    """`own`: hosts of the operator's that organisations may use, as "gpu.internal" or "gpu.internal:8000"."""
+
+    def __init__(self, *, own: Sequence[str], resolver: Resolve = resolve) -> None:
+        self._own = {host.lower() for host in own}
+        self._resolver = resolver
+
+    async def check(self, url: str, *, private: bool) -> None:
+        """Raise InvalidInput for an address that may not be asked; a `private` one must be the operator's own."""
+        parts = urlsplit(url)
+        host, port = (parts.hostname or "").lower(), parts.port or _PORTS[parts.scheme]
+        if self._allows(host, port, parts.scheme):
+            return
+        hint = "the operator allows hosts of their own with NEUROEDGE_LLM_PRIVATE_HOSTS"
+        if private:
+            raise InvalidInput(f"{host} is no host of the operator's, so nothing sent there is private", hint=hint)
+        if parts.scheme != "https":
+            raise InvalidInput("the address of a provider must begin with https://", hint=hint)
+        try:
+            async with asyncio.timeout(_RESOLVE_S):
+                found = await self._resolver(host, port)
+        except (OSError, UnicodeError, TimeoutError) as error:
+            raise InvalidInput(f"{host} has no address", hint="check base_url") from error
+        if not found or not all(is_public(ipaddress.ip_address(one.split("%")[0])) for one in found):
+            raise InvalidInput(f"{host} is not on the public internet", hint=hint)
+
+    def _allows(self, host: str, port: int, scheme: str) -> bool:
+        return f"{host}:{port}" in self._own or (host in self._own and port == _PORTS[scheme])
