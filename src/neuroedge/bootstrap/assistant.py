@@ -5,11 +5,18 @@ from neuroedge.bootstrap.core import Core
 from neuroedge.services.artifacts import Artifacts
 from neuroedge.services.chat.assistant import Assistant
 from neuroedge.services.documents import Documents
+from neuroedge.services.mcp_tools import McpTools
 from neuroedge.services.safety import Safety
 
 
 def assistant_of(
-    core: Core, chats: ChatParts, *, documents: Documents, artifacts: Artifacts, safety: Safety | None
+    core: Core,
+    chats: ChatParts,
+    *,
+    documents: Documents,
+    artifacts: Artifacts,
+    safety: Safety | None,
+    mcp: McpTools,
 ) -> Assistant:
     """Build it."""
     return Assistant(
@@ -20,4 +27,5 @@ def assistant_of(
         documents=documents,
         artifacts=artifacts,
         safety=safety,
+        mcp=mcp,
     )

@@ -61,7 +61,7 @@ def _assemble(core: Core) -> Platform:
     recordings, recording_progress = recordings_of(core)
     documents, document_progress, document_process = documents_of(core, recordings)
     tasks, task_progress = tasks_of(core)
-    chats = chats_of(core)
+    chats, mcp = chats_of(core), mcp_tools_of(core)
     db, runner, queue = core.db, core.runner, core.queue
     memories = MemoryService(db=db, runner=runner)
     safety = safety_of(core, memories=memories, chats=chats.chats)
@@ -101,7 +101,7 @@ def _assemble(core: Core) -> Platform:
         keys=KeyCare(db=db, keys=core.vault, queue=queue),
         memory_index=MemoryIndex(db=db, owner_url=core.servers.postgres_owner, queue=queue),
         reembedding=Reembedding(db=db, runner=runner, queue=queue),
-        mcp_tools=mcp_tools_of(core),
+        mcp_tools=mcp,
         files=Files(db=db, contexts=core.contexts),
         chats=chats.chats,
         chat_attachments=chats.attachments,
@@ -113,7 +113,7 @@ def _assemble(core: Core) -> Platform:
         artifact_versions=artifact_versions,
         artifact_generation=artifact_generation,
         artifact_progress=artifact_progress,
-        assistant=assistant_of(core, chats, documents=documents, artifacts=artifacts, safety=safety.safety),
+        assistant=assistant_of(core, chats, documents=documents, artifacts=artifacts, safety=safety.safety, mcp=mcp),
         safety=safety.safety,
         reviews=safety.reviews,
         tasks=tasks,

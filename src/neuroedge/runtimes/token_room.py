@@ -27,12 +27,12 @@ class TokenRoom:
     def holding(
         self, most: int, *, exactly: Callable[[], int], cancelled: Event, alive: Callable[[], None]
     ) -> Iterator[None]:
-        """Hold room for a request of at most `most` tokens; `exactly` counts them, asked only where that matters.
+        """Hold room for a request of at most `most` tokens; `exactly` counts them, asked only where room is scarce.
 
         Gives up waiting when `cancelled` is set (call `wake` then); calls `alive` while it waits.
         """
         need = min(most, self.tokens)
-        if not self._fits(need):
+        if not self._ample(need):
             need = min(need, max(1, exactly()))
         taken = self._take(need, cancelled, alive)
         try:
@@ -47,9 +47,10 @@ class TokenRoom:
         with self._changed:
             self._changed.notify_all()
 
-    def _fits(self, need: int) -> bool:
+    def _ample(self, need: int) -> bool:
+        """Whether as much again stays free."""
         with self._changed:
-            return not self._queue and need <= self._free
+            return not self._queue and 2 * need <= self._free
 
     def _take(self, need: int, cancelled: Event, alive: Callable[[], None]) -> int:
         me = object()

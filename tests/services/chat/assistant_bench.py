@@ -20,6 +20,7 @@ from neuroedge.services.chat.assistant import Assistant
 from neuroedge.services.chat.state import Event, Options
 from neuroedge.services.chat.workflow import STEPS, Step, Workflow
 from neuroedge.services.engines import Registry
+from neuroedge.services.mcp_tools import McpTools
 from neuroedge.stores.postgres import Database
 from tests.engines.knowledge.fake_encoder import HashedWords
 from tests.fakes import FakeMemories, make_context
@@ -109,6 +110,7 @@ class AssistantBench(Bench):
         steps: Mapping[str, Step] = STEPS,
         limits: Limits = Limits(),
         safety: Any = None,
+        mcp: McpTools | None = None,
     ) -> None:
         super().__init__(db, queue, folder)
         self.llm = llm or ScriptedLLM()
@@ -129,6 +131,7 @@ class AssistantBench(Bench):
             workflow=self.workflow,
             limits=limits,
             safety=safety,
+            mcp=mcp,
         )
 
     def context(self, principal: Principal, *, request_id: str) -> EngineContext:

@@ -13,14 +13,18 @@ from neuroedge.contract.engine import Engine, EngineInput, EngineOutput
 from neuroedge.contract.errors import InvalidInput
 from neuroedge.contract.ports import Memory
 from neuroedge.contract.principal import MANAGE_ORG, Principal
+from neuroedge.infra.breaker import Breakers
+from neuroedge.infra.mcp_client import Endpoint, McpClient, McpServer
 from neuroedge.infra.queue import JobQueue
 from neuroedge.services.chat.agent import Limits, choice_schema
 from neuroedge.services.chat.tools import Toolbox, calculated
 from neuroedge.services.engines import Registry
+from neuroedge.services.mcp_tools import McpTools
 from neuroedge.stores.chat_sessions import Session
 from neuroedge.stores.ids import new_id
 from neuroedge.stores.postgres import Database
 from tests.fakes import make_context
+from tests.mcp_servers import Served, serving
 from tests.services.chat.assistant_bench import DOCUMENT, AssistantBench, ScriptedLLM, said, trace_of
 from tests.stores.conftest import new_principal
 
@@ -64,6 +68,33 @@ def called(name: str, arguments: str) -> list[ToolCallPart]:
         ToolCallPart(index=0, arguments=arguments[:half]),
         ToolCallPart(index=0, arguments=arguments[half:]),
     ]
+
+
+async def test_tools_of_allowed_mcp_servers_are_offered_and_cited(
+    db: Database, caller: Principal, tmp_path: Path
+) -> None:
+    """What they return is data, named as theirs; where nothing may leave, only private ones are offered."""
+    queue = JobQueue(db.pool)
+    await queue.open()
+    async with serving(Served()) as url:
+        endpoint = Endpoint(name="web", server=McpServer(url=url, tools=("echo",)))
+        mcp = McpTools(db=db, endpoints=[endpoint], client=McpClient(), breakers=Breakers())
+        bench = AssistantBench(db, queue, tmp_path, mcp=mcp)
+        session = await bench.chats.create(caller, request_id="r")
+        bench.llm.script["agent"] = [
+            chosen("web__echo", text="1250 and 389 make 1639"),
+            chosen("answer", text="1250 and 389 make 1639."),
+        ]
+        events = await bench.ask(caller, session.id, TASK, tools=True)
+        message = events[-1].data["message"]
+        assert message.content == "1250 and 389 make 1639 [1]."
+        assert (message.citations[0]["kind"], message.citations[0]["title"]) == ("tool", "web__echo")
+        bench.llm.script["agent"] = [chosen("web__echo", text="x"), chosen("answer", text="Nothing was found.")]
+        await bench.ask(caller, session.id, TASK, tools=True, local_only=True)
+        offered = json.dumps(bench.llm.asked("agent")[-1].json_schema)
+        assert "web__echo" not in offered
+        assert "calculate" in offered
+        await bench.assistant.settled()
 
 
 async def test_a_small_model_chooses_tools_by_json(bench: AssistantBench, caller: Principal, session: Session) -> None:

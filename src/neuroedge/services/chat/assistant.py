@@ -26,6 +26,7 @@ from neuroedge.services.chat.tools import Toolbox
 from neuroedge.services.chat.turn import Turn
 from neuroedge.services.chat.workflow import Workflow
 from neuroedge.services.documents import Documents
+from neuroedge.services.mcp_tools import McpTool, McpTools
 from neuroedge.services.run_engine import EngineRunner
 from neuroedge.services.safety import Safety
 from neuroedge.stores import turns
@@ -62,6 +63,7 @@ class Assistant:
         safety: Safety | None = None,
         artifacts: Artifacts | None = None,
         engines: Sequence[str] = ENGINES,
+        mcp: McpTools | None = None,
     ) -> None:
         self._db = db
         self._chats = chats
@@ -72,6 +74,7 @@ class Assistant:
         self._safety = safety
         self._artifacts = artifacts
         self._engines = engines
+        self._mcp = mcp
         self._examples = Examples()
         self._worker = new_id()
         self._asking = Asking(db=db, chats=chats, attachments=attachments, workflow=self._workflow, worker=self._worker)
@@ -199,7 +202,7 @@ class Assistant:
 
         try:
             async with asyncio.timeout(TURN_S):
-                state = await self._workflow.run(asked.principal, turn_id, asked.state, self._turn(asked, tell))
+                state = await self._workflow.run(asked.principal, turn_id, asked.state, await self._turn(asked, tell))
             return await self._stored(asked, turn_id, state)
         except asyncio.CancelledError:
             return await self._cut(asked, turn_id, "cancelled", None)
@@ -270,8 +273,12 @@ class Assistant:
                 _stop(asked, standing)
                 return
 
-    def _turn(self, asked: Asked, tell: Callable[[Event], Any]) -> Turn:
+    async def _turn(self, asked: Asked, tell: Callable[[Event], Any]) -> Turn:
         ctx = self._runner.context(asked.principal, request_id=asked.request_id)
+        foreign: list[McpTool] = []
+        if asked.options.tools and self._mcp is not None:
+            offered = await self._mcp.tools(asked.principal)
+            foreign = [tool for tool in offered if tool.private or not asked.options.local_only]
         return Turn(
             ctx=ctx,
             options=asked.options,
@@ -283,6 +290,8 @@ class Assistant:
                 documents=self._documents,
                 engines=self._engines,
                 top_k=asked.options.top_k,
+                mcp=self._mcp,
+                foreign=foreign,
             ),
             limits=self._limits,
             safety=self._safety,

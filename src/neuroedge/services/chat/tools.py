@@ -1,4 +1,5 @@
-"""The tools of the assistant: search, read and list documents, calculate, run an engine the caller may run.
+"""The tools of the assistant: search, read and list documents, calculate, run an engine the caller may run, and those
+of the MCP servers the operator allows, whose words are a stranger's.
 
 A tool's answer is text for the model and, where it quotes something, excerpts that may be cited.
 """
@@ -21,10 +22,12 @@ from neuroedge.engines.knowledge.search import Input as SearchInput
 from neuroedge.engines.language.chat import line
 from neuroedge.services.chat.citations import TOOL
 from neuroedge.services.documents import Documents
+from neuroedge.services.mcp_tools import McpTool, McpTools
 from neuroedge.services.run_engine import EngineRunner
 from neuroedge.stores.ids import new_id
 
 MAX_RESULT_CHARS: Final = 6000
+MAX_DESCRIPTION_CHARS: Final = 600
 _PASSAGES: Final = 8
 _DOCUMENTS: Final = 50
 _LONGEST_FORMULA: Final = 200
@@ -92,9 +95,20 @@ class Toolbox:
     """Tools under one caller's rights."""
 
     def __init__(
-        self, *, ctx: EngineContext, runner: EngineRunner, documents: Documents, engines: Sequence[str], top_k: int
+        self,
+        *,
+        ctx: EngineContext,
+        runner: EngineRunner,
+        documents: Documents,
+        engines: Sequence[str],
+        top_k: int,
+        mcp: McpTools | None = None,
+        foreign: Sequence[McpTool] = (),
     ) -> None:
+        """`foreign`: tools of `mcp` the caller may use."""
         self._ctx = ctx
+        self._mcp = mcp
+        self._foreign = {tool.function: tool for tool in foreign if not tool.signs}
         self._runner = runner
         self._documents = documents
         self._top_k = top_k
@@ -120,10 +134,15 @@ class Toolbox:
         return [
             Tool(name=name, description=about, parameters=arguments.model_json_schema())
             for name, (about, arguments, _) in self._tools.items()
+        ] + [
+            Tool(name=name, description=tool.description[:MAX_DESCRIPTION_CHARS], parameters=tool.input_schema)
+            for name, tool in self._foreign.items()
         ]
 
     async def run(self, name: str, arguments: Mapping[str, Any]) -> Returned:
         """What a tool returns. Raises NotFound for an unknown one, InvalidInput for wrong arguments, its own errors."""
+        if name in self._foreign:
+            return await self._called(self._foreign[name], arguments)
         if name not in self._tools:
             raise NotFound(f"there is no tool {name!r}", hint=f"tools: {', '.join(self._tools)}")
         _, kind, run = self._tools[name]
@@ -134,6 +153,15 @@ class Toolbox:
             raise InvalidInput(f"wrong arguments for {name}: {wrong}") from error
         returned = await run(checked)
         return Returned(text=returned.text[:MAX_RESULT_CHARS], excerpts=returned.excerpts)
+
+    async def _called(self, tool: McpTool, arguments: Mapping[str, Any]) -> Returned:
+        assert self._mcp is not None
+        answer = await self._mcp.call(
+            self._ctx.principal, tool.server, tool.name, arguments, request_id=self._ctx.request_id
+        )
+        if answer.failed:
+            raise InvalidInput(f"{tool.function} failed: {answer.text[:MAX_DESCRIPTION_CHARS]}")
+        return self._told(tool.function, answer.text, suspicious=answer.signs)
 
     async def _search(self, asked: SearchArguments) -> Returned:
         found: Any = await self._ctx.call("search", SearchInput(query=asked.query, top_k=self._top_k, rerank=True))
@@ -178,7 +206,7 @@ class Toolbox:
         )
         return self._told(asked.engine, json.dumps(answer.model_dump(mode="json"), ensure_ascii=False))
 
-    def _told(self, name: str, text: str) -> Returned:
+    def _told(self, name: str, text: str, *, suspicious: Sequence[str] = ()) -> Returned:
         hit = Hit(
             id=new_id(),
             content=text[:MAX_RESULT_CHARS],
@@ -186,12 +214,12 @@ class Toolbox:
             parts=Parts(dense=None, keyword=None),
             title=name,
             tags=[],
-            metadata={},
+            metadata={"suspicious": list(suspicious)} if suspicious else {},
             memory_type=TOOL,
             recording_id=None,
             created_at=self._ctx.clock.now(),
         )
-        return Returned(text=text, excerpts=[hit])
+        return Returned(text=text[:MAX_RESULT_CHARS], excerpts=[hit])
 
 
 def _line(hit: Hit) -> str:
