@@ -64,6 +64,36 @@ async def test_topics_and_tenants_are_apart(events: Events) -> None:
         break
 
 
+async def test_many_listeners_share_a_connection_and_each_hears_its_own(events: Events) -> None:
+    """At once, whenever they come; a slow one holds up nobody and misses nothing."""
+    org, heard = uuid4(), dict[int, list[int]]()
+
+    async def hear(number: int, wait_s: float = 0.0) -> None:
+        heard[number] = []
+        async for event in events.follow(org, f"t{number % 20}"):
+            if event is not None:
+                heard[number].append(event.data["n"])
+                await asyncio.sleep(wait_s)
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(hear(number)) for number in range(100)]
+        tasks.append(group.create_task(hear(120, wait_s=0.005)))
+        before = await _connections(events)
+        for n in range(300):
+            await events.publish(org, "t0", "n", {"n": n})
+            if n == 150:
+                tasks.append(group.create_task(hear(140)))
+        await _until(lambda: all(heard[i] == list(range(300)) for i in (0, 20, 80, 120, 140)))
+        assert before < 20
+        assert heard[1] == []
+        for task in tasks:
+            task.cancel()
+
+
+async def _connections(events: Events) -> int:
+    return len(await events._client.client_list())
+
+
 async def test_every_listener_of_a_channel_gets_what_is_broadcast_from_then_on(events: Events) -> None:
     """In order, also what comes between two reads; nothing of before."""
     channel = uuid4().hex

@@ -7,6 +7,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -17,13 +18,13 @@ from valkey.exceptions import TimeoutError as ValkeyTimeoutError
 from valkey.exceptions import ValkeyError
 
 from neuroedge.contract.errors import Unavailable
+from neuroedge.infra.stream_reader import BLOCK_MS, StreamReader
 from neuroedge.infra.valkey_commands import ValkeyCommands
 
 log = structlog.get_logger(__name__)
 
 _KEPT_EVENTS = 1000
 _KEPT_S = 24 * 3600
-_BLOCK_MS = 1000
 _RETRY_S = 1.0
 _ANSWER_S = 2.0
 _PAUSE_S = 5.0
@@ -44,11 +45,13 @@ class Events:
 
     def __init__(self, client: "valkey.asyncio.Valkey") -> None:
         self._client = client
-        self._commands = ValkeyCommands(timeout_s=_ANSWER_S + _BLOCK_MS / 1000)
+        self._commands = ValkeyCommands(timeout_s=_ANSWER_S + BLOCK_MS / 1000)
+        self._reader = StreamReader(client, timeout_s=_ANSWER_S + BLOCK_MS / 1000)
         self._away_until = 0.0
 
     async def settled(self) -> None:
-        """Wait for commands whose callers have left; before the client is closed."""
+        """End the reading, and wait for commands whose callers have left; before the client is closed."""
+        await self._reader.close()
         await self._commands.settled()
 
     async def ping(self) -> None:
@@ -74,7 +77,7 @@ class Events:
         while True:
             try:
                 last = last or await self._newest(key)
-                batches = await self._commands.run(self._client.xread({key: last}, block=_BLOCK_MS, count=100))
+                batches = await self._commands.run(self._client.xread({key: last}, block=BLOCK_MS, count=100))
             except (ValkeyError, OSError) as error:
                 log.warning("channel_lost", channel=channel, error=str(error))
                 await asyncio.sleep(_RETRY_S)
@@ -86,20 +89,16 @@ class Events:
     async def follow(self, org_id: UUID, topic: str, *, after: str = "0") -> AsyncIterator[Event | None]:
         """Events after an id, from the beginning by default; None about every second without one, or without Valkey:
         what is true stands in the database, and the listener goes on where it was when Valkey is back."""
-        key, last = _key(org_id, topic), after
-        while True:
-            try:
-                batches = await self._commands.run(self._client.xread({key: last}, block=_BLOCK_MS, count=100))
-            except (ValkeyError, OSError) as error:
-                log.warning("listener_waits", topic=topic, error=str(error))
-                await asyncio.sleep(_RETRY_S)
-                batches = None
-            if not batches:
-                yield None
-                continue
-            for event in _events(batches):
-                last = event.id
-                yield event
+        follower = self._reader.join(_key(org_id, topic), after)
+        try:
+            while True:
+                entry = None
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(BLOCK_MS / 1000):
+                        entry = await follower.entries.get()
+                yield None if entry is None else _event(*entry)
+        finally:
+            self._reader.leave(follower)
 
     async def forget(self, org_id: UUID, topic: str) -> None:
         """Delete a topic's events; those of an unreachable server run out by themselves."""
@@ -144,7 +143,11 @@ class Events:
 def _events(batches: list[Any]) -> Iterator[Event]:
     for _, entries in batches:
         for event_id, fields in entries:
-            yield Event(id=event_id.decode(), name=fields[b"name"].decode(), data=json.loads(fields[b"data"]))
+            yield _event(event_id.decode(), fields)
+
+
+def _event(event_id: str, fields: dict[bytes, bytes]) -> Event:
+    return Event(id=event_id, name=fields[b"name"].decode(), data=json.loads(fields[b"data"]))
 
 
 def _key(org_id: UUID, topic: str) -> str:

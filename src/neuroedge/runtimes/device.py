@@ -9,6 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final, Literal
 
+from neuroedge.runtimes.llama_library import llama_library
+
 Wanted = Literal["auto", "cpu", "cuda", "mps"]
 CPU: Final = "cpu"
 _SHOWN_FLAGS: Final = {
@@ -133,8 +135,7 @@ def _runtime_devices(runtime: str) -> frozenset[str]:
 
         return frozenset({"cpu", "cuda"} if "CUDAExecutionProvider" in onnxruntime.get_available_providers() else {CPU})
     if runtime in ("llama-cpp", "llama-text"):
-        import xllamacpp
-
+        xllamacpp = llama_library()
         gpu = any(d["type"].name.endswith("GPU") for d in xllamacpp.get_device_info())
         return frozenset({CPU, "mps" if sys.platform == "darwin" else "cuda"} if gpu else {CPU})
     return frozenset({CPU})

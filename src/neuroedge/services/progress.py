@@ -10,8 +10,8 @@ from neuroedge.contract.errors import Overloaded
 from neuroedge.contract.principal import Principal
 from neuroedge.infra.events import Events
 
-MAX_LISTENERS = 20
-"""Streams one user may hold open in one process; each costs a connection to Valkey."""
+MAX_LISTENERS = 100
+"""Streams one user may hold open in one process."""
 _CHECK_EVERY = 10
 """Silent seconds after which the row is asked whether the end was missed."""
 

@@ -14,6 +14,7 @@ from neuroedge.contract.models import Floats
 from neuroedge.runtimes.embedding import tokens
 from neuroedge.runtimes.embedding.layout import BackendName, EncoderOptions, Layout, batches
 from neuroedge.runtimes.embedding.pooling import unit
+from neuroedge.runtimes.llama_library import llama_library
 
 FILE: Final = "model.gguf"
 _SEQUENCES: Final = 32
@@ -45,8 +46,7 @@ def open_llama(model_id: str, folder: Path, options: EncoderOptions, layout: Lay
 
 
 def _server(path: Path, options: EncoderOptions, layout: Layout, *, key: str, gpu: bool) -> Any:
-    import xllamacpp
-
+    xllamacpp = llama_library()
     params = xllamacpp.CommonParams()
     params.model.path = str(path)
     params.embedding = True

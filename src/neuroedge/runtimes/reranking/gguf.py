@@ -11,6 +11,7 @@ import numpy as np
 
 from neuroedge.contract.errors import ModelUnavailable, Unavailable
 from neuroedge.contract.models import Floats
+from neuroedge.runtimes.llama_library import llama_library
 from neuroedge.runtimes.reranking.gguf_header import tensor_names
 from neuroedge.runtimes.threaded import Threaded
 
@@ -60,8 +61,7 @@ def _check_head(model_id: str, path: Path, *, hint: str) -> None:
 
 
 def _server(path: Path, *, max_tokens: int, threads: int, key: str, gpu: bool) -> Any:
-    import xllamacpp
-
+    xllamacpp = llama_library()
     params = xllamacpp.CommonParams()
     params.model.path = str(path)
     params.embedding = True
