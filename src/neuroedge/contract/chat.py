@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
+from decimal import Decimal
 from typing import Any, Literal, Protocol
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -104,6 +105,8 @@ class ChatDelta:
     completion_tokens: int | None = None
     cached_tokens: int | None = None
     """Of the prompt, those that were not computed anew."""
+    cost_usd: Decimal | None = None
+    """US dollars of the call, with the last piece; None where no price is known."""
     model: str | None = None
     """Who answers, as `provider/model`; with the first piece."""
 

@@ -7,11 +7,12 @@ An engine file holds, top to bottom: docstring (task, method with its paper, mod
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from neuroedge.contract.chat import LLM
+from neuroedge.contract.chat import LLM, ChatDelta
 from neuroedge.contract.models import ModelRef, Models
 from neuroedge.contract.ports import Blobs, Cache, Clock, Media, Memories, Progress
 from neuroedge.contract.principal import RUN_ENGINES, Principal
@@ -32,6 +33,20 @@ class EngineOutput(BaseModel):
 
     method: str = Field(description="The method that produced this answer.")
     models: list[str] = Field(default_factory=list, description="Catalogue ids of the models that answered.")
+
+
+class Usage(BaseModel):
+    """What the language models read and wrote for an answer, all calls together."""
+
+    prompt_tokens: int = Field(default=0, description="Tokens read.")
+    completion_tokens: int = Field(default=0, description="Tokens written.")
+    cost_usd: Decimal = Field(default=Decimal(0), description="US dollars of it, as far as prices are known.")
+
+    def count(self, delta: ChatDelta) -> None:
+        """Add what a call's last piece tells."""
+        self.prompt_tokens += delta.prompt_tokens or 0
+        self.completion_tokens += delta.completion_tokens or 0
+        self.cost_usd += delta.cost_usd or 0
 
 
 class Health(BaseModel):

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -79,7 +80,7 @@ class ScriptedLLM:
                 yield ChatDelta(text=f"{word} ", model=self.model_id)
         else:
             yield ChatDelta(tool_calls=line, model=self.model_id)
-        yield ChatDelta(finish_reason="stop", prompt_tokens=10, completion_tokens=5)
+        yield ChatDelta(finish_reason="stop", prompt_tokens=10, completion_tokens=5, cost_usd=Decimal("0.001"))
 
 
 class Shelf:

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from neuroedge.contract.chat import Policy
+from neuroedge.contract.engine import Usage
 from neuroedge.engines.knowledge.search import Hit, Parts
-from neuroedge.engines.language.chat import Usage, attribution_over
+from neuroedge.engines.language.chat import attribution_over
 from neuroedge.services.chat.citations import Gate, by_sentence, citation, composed, marked, without_markers
 from neuroedge.stores.ids import new_id
 from tests.engines.knowledge.fake_encoder import HashedWords

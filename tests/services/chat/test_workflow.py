@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -86,6 +87,8 @@ async def test_an_answer_is_streamed_cited_and_kept(
     assert message.citations == [event.data for event in events if event.name == "citation"]
     assert message.usage is not None
     assert message.usage.completion_tokens >= 5
+    calls = message.usage.completion_tokens // 5
+    assert Decimal(message.usage.cost) == calls * Decimal("0.001")
     assert [entry["stage"] for entry in message.trace][-1] == "validate"
     stored = await bench.chats.message(caller, session.id, message.id)
     assert stored == message

@@ -23,7 +23,7 @@ from typing import Any, Final
 from pydantic import BaseModel, Field, model_validator
 
 from neuroedge.contract.chat import ChatMessage, ChatModel, ChatRequest, Policy
-from neuroedge.contract.engine import Engine, EngineContext, EngineInput, EngineOutput
+from neuroedge.contract.engine import Engine, EngineContext, EngineInput, EngineOutput, Usage
 from neuroedge.contract.errors import ContextTooLong, InvalidInput
 from neuroedge.contract.models import CHAT
 from neuroedge.kit import artifact_prompts as prompts
@@ -98,13 +98,6 @@ class WrittenCheck(BaseModel):
     detail: str = Field(description="What was found.")
 
 
-class ArtifactUsage(BaseModel):
-    """Tokens of all drafts."""
-
-    prompt_tokens: int = Field(default=0, description="Tokens read.")
-    completion_tokens: int = Field(default=0, description="Tokens written.")
-
-
 class Output(EngineOutput):
     """The artifact with its checks."""
 
@@ -118,7 +111,7 @@ class Output(EngineOutput):
     valid: bool = Field(description="Whether no check failed; false is told, never hidden.")
     attempts: int = Field(description="Drafts that were written: 2 when the first one had to be repaired.")
     context_used: int = Field(description="Excerpts of the material that fitted the model's context.")
-    usage: ArtifactUsage = Field(description="Tokens used.")
+    usage: Usage = Field(description="Tokens used.")
 
 
 @dataclass(slots=True)
@@ -141,7 +134,7 @@ class _Work:
     order: Input
     ctx: EngineContext
     policy: Policy
-    usage: ArtifactUsage = field(default_factory=ArtifactUsage)
+    usage: Usage = field(default_factory=Usage)
     models: list[str] = field(default_factory=list)
 
 
@@ -252,8 +245,7 @@ async def _written(work: _Work, request: ChatRequest, stage: str) -> tuple[str, 
         async for delta in deltas:
             if delta.model and delta.model not in work.models:
                 work.models.append(delta.model)
-            work.usage.prompt_tokens += delta.prompt_tokens or 0
-            work.usage.completion_tokens += delta.completion_tokens or 0
+            work.usage.count(delta)
             whole = whole and delta.finish_reason != "length"
             parts.append(delta.text)
             length += len(delta.text)

@@ -23,7 +23,7 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 
 from neuroedge.contract.chat import ChatMessage, ChatModel, ChatRequest, Policy
-from neuroedge.contract.engine import Engine, EngineContext, EngineInput, EngineOutput
+from neuroedge.contract.engine import Engine, EngineContext, EngineInput, EngineOutput, Usage
 from neuroedge.contract.models import CHAT, TEXT_EMBEDDING
 from neuroedge.engines.knowledge.search import Hit
 from neuroedge.engines.knowledge.search import Input as SearchInput
@@ -90,13 +90,6 @@ class Citation(BaseModel):
     end_s: float | None = Field(description="When it ends, seconds.")
     recording_id: UUID | None = Field(description="The recording.")
     title: str | None = Field(description="The recording's or note's title.")
-
-
-class Usage(BaseModel):
-    """Tokens the LLM read and wrote for this answer, its own check included."""
-
-    prompt_tokens: int = Field(default=0, description="Tokens read.")
-    completion_tokens: int = Field(default=0, description="Tokens written.")
 
 
 class Output(EngineOutput):
@@ -351,8 +344,7 @@ async def generate(
     """The LLM's words as they come; adds to `usage` at the end."""
     async with aclosing(ctx.llm.stream(ChatRequest(messages, max_tokens=max_tokens), policy=policy)) as deltas:
         async for delta in deltas:
-            usage.prompt_tokens += delta.prompt_tokens or 0
-            usage.completion_tokens += delta.completion_tokens or 0
+            usage.count(delta)
             if delta.text:
                 yield delta.text
 

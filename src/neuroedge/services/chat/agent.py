@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from neuroedge.contract.chat import ChatMessage, ChatModel, ChatRequest, Policy, Tool, ToolCall
-from neuroedge.contract.engine import EngineContext
+from neuroedge.contract.engine import EngineContext, Usage
 from neuroedge.contract.errors import NeuroEdgeError
 from neuroedge.engines.knowledge.search import Hit
-from neuroedge.engines.language.chat import Usage
 from neuroedge.kit.injection import signs
 from neuroedge.kit.prompts import AGENT, CHOOSE_TOOL, UNTRUSTED
 from neuroedge.services.chat.packing import RESERVE_TOKENS
@@ -209,8 +208,7 @@ async def _asked(
     async with aclosing(ctx.llm.stream(request, policy=policy)) as deltas:
         async for delta in deltas:
             text += delta.text
-            usage.prompt_tokens += delta.prompt_tokens or 0
-            usage.completion_tokens += delta.completion_tokens or 0
+            usage.count(delta)
             for part in delta.tool_calls:
                 call = parts.setdefault(part.index, {"id": "", "name": "", "arguments": ""})
                 call["id"], call["name"] = part.id or call["id"], part.name or call["name"]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 from uuid import UUID
 
+from neuroedge.contract.engine import Usage
 from neuroedge.contract.errors import Conflict, NeuroEdgeError, NotFound
 from neuroedge.contract.principal import Principal
 from neuroedge.contract.vault import Cipher
@@ -236,7 +237,7 @@ class Asking:
             ],
             summary=summary,
             hits=[],
-            usage=usage_of(0, 0),
+            usage=usage_of(Usage()),
             trace=[
                 {"stage": "attachment", "id": str(each.attachment.id), "unread": True}
                 for each in read

@@ -10,9 +10,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from typing import Any, Final
 
 from neuroedge.contract.chat import Policy
-from neuroedge.contract.engine import EngineContext
+from neuroedge.contract.engine import EngineContext, Usage
 from neuroedge.engines.knowledge.search import Hit
-from neuroedge.engines.language.chat import REFUSAL, Usage, claims_in, confirms, evidence, supported, unmarked
+from neuroedge.engines.language.chat import REFUSAL, claims_in, confirms, evidence, supported, unmarked
 from neuroedge.kit.grounding import Attribution, Claim, coverage, expected_kind, holds, sentences
 
 ATTACHMENT: Final = "attachment"

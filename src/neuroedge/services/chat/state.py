@@ -3,10 +3,12 @@
 import operator
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Final, Literal, TypedDict, cast
+from decimal import Decimal
+from typing import Annotated, Any, Final, Literal, TypedDict
 from uuid import UUID
 
 from neuroedge.contract.chat import Policy
+from neuroedge.contract.engine import Usage as Spent
 
 Intent = Literal["question", "artifact", "clarify", "small_talk", "tool"]
 TRACE_CHARS: Final = 400
@@ -82,10 +84,12 @@ class Attached(TypedDict):
 
 
 class Usage(TypedDict):
-    """Tokens read and written."""
+    """Tokens read and written, and what they cost."""
 
     prompt_tokens: int
     completion_tokens: int
+    cost: str
+    """US dollars, a decimal number."""
 
 
 def added(a: Usage, b: Usage) -> Usage:
@@ -93,6 +97,7 @@ def added(a: Usage, b: Usage) -> Usage:
     return Usage(
         prompt_tokens=a.get("prompt_tokens", 0) + b["prompt_tokens"],
         completion_tokens=a.get("completion_tokens", 0) + b["completion_tokens"],
+        cost=str(Decimal(a.get("cost", "0")) + Decimal(b["cost"])),
     )
 
 
@@ -145,6 +150,6 @@ def options_of(state: State) -> Options:
     return Options.of_json(state["options"])
 
 
-def usage_of(prompt_tokens: int, completion_tokens: int) -> Usage:
-    """Tokens of one call, or of several."""
-    return cast(Usage, {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens})
+def usage_of(spent: Spent) -> Usage:
+    """Of one call, or of several."""
+    return Usage(prompt_tokens=spent.prompt_tokens, completion_tokens=spent.completion_tokens, cost=str(spent.cost_usd))

@@ -6,10 +6,10 @@ from contextlib import aclosing
 from typing import Any, Final, cast
 
 from neuroedge.contract.chat import ChatRequest
+from neuroedge.contract.engine import Usage as Spent
 from neuroedge.contract.errors import ContentBlocked
 from neuroedge.contract.models import TEXT_EMBEDDING
 from neuroedge.engines.knowledge.search import Hit
-from neuroedge.engines.language.chat import Usage as Spent
 from neuroedge.engines.language.chat import attribution_over, claims_in, nearest_lines, supported, unrelated
 from neuroedge.kit.grounding import sentences
 from neuroedge.kit.prompts import CLARIFY, CONVERSE, INTENT
@@ -54,7 +54,7 @@ async def embed(state: State, turn: Turn) -> State:
         "summary": summary,
         "query": query,
         "vector": [round(float(v), 6) for v in vector],
-        "usage": usage_of(spent.prompt_tokens, spent.completion_tokens),
+        "usage": usage_of(spent),
         "trace": trace,
     }
 
@@ -105,7 +105,7 @@ async def intent(state: State, turn: Turn) -> State:
         nearness=round(guess.nearness, 3),
         lead=round(guess.lead, 3),
     )
-    return {"intent": possible, "usage": usage_of(spent.prompt_tokens, spent.completion_tokens), "trace": trace}
+    return {"intent": possible, "usage": usage_of(spent), "trace": trace}
 
 
 def _possible(chosen: Intent, state: State, turn: Turn) -> Intent:
@@ -132,8 +132,7 @@ async def _asked_intent(state: State, turn: Turn, spent: Spent) -> Intent:
     async with aclosing(turn.ctx.llm.stream(request, policy=turn.options.policy("intent"))) as deltas:
         async for delta in deltas:
             text += delta.text
-            spent.prompt_tokens += delta.prompt_tokens or 0
-            spent.completion_tokens += delta.completion_tokens or 0
+            spent.count(delta)
     try:
         chosen = json.loads(text)["intent"]
     except (ValueError, TypeError, KeyError):
@@ -159,7 +158,7 @@ async def answer(state: State, turn: Turn) -> State:
         "claims": claims,
         "reason": reason,
         "models": models,
-        "usage": usage_of(spent.prompt_tokens, spent.completion_tokens),
+        "usage": usage_of(spent),
         "trace": trace,
     }
 
@@ -243,7 +242,7 @@ async def _talk(state: State, turn: Turn, system: str) -> State:
         "draft": "".join(said).strip(),
         "reason": None,
         "models": models,
-        "usage": usage_of(spent.prompt_tokens, spent.completion_tokens),
+        "usage": usage_of(spent),
     }
 
 
@@ -304,7 +303,7 @@ async def agent(state: State, turn: Turn) -> State:
         "work": done.work,
         "hits": hits,
         "models": [done.model],
-        "usage": usage_of(spent.prompt_tokens, spent.completion_tokens),
+        "usage": usage_of(spent),
         "trace": trace,
     }
     if done.work["answer"] is not None:

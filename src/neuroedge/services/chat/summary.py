@@ -5,8 +5,7 @@ from contextlib import aclosing
 from typing import Any, Final
 
 from neuroedge.contract.chat import ChatMessage, ChatModel, ChatRequest, Policy
-from neuroedge.contract.engine import EngineContext
-from neuroedge.engines.language.chat import Usage
+from neuroedge.contract.engine import EngineContext, Usage
 from neuroedge.kit.prompts import SUMMARISE
 from neuroedge.services.chat.citations import without_markers
 from neuroedge.services.chat.packing import RESERVE_TOKENS, divided, uncovered
@@ -56,6 +55,5 @@ async def _folded(before: str, said: str, *, ctx: EngineContext, policy: Policy,
     async with aclosing(ctx.llm.stream(request, policy=policy)) as deltas:
         async for delta in deltas:
             text += delta.text
-            usage.prompt_tokens += delta.prompt_tokens or 0
-            usage.completion_tokens += delta.completion_tokens or 0
+            usage.count(delta)
     return text.strip() or before

@@ -7,7 +7,7 @@ from typing import Any
 
 from neuroedge.contract.chat import ChatMessage, ChatRequest, Policy
 from neuroedge.contract.engine import EngineContext
-from neuroedge.engines.language.chat import Usage as Spent
+from neuroedge.contract.engine import Usage as Spent
 from neuroedge.services.artifacts import Artifacts
 from neuroedge.services.chat.agent import Limits
 from neuroedge.services.chat.intent import Examples
@@ -66,8 +66,7 @@ class Turn:
         request = ChatRequest(messages, max_tokens=max_tokens)
         async with aclosing(self.ctx.llm.stream(request, policy=policy)) as deltas:
             async for delta in deltas:
-                spent.prompt_tokens += delta.prompt_tokens or 0
-                spent.completion_tokens += delta.completion_tokens or 0
+                spent.count(delta)
                 if delta.model and delta.model not in models:
                     models.append(delta.model)
                 if delta.text:

@@ -188,7 +188,7 @@ class _Attempt:
             spent = await self.spent("ok", None)
             ending = self._attempts.end(self, spent, "ok", None)
             await self._judge(None)
-            yield total(delta, spent)
+            yield total(delta, spent, self.offer.price)
         except DeadlineExceeded as error:
             ending = self._attempts.end(self, None, "cancelled", error.code)
             raise

@@ -10,6 +10,7 @@ from typing import Final
 from neuroedge.contract.chat import ChatDelta, ChatModel, ChatRequest
 from neuroedge.contract.errors import NeuroEdgeError
 from neuroedge.services.llm.calls import Outcome, Spent
+from neuroedge.services.llm.offers import Price
 
 BYTES_PER_TOKEN: Final = 4
 """Of ordinary text, roughly."""
@@ -137,11 +138,13 @@ async def _count(model: ChatModel, text: str) -> int:
     return len(text.encode("utf-8", "replace")) // BYTES_PER_TOKEN
 
 
-def total(delta: ChatDelta, spent: Spent) -> ChatDelta:
-    """The last piece with the tokens as they are in the ledger."""
+def total(delta: ChatDelta, spent: Spent, price: Price | None) -> ChatDelta:
+    """The last piece with the tokens, and the cost, as they are in the ledger."""
+    prompt, completion, cached = spent.prompt_tokens, spent.completion_tokens, spent.cached_tokens
     return replace(
         delta,
-        prompt_tokens=spent.prompt_tokens,
-        completion_tokens=spent.completion_tokens,
-        cached_tokens=spent.cached_tokens,
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        cached_tokens=cached,
+        cost_usd=price.of(prompt_tokens=prompt, completion_tokens=completion, cached_tokens=cached) if price else None,
     )
