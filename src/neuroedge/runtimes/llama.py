@@ -8,8 +8,9 @@ import asyncio
 import contextlib
 import os
 import secrets
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from threading import Event
 from typing import Any, Final
@@ -17,18 +18,19 @@ from typing import Any, Final
 import httpx
 
 from neuroedge.contract.chat import ChatDelta, ChatRequest
-from neuroedge.contract.errors import (
-    ContextTooLong,
-    InvalidInput,
-    ModelFailed,
-    ModelUnavailable,
-    NeuroEdgeError,
-    Unavailable,
-)
+from neuroedge.contract.errors import InvalidInput, ModelFailed, ModelUnavailable, Unavailable
+from neuroedge.contract.models import Priority
 from neuroedge.runtimes.device import CPU, split
+from neuroedge.runtimes.llama_answer import Answer, Chunk, Mailbox, says_something
+from neuroedge.runtimes.llama_library import llama_library
+from neuroedge.runtimes.llama_request import Question, question
+from neuroedge.runtimes.shared_cores import SharedCores
 from neuroedge.runtimes.threaded import Threaded
+from neuroedge.runtimes.token_room import TokenRoom
 
 DEFAULT_CONTEXT_TOKENS: Final = 4096
+DEFAULT_PARALLEL: Final = 4
+"""Answers written at the same time."""
 DEFAULT_CACHE_MIB: Final = 128
 """Memory for computed prompts, so that two prompts used in turn are not computed anew each time."""
 PROMPT_BATCH_TOKENS: Final = 256
@@ -36,101 +38,97 @@ PROMPT_BATCH_TOKENS: Final = 256
 MAX_WAITING_TOKENS: Final = 4096.0
 """Tokens of prompts and answers that may wait; beyond that a caller is told to come back."""
 ALL_LAYERS: Final = 999
-_CHARS_PER_TOKEN: Final = 4
 _QUIET: Final = -1
 _VERBOSE: Final = 4
-Chunk = dict[str, Any]
 
 
 def load(model_id: str, folder: Path, *, threads: int, options: Mapping[str, Any]) -> "LlamaChat":
-    """Load folder/model.gguf (blocking). Options: n_ctx (tokens of prompt and answer together), cache_mib.
+    """Load folder/model.gguf (blocking).
+
+    Options: n_ctx (tokens of prompt and answer together; all requests that run share so much memory), parallel
+    (answers written at the same time), cache_mib.
 
     Raises ModelUnavailable when the file is missing or no GGUF model.
     """
     context_tokens = int(options.get("n_ctx", DEFAULT_CONTEXT_TOKENS))
-    cache_mib = int(options.get("cache_mib", DEFAULT_CACHE_MIB))
-    key = secrets.token_urlsafe(32)
+    parallel = max(1, int(options.get("parallel", DEFAULT_PARALLEL)))
     path = folder / "model.gguf"
     hint = f"run `neuroedge models verify {model_id}`"
     if not path.is_file():
         raise ModelUnavailable(f"{model_id}: model.gguf is missing", hint=hint)
-    device = str(options.get("device", CPU))
+    key = secrets.token_urlsafe(32)
+    params = _params(path, device=str(options.get("device", CPU)), threads=threads, key=key)
+    params.n_ctx = context_tokens
+    params.n_parallel = parallel
+    # A connection that is kept keeps a thread: one for each stream's own counting, one for everybody's.
+    params.n_threads_http = parallel + 2
+    # One memory for all streams: a long prompt may use the whole of it.
+    params.kv_unified = True
+    params.cache_ram_mib = int(options.get("cache_mib", DEFAULT_CACHE_MIB))
     try:
-        server = _server(
-            path, threads=threads, context_tokens=context_tokens, cache_mib=cache_mib, key=key, device=device
-        )
+        server = llama_library().Server(params)
     except RuntimeError as error:
         raise ModelUnavailable(f"{model_id} does not load: {error}", hint=hint) from error
-    chat = LlamaChat(model_id, server=server, context_tokens=context_tokens, key=key)
-    # The constructor returns before llama.cpp's threads run, and a server freed in that moment never ends.
-    chat.count("")
-    return chat
+    return LlamaChat(model_id, server=server, context_tokens=context_tokens, parallel=parallel, key=key)
 
 
-def _server(path: Path, *, threads: int, context_tokens: int, cache_mib: int, key: str, device: str) -> Any:
-    import xllamacpp
-
-    params = xllamacpp.CommonParams()
+def _params(path: Path, *, device: str, threads: int, key: str) -> Any:
+    params = llama_library().CommonParams()
     params.model.path = str(path)
     kind, index = split(device)
     # Fitting layers to the device's memory loads the model several times; the pool has already made room for it.
     params.fit_params = False
     params.n_gpu_layers = 0 if kind == CPU else ALL_LAYERS
     params.main_gpu = index
-    params.n_ctx = context_tokens
-    params.n_parallel = 1
     params.n_batch = params.n_ubatch = PROMPT_BATCH_TOKENS
     for cpu in (params.cpuparams, params.cpuparams_batch):
         cpu.n_threads = threads
         # Threads that spin while they wait starve the other models of a small machine.
         cpu.poll = 0
-    params.cache_ram_mib = cache_mib
     params.warmup = False
     params.ui = False
     params.api_keys = [key]
-    params.n_threads_http = 2
     # llama.cpp writes to stderr by itself; it is heard only where the operator asked for debug output.
     params.verbosity = _VERBOSE if os.environ.get("NEUROEDGE_LOG_LEVEL", "").lower() == "debug" else _QUIET
-    return xllamacpp.Server(params)
+    return params
 
 
 class LlamaChat(Threaded):
-    """A ChatModel (contract/models.py) over one llama.cpp context; requests wait for each other."""
+    """A ChatModel (contract/chat.py) over one llama.cpp context that writes several answers at the same time."""
 
-    def __init__(self, model_id: str, *, server: Any, context_tokens: int, key: str) -> None:
-        super().__init__(model_id, max_waiting=MAX_WAITING_TOKENS)
+    def __init__(self, model_id: str, *, server: Any, context_tokens: int, parallel: int, key: str) -> None:
+        super().__init__(model_id, workers=parallel, max_waiting=MAX_WAITING_TOKENS)
         self.context_tokens = context_tokens
         self._server = server
+        self._room = TokenRoom(context_tokens)
+        self._shared = SharedCores()
         # Counting must not wait behind a generation, so it has a thread of its own.
         self._counting = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"{model_id}-tokens")
         self._http = httpx.Client(
             base_url=server.listening_address,
             headers={"Authorization": f"Bearer {key}"},
             timeout=30.0,
+            limits=httpx.Limits(max_connections=parallel + 1),
             trust_env=False,
         )
+        # The server's constructor returns before llama.cpp's threads run, and a server freed in that moment never
+        # ends: this answer shows that they do.
+        self._knows_tools = bool(self._loopback("GET", "/props").get("chat_template_caps", {}).get("supports_tools"))
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[ChatDelta, None]:
         """Generate; leaving the iterator stops llama.cpp at its next token or prompt batch.
 
-        Raises ContextTooLong when the prompt does not fit `context_tokens`.
+        Raises ContextTooLong when the prompt does not fit `context_tokens`, InvalidInput for images, a schema that is
+        none, a tool_choice without its tool.
         """
-        finish: Any = None
-        async with contextlib.aclosing(self._chunks(_request(request))) as chunks:
-            async for chunk in chunks:
-                if "error" in chunk:
-                    raise _refusal(chunk["error"])
-                choice = chunk["choices"][0] if chunk.get("choices") else {}
-                finish = choice.get("finish_reason") or finish
-                if text := choice.get("delta", {}).get("content"):
-                    yield ChatDelta(text=text)
-                if usage := chunk.get("usage"):
-                    yield ChatDelta(
-                        text="",
-                        finish_reason=finish,
-                        prompt_tokens=usage["prompt_tokens"],
-                        completion_tokens=usage["completion_tokens"],
-                    )
+        asked = question(request, knows_tools=self._knows_tools)
+        answer = Answer(reader=asked.reader, top_logprobs=request.logprobs or 0)
+        async with contextlib.aclosing(self._chunks(asked)) as batches:
+            async for chunks in batches:
+                for delta in answer.deltas(chunks):
+                    yield delta
+                if answer.cut:
+                    return
 
     async def count_tokens(self, text: str) -> int:
         """Tokens `text` takes in this model's vocabulary, without the chat template's own."""
@@ -145,82 +143,64 @@ class LlamaChat(Threaded):
 
     def count(self, text: str) -> int:
         """Like `count_tokens`, blocking."""
+        return len(self._loopback("POST", "/tokenize", json={"content": text, "add_special": False})["tokens"])
+
+    def _cores(self, priority: Priority) -> AbstractContextManager[None]:
+        # The streams share llama.cpp's threads, which go on whether or not who reads the answer steps aside.
+        return self._shared.using(self.surroundings.cores, self.surroundings.threads, priority=priority)
+
+    def _loopback(self, method: str, path: str, **what: Any) -> Any:
         try:
-            answer = self._http.post("/tokenize", json={"content": text, "add_special": False}).raise_for_status()
+            return self._http.request(method, path, **what).raise_for_status().json()
         except httpx.HTTPError as error:
-            raise Unavailable(f"{self.model_id} does not tokenise: {error}") from error
-        return len(answer.json()["tokens"])
+            raise Unavailable(f"{self.model_id} does not answer on {path}: {error}") from error
 
-    async def _chunks(self, request: Chunk) -> AsyncGenerator[Chunk, None]:
+    async def _chunks(self, asked: Question) -> AsyncGenerator[list[Chunk], None]:
         """What llama.cpp answers, from its thread to this loop; leaving the iterator cancels it."""
-        queue: asyncio.Queue[Chunk | None] = asyncio.Queue()
+        mailbox = Mailbox(asyncio.get_running_loop())
         cancelled = Event()
-        tell = _teller(asyncio.get_running_loop(), queue)
-
-        def on_chunk(chunk: Chunk) -> bool:
-            self._alive()
-            return cancelled.is_set() or not tell(chunk)
-
-        def work() -> None:
-            if not cancelled.is_set():
-                self._server.handle_chat_completions(request, on_chunk)
-
-        future = self._submit(work, cost=_cost(request))
-        future.add_done_callback(lambda _: tell(None))
+        future = self._submit(lambda: self._answer(asked, mailbox, cancelled), cost=asked.cost)
+        future.add_done_callback(lambda _: mailbox.put(None))
         try:
-            while (chunk := await queue.get()) is not None:
-                yield chunk
+            ended = False
+            while not ended:
+                chunks = await mailbox.get()
+                ended = chunks[-1] is None
+                yield [chunk for chunk in chunks if chunk is not None]
             if future.cancelled():
                 raise ModelFailed(f"{self.model_id} hung and was given up", model_id=self.model_id, hint="try again")
             future.result()
         finally:
             cancelled.set()
             future.cancel()
+            self._room.wake()
 
+    def _answer(self, asked: Question, mailbox: Mailbox, cancelled: Event) -> None:
+        """In a worker: wait for room, then have it answered."""
 
-def _cost(request: Chunk) -> float:
-    """Roughly the tokens a request takes; exact counting would cost a round trip."""
-    prompt = sum(len(message["content"]) for message in request["messages"])
-    return float(prompt / _CHARS_PER_TOKEN + request["max_tokens"])
+        def on_chunk(chunk: Chunk) -> bool:
+            self._alive()
+            if cancelled.is_set():
+                return True
+            return says_something(chunk) and not mailbox.put(chunk)
 
-
-def _teller(loop: asyncio.AbstractEventLoop, queue: asyncio.Queue[Chunk | None]) -> Callable[[Chunk | None], bool]:
-    def tell(chunk: Chunk | None) -> bool:
-        try:
-            loop.call_soon_threadsafe(queue.put_nowait, chunk)
-        except RuntimeError:  # the loop was closed: nobody listens any more
-            return False
-        return True
-
-    return tell
-
-
-def _request(asked: ChatRequest) -> Chunk:
-    request: Chunk = {
-        "messages": [{"role": m.role, "content": m.content} for m in asked.messages],
-        "max_tokens": asked.max_tokens,
-        "temperature": asked.temperature,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-        # A report after every prompt batch is also the chance to cancel there.
-        "return_progress": True,
-    }
-    if asked.seed is not None:
-        request["seed"] = asked.seed
-    if asked.stop:
-        request["stop"] = list(asked.stop)
-    if asked.json_schema is not None:
-        schema = {"name": "answer", "schema": asked.json_schema}
-        request["response_format"] = {"type": "json_schema", "json_schema": schema}
-    return request
-
-
-def _refusal(error: Mapping[str, Any]) -> NeuroEdgeError:
-    if error.get("type") == "exceed_context_size_error":
-        return ContextTooLong(
-            f"the prompt takes {error.get('n_prompt_tokens')} tokens, the model's context holds {error.get('n_ctx')}",
-            hint="send less text or history, or raise the model's n_ctx",
+        room = self._room.holding(
+            asked.most_tokens, exactly=lambda: self._tokens(asked), cancelled=cancelled, alive=self._alive
         )
-    if int(error.get("code", 500)) < 500:
-        return InvalidInput(f"the model refused the request: {error.get('message')}")
-    return Unavailable(f"the model failed: {error.get('message')}")
+        with room:
+            if not cancelled.is_set():
+                try:
+                    self._server.handle_chat_completions(asked.body, on_chunk)
+                except (ValueError, RuntimeError) as error:
+                    # What goes wrong while it computes comes as a chunk; this is about the request itself.
+                    raise InvalidInput(f"the model refused the request: {error}") from error
+
+    def _tokens(self, asked: Question) -> int:
+        """Tokens of the prompt, with the template's, and of the longest answer."""
+        try:
+            counted = self._http.post("/v1/chat/completions/input_tokens", json=asked.body)
+        except httpx.HTTPError as error:
+            raise Unavailable(f"{self.model_id} does not count tokens: {error}") from error
+        if counted.is_error:
+            return 0  # whatever is wrong is told by the answer itself
+        return int(counted.json()["input_tokens"]) + asked.max_tokens

@@ -1,0 +1,279 @@
+"""The local LLM as a caller of tools, with logprobs and JSON, several answers at once: real weights."""
+
+import asyncio
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from neuroedge.contract.chat import ChatDelta, ChatMessage, ChatRequest, Image, Tool, ToolCall, ToolCallPart
+from neuroedge.contract.errors import InvalidInput
+from neuroedge.runtimes.llama import LlamaChat, load
+from neuroedge.runtimes.llama_request import question
+from neuroedge.runtimes.llama_tools import CallReader
+
+pytestmark = pytest.mark.anyio
+
+SMALL = "smollm2-135m-instruct"
+DEFAULT = "qwen2.5-coder-0.5b-instruct"
+WEATHER = Tool(
+    name="get_weather",
+    description="The weather in a city now",
+    parameters={"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+)
+TIME = Tool(name="get_time", description="The time now")
+ASKED = ChatMessage(role="user", content="What is the weather in Paris?")
+
+
+@pytest.fixture(scope="module")
+def small(models_dir: Path) -> Iterator[LlamaChat]:
+    """A model whose template knows no tools."""
+    loaded = load(SMALL, models_dir / SMALL, threads=2, options={"n_ctx": 1024})
+    yield loaded
+    loaded.close()
+
+
+@pytest.fixture(scope="module")
+def default(models_dir: Path) -> Iterator[LlamaChat]:
+    """A model trained to call tools."""
+    loaded = load(DEFAULT, models_dir / DEFAULT, threads=2, options={"n_ctx": 1024})
+    yield loaded
+    loaded.close()
+
+
+async def answer(model: LlamaChat, *messages: ChatMessage, **asked: Any) -> list[ChatDelta]:
+    """All that comes."""
+    return [delta async for delta in model.stream(ChatRequest(messages or [ASKED], **{"max_tokens": 40} | asked))]
+
+
+def text(deltas: Sequence[ChatDelta]) -> str:
+    """The words."""
+    return "".join(delta.text for delta in deltas)
+
+
+def calls(deltas: Sequence[ChatDelta]) -> dict[int, ToolCall]:
+    """The calls put together as a client does."""
+    made: dict[int, ToolCall] = {}
+    for part in (part for delta in deltas for part in delta.tool_calls):
+        old = made.get(part.index, ToolCall(id="", name="", arguments=""))
+        made[part.index] = ToolCall(
+            id=part.id or old.id, name=part.name or old.name, arguments=old.arguments + part.arguments
+        )
+    return made
+
+
+def read(pieces: Sequence[str], *tools: Tool) -> tuple[str, str | None, str, CallReader]:
+    """Words, the called name and its arguments."""
+    reader, words, name, arguments = CallReader(tools), "", None, ""
+    for piece in pieces:
+        for found in reader.read(piece):
+            if isinstance(found, ToolCallPart):
+                name, arguments = found.name or name, arguments + found.arguments
+            else:
+                words += found
+    return words + reader.rest(), name, arguments, reader
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        '{"name": "get_weather", "arguments": {"city": "Pa\\"}ris", "in": [{"a": 1}]}}',
+        '\n<tool_call>\n{"name":"get_weather","arguments":{"city": "Pa\\"}ris", "in": [{"a": 1}]}}\n</tool_call>',
+        '```json\n{ "name": "get_weather",\n "parameters": {"city": "Pa\\"}ris", "in": [{"a": 1}]}}\n``` and more',
+    ],
+)
+async def test_a_call_written_as_json_is_read_however_it_is_cut(written: str) -> None:
+    """Whole, by characters, and nothing after it is part of the answer."""
+    for size in (len(written), 7, 1):
+        pieces = [written[at : at + size] for at in range(0, len(written), size)]
+        words, name, arguments, reader = read(pieces, WEATHER)
+        assert (words, name) == ("", "get_weather")
+        assert json.loads(arguments) == {"city": 'Pa"}ris', "in": [{"a": 1}]}
+        assert reader.done
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "It is sunny.",
+        '{"name": "other", "arguments": {}}',
+        '{"name": "get_weather"}',
+        '```json\n{"city": 1}\n```',
+        "```python\nprint()\n```",
+        "<b>bold</b>",
+        '{"name": "' + "x" * 500,
+        "",
+    ],
+)
+async def test_words_stay_words(written: str) -> None:
+    """Also those that begin like a call, call no known tool, or end before it is clear."""
+    for size in (len(written) or 1, 3):
+        words, name, _, reader = read([written[at : at + size] for at in range(0, len(written), size)], WEATHER)
+        assert (words, name) == (written, None)
+        assert not reader.called
+
+
+async def test_what_a_model_cannot_do_is_the_callers_error() -> None:
+    """Images without vision, a choice without its tool."""
+    image = ChatMessage(role="user", content="?", images=[Image(media_type="image/png", data=b"x")])
+    with pytest.raises(InvalidInput, match="images"):
+        question(ChatRequest([image]), knows_tools=True)
+    for choice, tools in (("required", []), ("other", [WEATHER])):
+        with pytest.raises(InvalidInput, match="tool_choice"):
+            question(ChatRequest([ASKED], tools=tools, tool_choice=choice), knows_tools=True)
+
+
+async def test_arguments_that_were_no_json_reach_the_template_as_an_object() -> None:
+    """Templates need an object; the model still sees what it wrote."""
+    said = ChatMessage(
+        role="assistant", content="", tool_calls=[ToolCall(id="c1", name="get_weather", arguments="Paris")]
+    )
+    made = question(ChatRequest([ASKED, said], tools=[WEATHER]), knows_tools=True).body["messages"][1]
+    assert json.loads(made["tool_calls"][0]["function"]["arguments"]) == {"not_json": "Paris"}
+
+
+@pytest.mark.models
+async def test_a_required_call_comes_out_of_the_default_model(default: LlamaChat) -> None:
+    """The right tool of two, with arguments its schema allows, and the finish reason clients wait for."""
+    deltas = await answer(default, tools=[TIME, WEATHER], tool_choice="required")
+    (call,) = calls(deltas).values()
+    assert call.name == "get_weather"
+    assert json.loads(call.arguments) == {"city": "Paris"}
+    assert call.id
+    assert text(deltas) == ""
+    assert deltas[-1].finish_reason == "tool_calls"
+    assert (deltas[-1].prompt_tokens or 0) > 150
+    assert 10 < (deltas[-1].completion_tokens or 0) < 40
+
+
+@pytest.mark.models
+async def test_the_default_model_calls_by_itself_and_uses_the_result(default: LlamaChat) -> None:
+    """With tool_choice auto, its bare JSON is a call; the result goes back in and is heard."""
+    deltas = await answer(default, tools=[WEATHER], max_tokens=60)
+    (call,) = calls(deltas).values()
+    assert (call.name, json.loads(call.arguments)) == ("get_weather", {"city": "Paris"})
+    assert deltas[-1].finish_reason == "tool_calls"
+    assert (deltas[-1].completion_tokens or 0) < 30
+    result = ChatMessage(role="tool", content="18 degrees and rain", tool_call_id=call.id)
+    said = ChatMessage(role="assistant", content="", tool_calls=[call])
+    told = text(await answer(default, ASKED, said, result, tools=[WEATHER], tool_choice="none"))
+    assert "rain" in told
+
+
+@pytest.mark.models
+async def test_a_template_without_tools_is_told_of_them(small: LlamaChat) -> None:
+    """A named tool is called by a model that was never trained for it; its history may hold calls and results."""
+    history = [
+        ASKED,
+        ChatMessage(role="assistant", content="", tool_calls=[ToolCall(id="1", name="get_time", arguments="{}")]),
+        ChatMessage(role="tool", content="noon", tool_call_id="1"),
+    ]
+    deltas = await answer(small, *history, tools=[TIME, WEATHER], tool_choice="get_weather", max_tokens=80)
+    (call,) = calls(deltas).values()
+    assert call.name == "get_weather"
+    assert isinstance(json.loads(call.arguments)["city"], str)
+    assert (deltas[-1].prompt_tokens or 0) > 100
+
+
+@pytest.mark.models
+@pytest.mark.parametrize("choice", ["auto", "required", "bad"])
+async def test_a_malformed_tool_schema_is_refused_with_the_reason(
+    small: LlamaChat, default: LlamaChat, choice: str
+) -> None:
+    """And the next request is served."""
+    bad = Tool(name="bad", parameters={"type": "object", "properties": {"a": {"type": "nonsense"}}})
+    for model in (small, default):
+        with pytest.raises(InvalidInput, match="nonsense"):
+            await answer(model, tools=[bad], tool_choice=choice)
+        assert (await answer(model, max_tokens=1))[-1].completion_tokens == 1
+
+
+@pytest.mark.models
+async def test_logprobs_come_with_their_tokens(small: LlamaChat) -> None:
+    """Of each token, with as many others as asked: none, or two in order of probability."""
+    plain = await answer(small, max_tokens=5)
+    for top in (0, 2):
+        deltas = await answer(small, max_tokens=5, logprobs=top)
+        tokens = [token for delta in deltas for token in delta.logprobs]
+        assert "".join(token.token for token in tokens) == text(plain) == text(deltas)
+        assert len(tokens) == 5
+        assert all(token.logprob <= 0 and len(token.top) == top for token in tokens)
+    assert all(token.top[0] == (token.token, token.logprob) for token in tokens)
+    assert all(token.top[0][1] >= token.top[1][1] for token in tokens)
+
+
+@pytest.mark.models
+async def test_sampling_options_reach_the_model(small: LlamaChat) -> None:
+    """A tiny top_p makes sampling greedy; the model's own temperature varies with the seed; penalties change words."""
+    story = ChatMessage(role="user", content="Tell me a story.")
+    greedy = text(await answer(small, story))
+    assert text(await answer(small, story, temperature=1.5, top_p=0.0001, seed=3)) == greedy
+    assert len({text(await answer(small, story, temperature=None, seed=seed)) for seed in (1, 2, 3)}) > 1
+    assert text(await answer(small, story, presence_penalty=2.0, frequency_penalty=2.0)) != greedy
+
+
+@pytest.mark.models
+async def test_any_json_object_may_be_asked_for(default: LlamaChat) -> None:
+    """Without a schema."""
+    asked = ChatMessage(role="user", content="Bob is 3. Give his name and age as a JSON object.")
+    assert isinstance(json.loads(text(await answer(default, asked, json_object=True, max_tokens=60))), dict)
+
+
+@pytest.mark.models
+async def test_a_prompt_seen_before_is_not_computed_again(small: LlamaChat) -> None:
+    """The cached tokens are counted."""
+    asked = ChatMessage(role="user", content="Tell me about the sea. " * 20)
+    first, second = [(await answer(small, asked, max_tokens=1))[-1] for _ in range(2)]
+    assert first.prompt_tokens == second.prompt_tokens
+    assert (second.cached_tokens or 0) > 100 > (first.cached_tokens or 0)
+
+
+@pytest.mark.models
+async def test_several_answers_are_written_at_the_same_time(small: LlamaChat) -> None:
+    """Four begin before one has ended, each says what only it was made to say, and cores are held once."""
+    made_to_say = [f"{name} " * 15 for name in ("one", "two", "three", "four")]
+    began: list[str] = []
+    began_before_an_end: list[int] = []
+
+    async def said(words: str) -> str:
+        spoken = ""
+        request = ChatRequest([ASKED], max_tokens=180, json_schema={"const": words})
+        async with aclosing(small.stream(request)) as deltas:
+            async for delta in deltas:
+                if not spoken and delta.text:
+                    began.append(words)
+                spoken += delta.text
+                assert delta.finish_reason or small.surroundings.cores.in_use == 1
+        began_before_an_end.append(len(began))
+        return str(json.loads(spoken))
+
+    assert await asyncio.gather(*(said(words) for words in made_to_say)) == made_to_say
+    assert min(began_before_an_end) == len(made_to_say)
+
+
+@pytest.mark.models
+async def test_answers_that_do_not_fit_together_wait_for_room(small: LlamaChat) -> None:
+    """Three that may take most of the context each are answered one after the other, none is broken off."""
+    asked = ChatMessage(role="user", content="Write the word sea. " * 60)
+    async with asyncio.timeout(120):
+        answers = await asyncio.gather(*(answer(small, asked, max_tokens=400 + n, stop=["sea"]) for n in range(3)))
+    assert all(a[-1].finish_reason in ("stop", "length") for a in answers)
+    assert small._room._free == small.context_tokens
+
+
+@pytest.mark.models
+async def test_a_request_that_waits_for_room_leaves_at_once(small: LlamaChat) -> None:
+    """It is gone before the one it waits for has ended."""
+    story = ChatMessage(role="user", content="Write a very long story about a king.")
+    async with aclosing(small.stream(ChatRequest([story], max_tokens=900))) as running:
+        await anext(running)
+        waiting = asyncio.create_task(answer(small, story, max_tokens=900))
+        await asyncio.sleep(0.3)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert (await answer(small, max_tokens=1))[-1].completion_tokens == 1
+        assert (await anext(running)).finish_reason is None
