@@ -50,6 +50,8 @@ CALLERS: Final = 8
 TOP: Final = 10
 LIMIT: Final = 15
 """Candidates of each search for the five hits an engine call asks for by default."""
+KEPT: Final = 5
+"""Rows that are opened, as for `top_k` 5."""
 RECALL_QUERIES: Final = 200
 FILTERS: Final = {"no filter": MemoryFilter(), "tag of 1 %": MemoryFilter(tags=["rare"])}
 Search = Callable[[int], Awaitable[Any]]
@@ -147,11 +149,18 @@ async def _database(
 
         async def search(i: int, where: MemoryFilter = where) -> None:
             await store.search(
-                query=of.questions[i], vector=of.question_vectors[i], model=MODEL, limit=LIMIT, where=where
+                query=of.questions[i],
+                vector=of.question_vectors[i],
+                model=MODEL,
+                limit=LIMIT,
+                where=where,
+                keep=KEPT,
             )
 
         async def dense(i: int, where: MemoryFilter = where) -> None:
-            await store.search(query="", vector=of.question_vectors[i], model=MODEL, limit=LIMIT, where=where)
+            await store.search(
+                query="", vector=of.question_vectors[i], model=MODEL, limit=LIMIT, where=where, keep=KEPT
+            )
 
         ways[f"database part, by meaning and words, {name}"] = search
         ways[f"database part, by meaning alone, {name}"] = dense
@@ -171,14 +180,17 @@ async def _database(
 
     ways["usearch in process, ids only"] = in_process
     ways["plain pgvector table, ids only"] = plain
-    figures = await _timed(ways, rounds=rounds, at_most_ms={"database part, by meaning and words, no filter": 10})
+    wanted = {"database part, by meaning and words, no filter": 10.0}
+    figures = await _timed(ways, rounds=rounds, callers=CALLERS, at_most_ms=wanted)
+    alone = {name: ways[name] for name in (*wanted, "plain pgvector table, ids only")}
+    figures += await _timed(alone, rounds=rounds, callers=1, at_most_ms=wanted)
     for conn in pool:
         await conn.close()
     return figures
 
 
-async def _timed(ways: dict[str, Search], *, rounds: int, at_most_ms: dict[str, float]) -> list[Figure]:
-    """p50 and p95 of each way at CALLERS callers; the ways take turns."""
+async def _timed(ways: dict[str, Search], *, rounds: int, callers: int, at_most_ms: dict[str, float]) -> list[Figure]:
+    """p50 and p95 of each way; the ways take turns."""
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for turn in range(rounds + 1):
         for name, search in ways.items():
@@ -191,16 +203,16 @@ async def _timed(ways: dict[str, Search], *, rounds: int, at_most_ms: dict[str, 
                     await search(i)
                     out.append(1e3 * (time.perf_counter() - started))
 
-            await users(CALLERS, one)
+            await users(callers, one)
             if turn:  # the first is for warming up
                 taken[name].append((percentile(latencies, 0.5), percentile(latencies, 0.95)))
     return [
         figure(
-            f"{name}: p95",
+            f"{name}{', one caller' if callers == 1 else ''}: p95",
             "ms",
             [p95 for _, p95 in pairs],
             at_most=at_most_ms.get(name),
-            note=f"{CALLERS} callers; p50 {np.median([p50 for p50, _ in pairs]):.1f} ms",
+            note=f"callers: {callers}; p50 {np.median([p50 for p50, _ in pairs]):.1f} ms",
         )
         for name, pairs in taken.items()
     ]
@@ -237,7 +249,7 @@ async def _http(url: str, token: str, of: Base, *, rounds: int) -> list[Figure]:
     asked = {"no filter": {}, "tag of 1 %": {"tags": ["rare"]}}
     connections = [Connection(url, token) for _ in range(CALLERS)]
     figures = []
-    for name, more in asked.items():
+    for name, callers, more in [*((name, CALLERS, more) for name, more in asked.items()), ("one caller", 1, {})]:
         p50, p95 = list[float](), list[float]()
         for turn in range(rounds + 1):
             tally, numbers = Tally(), itertools.count()
@@ -247,7 +259,7 @@ async def _http(url: str, token: str, of: Base, *, rounds: int) -> list[Figure]:
                     body = json.dumps({"query": of.questions[i], "top_k": 5, **more}).encode()
                     tally.add(await connections[caller].post("/v1/engines/search/run", body))
 
-            await users(CALLERS, one)
+            await users(callers, one)
             if tally.refused:
                 raise SystemExit(f"search answered {tally.refused}")
             if turn:
@@ -259,7 +271,7 @@ async def _http(url: str, token: str, of: Base, *, rounds: int) -> list[Figure]:
                 "ms",
                 p95,
                 at_most=40,
-                note=f"{CALLERS} callers; p50 {np.median(p50):.1f} ms, embedding the query included",
+                note=f"callers: {callers}; p50 {np.median(p50):.1f} ms, embedding the query included",
             )
         )
     for connection in connections:
