@@ -33,7 +33,7 @@ def test_a_policy_is_set_and_holds(account: httpx.Client) -> None:
     """From the platform's own to the organisation's: the same text is noted, masked, refused."""
     mine = "Mail jo@example.org about the invoice."
     own = account.get("/v1/safety/policy").json()
-    assert own["output"]["hate"] == {"action": "block", "threshold": 0.9, "types": None}
+    assert own["output"]["hate"] == {"action": "flag", "threshold": 0.9, "types": None}
     assert _check(account, mine)["action"] == "flag"
     for action, text in (("mask", "Mail <EMAIL_ADDRESS> about the invoice."), ("block", ""), ("allow", mine)):
         policy = {"input": {"personal_data": {"action": action}}}

@@ -141,6 +141,10 @@ def ruled(stage: Stage, category: str, rule: Rule, **more: Any) -> SafetyPolicy:
     return SafetyPolicy(**{**off, stage: PassPolicy(**{category: rule}, **more)})
 
 
+BLOCKING = SafetyPolicy(output=PassPolicy(hate=Rule(action="block", threshold=0.9), review=["block"]))
+"""Hate in answers is refused, and shown to reviewers."""
+
+
 async def _with(safety: Safety, caller: Principal, policy: SafetyPolicy) -> None:
     await safety.set_policy(caller, policy, request_id="r")
 
@@ -238,13 +242,13 @@ async def test_a_pass_can_be_switched_off(safety: Safety, caller: Principal, run
 
 
 async def test_the_platforms_own_policy_holds_where_there_is_none(safety: Safety, caller: Principal) -> None:
-    """Hate, orders and personal data in inputs are noted, orders in documents too, hate in answers is refused."""
+    """What is found is noted in inputs, documents and answers; nothing is refused."""
     for stage, text, action in (
         ("input", TEXTS["hate"], "flag"),
         ("input", TEXTS["personal_data"], "flag"),
         ("context", TEXTS["injection"], "flag"),
         ("context", TEXTS["personal_data"], "allow"),
-        ("output", TEXTS["hate"], "block"),
+        ("output", TEXTS["hate"], "flag"),
         ("output", TEXTS["personal_data"], "flag"),
         ("output", "The train leaves at nine.", "allow"),
     ):
@@ -252,7 +256,8 @@ async def test_the_platforms_own_policy_holds_where_there_is_none(safety: Safety
 
 
 async def test_reviewers_get_what_the_policy_sends_them(safety: Safety, caller: Principal, inbox: Inbox) -> None:
-    """Blocked texts by default, none when the policy says so."""
+    """Blocked texts where the policy says so."""
+    await _with(safety, caller, BLOCKING)
     await safety.check(caller, "HATE", stage="output", request_id="r")
     assert inbox.texts == ["HATE"]
     await _with(safety, caller, ruled("output", "hate", Rule(action="block")))
@@ -262,6 +267,7 @@ async def test_reviewers_get_what_the_policy_sends_them(safety: Safety, caller: 
 
 async def test_trying_a_text_leaves_no_trace(safety: Safety, caller: Principal, inbox: Inbox) -> None:
     """No decision, no review."""
+    await _with(safety, caller, BLOCKING)
     verdict = await safety.check(caller, "HATE", stage="output", request_id="r", remember=False)
     assert (verdict.action, verdict.decision_id) == ("block", None)
     assert await safety.decisions(caller, everybody=True, limit=10) == []
@@ -287,6 +293,7 @@ async def test_a_decision_that_cannot_be_kept_holds(
     safety: Safety, caller: Principal, registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The database away after the check: blocked all the same, and counted."""
+    await _with(safety, caller, BLOCKING)
 
     async def away(*_: Any, **__: Any) -> None:
         raise Unavailable("away")
@@ -403,6 +410,7 @@ def _text(deltas: Sequence[ChatDelta]) -> str:
 
 async def test_a_blocked_sentence_is_never_sent(safety: Safety, caller: Principal) -> None:
     """What came before it is; then the answer ends, and the model is asked no further."""
+    await _with(safety, caller, BLOCKING)
     source = Source(*_words("The first is fine. The second is HATE all over. The third is never asked for. Never."))
     got = await _collect(safety.stream(caller, source(), request_id="r"))
     assert _text(got) == "The first is fine."
@@ -464,6 +472,7 @@ async def test_tokens_do_not_tell_what_is_held_back_or_masked(safety: Safety, ca
 
 async def test_text_is_judged_before_the_tool_call_that_follows_it(safety: Safety, caller: Principal) -> None:
     """The call does not overtake the words, and is not sent when they are blocked."""
+    await _with(safety, caller, BLOCKING)
     call = ToolCallPart(index=0, id="c", name="search", arguments="{}")
     fine = Source(ChatDelta(text="Let me look"), ChatDelta(tool_calls=[call]), ChatDelta(finish_reason="tool_calls"))
     got = await _collect(safety.stream(caller, fine(), request_id="r"))
@@ -477,6 +486,7 @@ async def test_text_is_judged_before_the_tool_call_that_follows_it(safety: Safet
 
 async def test_an_answer_that_breaks_off_is_judged_too(safety: Safety, caller: Principal) -> None:
     """No finish reason: the rest is not let through unseen; and an error passes on."""
+    await _with(safety, caller, BLOCKING)
     got = await _collect(safety.stream(caller, Source(ChatDelta(text="It ends in HATE"))(), request_id="r"))
     assert _text(got) == ""
     assert got[-1].finish_reason == "content_filter"

@@ -44,7 +44,7 @@ MAX_TURNS: Final = 8
 """Of one user in one process at the same time."""
 _BEAT_S: Final = 1.0
 _STORE_S: Final = 15.0
-_CANCEL_S: Final = 5.0
+_CANCEL_S: Final = 15.0
 
 
 class Assistant:
