@@ -6,8 +6,8 @@ from typing import Final
 
 _SPINS: Final = "GOMP_SPINCOUNT"
 _FEW: Final = "2000"
-"""Turns of the waiting loop. 135M model, 2 threads on 2 cores: 82 tokens/s alone (90 by the default, 25 without spinning)
-and 20 with a busy process beside it (by the default 64 tokens took more than 30 s)."""
+"""Turns of the waiting loop. 135M model, 2 threads on 2 cores: 82 tokens/s alone (90 by the default, 25 without
+spinning) and 20 with a busy process beside it (by the default 64 tokens took more than 30 s)."""
 
 
 def llama_library() -> ModuleType:
