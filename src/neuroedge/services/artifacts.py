@@ -29,11 +29,12 @@ from neuroedge.services.artifact_versions import (
     folder_of,
 )
 from neuroedge.services.housekeeping import forget_blobs, old_id, service_principal
-from neuroedge.services.memory import audit, item_of
+from neuroedge.services.memory import audit
 from neuroedge.services.run_engine import EngineRunner, no_progress
 from neuroedge.stores import artifacts, memories, memory_lists
 from neuroedge.stores.artifacts import Artifact, Named, New, Origin, State, Written
 from neuroedge.stores.ids import new_id
+from neuroedge.stores.memories import item_of
 from neuroedge.stores.postgres import Connection, Database
 
 DELETE_TASK: Final = "delete_artifact_blobs"

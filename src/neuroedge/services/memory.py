@@ -80,10 +80,10 @@ class MemoryService:
             _check_change(before, principal, given)
             given.pop("visibility", None)
             if embedded is not None:
-                item = replace(item_of(before, given), **_found_by(embedded))
+                item = replace(memories.item_of(before, given), **_found_by(embedded))
                 await memories.replace_content(conn, org_id=principal.org_id, memory_id=memory_id, item=item)
             elif given:
-                item = item_of(before, given)
+                item = memories.item_of(before, given)
                 await memories.rewrite(conn, org_id=principal.org_id, memory_id=memory_id, item=item)
             if visibility is not None:
                 await memory_lists.set_visibility(
@@ -168,27 +168,6 @@ def new_memory(draft: MemoryDraft, embedded: Embedded) -> NewMemory:
         occurred_at=draft.occurred_at,
         expires_at=draft.expires_at,
         **_found_by(embedded),
-    )
-
-
-def item_of(memory: Memory, given: dict[str, Any]) -> NewMemory:
-    """A memory as it is stored, with changes; without its vectors, which stay as they are."""
-    return NewMemory(
-        **{
-            "content": memory.content,
-            "title": memory.title,
-            "tags": memory.tags,
-            "keywords": memory.keywords,
-            "memory_type": memory.memory_type,
-            "metadata": memory.metadata,
-            "source": memory.source,
-            "importance": memory.importance,
-            "occurred_at": memory.occurred_at,
-            "expires_at": memory.expires_at,
-            **given,
-        },
-        embedding=np.zeros(0, np.float32),
-        embedding_model="",
     )
 
 

@@ -12,8 +12,9 @@ from uuid import UUID
 
 from neuroedge.contract.ports import Memory
 from neuroedge.contract.principal import Principal
-from neuroedge.services.memory import audit, item_of, manages
+from neuroedge.services.memory import audit, manages
 from neuroedge.stores import memories, memory_lists
+from neuroedge.stores.memories import item_of
 from neuroedge.stores.memory_lists import Place, Twin
 from neuroedge.stores.postgres import Connection, Database
 

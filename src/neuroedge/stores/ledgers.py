@@ -1,6 +1,5 @@
 """Usage and audit: append-only (the application's role may not change or delete a row)."""
 
-import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,13 +7,11 @@ from itertools import groupby
 from typing import Any
 from uuid import UUID
 
-import psycopg
 from psycopg.types.json import Jsonb
 from pydantic_core import to_json
 
-from neuroedge.contract.errors import InvalidInput, Unavailable
-from neuroedge.stores.connection import AnsweringConnection
 from neuroedge.stores.ids import new_id
+from neuroedge.stores.kept_connection import KeptConnection
 from neuroedge.stores.postgres import Connection, Database
 
 _COLUMNS = "org_id, id, user_id, request_id, engine, outcome, seconds, prompt_tokens, completion_tokens, created_at"
@@ -53,9 +50,8 @@ class UsageTable:
     """
 
     def __init__(self, db: Database, *, to_disk: bool) -> None:
-        self._db = db
+        self._kept = KeptConnection(db)
         self._commit = "on" if to_disk else "off"
-        self._conn: AnsweringConnection | None = None
 
     async def add(self, rows: Iterable[UsageRow]) -> None:
         """Write rows of any organisations, each organisation's in a transaction of its own.
@@ -63,40 +59,13 @@ class UsageTable:
         Raises Unavailable when it should be tried again (rows written by then are not doubled), InvalidInput when the
         database refuses a row.
         """
-        try:
-            conn = await self._connected()
+        async with self._kept.use() as conn:
             for org_id, own in groupby(sorted(rows, key=_org), key=_org):
                 await conn.execute(_ADD_USAGE, [str(org_id), self._commit, to_json(list(own)).decode()])
-        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-            await self._discard()
-            raise Unavailable("usage cannot be written now") from error
-        except psycopg.Error as error:
-            raise InvalidInput("the database refuses a usage row") from error
-        except asyncio.CancelledError:
-            await self._discard()  # in the middle of a statement
-            raise
 
     async def close(self) -> None:
         """Give the connection back as it was; the next `add` takes another."""
-        if self._conn is not None:
-            try:
-                await self._conn.set_autocommit(False)
-                await self._db.pool.putconn(self._conn)
-                self._conn = None
-            except psycopg.Error:
-                await self._discard()
-
-    async def _discard(self) -> None:
-        conn, self._conn = self._conn, None
-        if conn is not None:
-            await conn.close()
-            await self._db.pool.putconn(conn)  # which makes room for another
-
-    async def _connected(self) -> AnsweringConnection:
-        if self._conn is None:
-            self._conn = await self._db.pool.getconn()
-            await self._conn.set_autocommit(True)
-        return self._conn
+        await self._kept.close()
 
 
 def _org(row: UsageRow) -> UUID:

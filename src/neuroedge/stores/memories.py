@@ -3,8 +3,9 @@
 Every query names org_id: partitions are chosen by it, and row level security holds it to the caller's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Final
 from uuid import UUID
 
@@ -185,21 +186,29 @@ def _hidden(cipher: Cipher, memory_id: UUID, item: NewMemory) -> tuple[bytes, in
 async def rederive(conn: Connection, *, org_id: UUID, ids: Sequence[UUID]) -> None:
     """Make anew what rows are found by their words by, after the types that have none were changed."""
     for memory in await find(conn, org_id=org_id, ids=ids, lock=True):
-        item = NewMemory(
-            content=memory.content,
-            embedding=np.zeros(0, np.float32),
-            embedding_model="",
-            title=memory.title,
-            tags=memory.tags,
-            keywords=memory.keywords,
-            memory_type=memory.memory_type,
-            metadata=memory.metadata,
-            source=memory.source,
-            importance=memory.importance,
-            occurred_at=memory.occurred_at,
-            expires_at=memory.expires_at,
-        )
+        item = item_of(memory)
         await rewrite(conn, org_id=org_id, memory_id=memory.id, item=item)
+
+
+def item_of(memory: Memory, given: Mapping[str, Any] = MappingProxyType({})) -> NewMemory:
+    """A memory as it is stored, with changes; without its vectors, which stay as they are."""
+    return NewMemory(
+        **{
+            "content": memory.content,
+            "title": memory.title,
+            "tags": memory.tags,
+            "keywords": memory.keywords,
+            "memory_type": memory.memory_type,
+            "metadata": memory.metadata,
+            "source": memory.source,
+            "importance": memory.importance,
+            "occurred_at": memory.occurred_at,
+            "expires_at": memory.expires_at,
+            **given,
+        },
+        embedding=np.zeros(0, np.float32),
+        embedding_model="",
+    )
 
 
 def _terms(weights: sealing.Weights) -> tuple[int, list[int], str]:

@@ -8,15 +8,13 @@ answered without them.
 import base64
 import json
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Any, Final
 
 from neuroedge.contract.chat import ChatDelta, ChatMessage, ChatRequest, Finish, Image, ToolCallPart
-from neuroedge.contract.errors import NeuroEdgeError, ProviderFailed, ProviderRefused
-from neuroedge.runtimes.remote_llm.connections import Address, Client, Connections
-from neuroedge.runtimes.remote_llm.errors import cause, wrapped
-from neuroedge.runtimes.remote_llm.tokens import Counts, tokens_at_most
+from neuroedge.contract.errors import ProviderFailed, ProviderRefused
+from neuroedge.runtimes.remote_llm.connections import Client
+from neuroedge.runtimes.remote_llm.remote_chat import RemoteChat
+from neuroedge.runtimes.remote_llm.tokens import Counts
 
 JSON_ONLY: Final = "Answer with one JSON object and nothing else."
 _FINISHES: Final[Mapping[str, Finish]] = {
@@ -27,38 +25,8 @@ _FINISHES: Final[Mapping[str, Finish]] = {
 }
 
 
-@dataclass(slots=True, kw_only=True)
-class AnthropicChat:
+class AnthropicChat(RemoteChat):
     """A ChatModel of a provider that speaks this wire format."""
-
-    connections: Connections
-    provider: str
-    model_id: str
-    """`provider/model`."""
-    model: str
-    address: Address
-    context_tokens: int
-    silence_s: float
-    """Longest time without a byte."""
-
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[ChatDelta, None]:
-        """Generate; closing the iterator closes the connection, which ends the generation.
-
-        Raises Overloaded, ProviderFailed, ProviderRefused, ContextTooLong.
-        """
-        try:
-            async with self.connections.client(self.address) as client, aclosing(self._deltas(client, request)) as out:
-                async for delta in out:
-                    yield delta
-        except NeuroEdgeError:
-            raise
-        except Exception as error:
-            key = self.address.api_key
-            raise wrapped(error, provider=self.provider, key=key) from cause(error, key)
-
-    async def count_tokens(self, text: str) -> int:
-        """An upper estimate (tokens.py); the vendor counts only over the network."""
-        return tokens_at_most(text)
 
     async def _deltas(self, client: Client, request: ChatRequest) -> AsyncGenerator[ChatDelta, None]:
         reading = _Reading()

@@ -6,8 +6,6 @@ Sources: https://platform.openai.com/docs/api-reference/chat (request, chunks, u
 
 import base64
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Any, Final
 
 from neuroedge.contract.chat import (
@@ -20,10 +18,11 @@ from neuroedge.contract.chat import (
     Tool,
     ToolCallPart,
 )
-from neuroedge.contract.errors import NeuroEdgeError, ProviderFailed
-from neuroedge.runtimes.remote_llm.connections import Address, Client, Connections
-from neuroedge.runtimes.remote_llm.errors import cause, refused_parameter, wrapped
-from neuroedge.runtimes.remote_llm.tokens import Counts, tokens_at_most
+from neuroedge.contract.errors import ProviderFailed
+from neuroedge.runtimes.remote_llm.connections import Client
+from neuroedge.runtimes.remote_llm.errors import refused_parameter
+from neuroedge.runtimes.remote_llm.remote_chat import RemoteChat
+from neuroedge.runtimes.remote_llm.tokens import Counts
 
 MOST_TOP_LOGPROBS: Final = 20
 _FINISHES: Final[Mapping[str, Finish]] = {
@@ -47,38 +46,8 @@ _INSTEAD: Final[Mapping[str, str | None]] = {
 """Parameters some models or servers do not take, with what says the same to them."""
 
 
-@dataclass(slots=True, kw_only=True)
-class OpenAIChat:
+class OpenAIChat(RemoteChat):
     """A ChatModel of a provider that speaks this wire format."""
-
-    connections: Connections
-    provider: str
-    model_id: str
-    """`provider/model`."""
-    model: str
-    address: Address
-    context_tokens: int
-    silence_s: float
-    """Longest time without a byte."""
-
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[ChatDelta, None]:
-        """Generate; closing the iterator closes the connection, which ends the generation.
-
-        Raises Overloaded, ProviderFailed, ProviderRefused, ContextTooLong.
-        """
-        try:
-            async with self.connections.client(self.address) as client, aclosing(self._deltas(client, request)) as out:
-                async for delta in out:
-                    yield delta
-        except NeuroEdgeError:
-            raise
-        except Exception as error:
-            key = self.address.api_key
-            raise wrapped(error, provider=self.provider, key=key) from cause(error, key)
-
-    async def count_tokens(self, text: str) -> int:
-        """An upper estimate (tokens.py); vendors' vocabularies are not at hand."""
-        return tokens_at_most(text)
 
     async def _deltas(self, client: Client, request: ChatRequest) -> AsyncGenerator[ChatDelta, None]:
         finish: Finish | None = None
