@@ -12,8 +12,13 @@ from pathlib import Path
 
 import httpx
 import pytest
+from hypothesis import settings as hypothesis_settings
 
 from neuroedge.settings import default_data_dir
+
+# Speed is measured in benchmarks/; a busy machine fails no test.
+hypothesis_settings.register_profile("neuroedge", deadline=None)
+hypothesis_settings.load_profile("neuroedge")
 
 PASSWORD = "correct horse battery"
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from neuroedge.contract.errors import DeadlineExceeded, Overloaded
@@ -70,7 +70,6 @@ async def test_callers_at_the_same_time_share_batches_of_like_length() -> None:
         assert len(batch) * len(batch[0]) <= 64
 
 
-@settings(deadline=None)
 @given(lengths=st.lists(st.integers(1, 300), min_size=1, max_size=60), budget=st.integers(16, 512))
 async def test_batches_keep_the_budget_and_hold_little_padding(lengths: list[int], budget: int) -> None:
     """Whatever waits: a batch is within the budget (or one text), its padding within the bound, nothing is lost."""

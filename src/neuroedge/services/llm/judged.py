@@ -23,7 +23,7 @@ class JudgedLLM:
 
     Where the policy can block or mask what goes in, every turn of a user or a tool is judged before a model is asked,
     as callers send their whole conversation each time. Where it only notes, the turns since the last answer are judged
-    while the model works: nothing waits for it.
+    while the model answers, from its first token on: nothing waits for it, and that token has the cores for itself.
     """
 
     def __init__(self, llm: LLM, safety: Safety, principal: Principal, *, request_id: str) -> None:
@@ -38,12 +38,14 @@ class JudgedLLM:
         holds = {stage for stage in ("input", "context") if getattr(rules, stage).changes_text()}
         messages = [await self._passed(m) if _STAGES.get(m.role) in holds else m for m in request.messages]
         noted = [m for m in _new(request.messages) if (stage := _STAGES.get(m.role)) and stage not in holds]
-        noting = asyncio.create_task(self._note(noted)) if noted else None
+        noting: asyncio.Task[None] | None = None
         deltas = self._llm.stream(replace(request, messages=messages), policy=policy)
         judged = self._safety.stream(self._principal, deltas, request_id=self._request_id)
         try:
             async with aclosing(deltas), aclosing(judged):
                 async for delta in judged:
+                    if noting is None and noted:
+                        noting = asyncio.create_task(self._note(noted))
                     yield delta
             if noting is not None:
                 await noting
