@@ -289,6 +289,14 @@ async def test_a_model_that_is_away_is_told_and_patterns_still_hold(
     assert list(reason.details) == [ModelUnavailable.code]
 
 
+async def test_what_is_noted_is_there_when_decisions_are_read(safety: Safety, caller: Principal) -> None:
+    """Noting goes on after the call; who reads decisions waits for it."""
+    await _with(safety, caller, ruled("output", "personal_data", Rule(action="flag")))
+    await safety.note(caller, [("output", "Write to ann@example.org.")], request_id="later")
+    kept = await safety.decisions(caller, everybody=False, limit=5)
+    assert [(d.stage, d.action, d.request_id) for d in kept] == [("output", "flag", "later")]
+
+
 async def test_a_decision_that_cannot_be_kept_holds(
     safety: Safety, caller: Principal, registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,6 +35,7 @@ log = structlog.get_logger(__name__)
 POLICY_KEPT_S: Final = 10.0
 """Another process's change of the policy holds here after so long."""
 _CHECK_S: Final = 30.0
+_MOST_NOTED: Final = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,10 +98,16 @@ class Safety:
         self._metrics = metrics
         self._reviews = reviews
         self._policies: dict[UUID, _Kept] = {}
+        self._noting: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
-        """End the thread that looks for identifiers."""
+        """Finish what is being noted, and end the thread that looks for identifiers."""
+        await self._settled()
         await asyncio.to_thread(self._identifiers.close)
+
+    async def _settled(self) -> None:
+        if self._noting:
+            await asyncio.wait(self._noting, timeout=_CHECK_S)
 
     async def policy(self, principal: Principal) -> SafetyPolicy:
         """The organisation's policy, read again after POLICY_KEPT_S."""
@@ -161,18 +168,37 @@ class Safety:
     ) -> AsyncGenerator[ChatDelta, None]:
         """An answer as it may be sent. Where the policy can block or mask outputs, text is held back to the end of its
         sentence and judged before any of it is sent; a blocked one ends the answer with `finish_reason`
-        "content_filter" and closes `deltas`. Else the pieces go through as they come, and the whole is judged at its
-        end.
+        "content_filter" and closes `deltas`. Else the pieces go through as they come, and the whole is noted after
+        its end.
         """
         output = (await self.policy(principal)).output
 
         async def check(text: str) -> Verdict:
             return await self.check(principal, text, stage="output", request_id=request_id)
 
-        judged = guarded(deltas, check, looks=bool(output.rules()), holds=output.changes_text())
+        async def note(text: str) -> None:
+            await self.note(principal, [("output", text)], request_id=request_id)
+
+        judged = guarded(deltas, check=check if output.changes_text() else None, note=note if output.rules() else None)
         async with aclosing(judged):
             async for delta in judged:
                 yield delta
+
+    async def note(self, principal: Principal, texts: Sequence[tuple[Stage, str]], *, request_id: str) -> None:
+        """Judge texts of which nothing is held back; the caller waits only when many are being noted already."""
+        task = asyncio.create_task(self._noted(principal, texts, request_id))
+        self._noting.add(task)
+        task.add_done_callback(self._noting.discard)
+        if len(self._noting) > _MOST_NOTED:
+            await asyncio.wait(self._noting, return_when=asyncio.FIRST_COMPLETED)
+
+    async def _noted(self, principal: Principal, texts: Sequence[tuple[Stage, str]], request_id: str) -> None:
+        try:
+            for stage, text in texts:
+                await self.check(principal, text, stage=stage, request_id=request_id)
+        except NeuroEdgeError as error:
+            self._metrics.not_kept.inc()
+            log.warning("not_noted", code=error.code, detail=error.detail)
 
     async def decisions(
         self,
@@ -185,6 +211,7 @@ class Safety:
         action: str | None = None,
     ) -> list[Decision]:
         """Newest first: the caller's own, or everybody's in the organisation."""
+        await self._settled()
         async with self._db.tenant(principal) as conn:
             return await safety.decisions(
                 conn,

@@ -27,32 +27,29 @@ class Judged(Protocol):
 
 
 Check = Callable[[str], Awaitable[Judged]]
+Note = Callable[[str], Awaitable[None]]
 
 
 async def guarded(
-    deltas: AsyncGenerator[ChatDelta, None], check: Check, *, looks: bool, holds: bool
+    deltas: AsyncGenerator[ChatDelta, None], *, check: Check | None = None, note: Note | None = None
 ) -> AsyncGenerator[ChatDelta, None]:
-    """The pieces that may be sent; closes `deltas`. `looks`: judge at all; `holds`: judge before sending."""
+    """The pieces that may be sent; closes `deltas`. With `check` each sentence waits for its judgement; with `note`
+    alone nothing waits, and the whole is told at its end.
+    """
     async with aclosing(deltas):
-        if not looks:
-            async for delta in deltas:
-                yield delta
+        if check is not None:
+            async with aclosing(_held(deltas, check)) as judged:
+                async for delta in judged:
+                    yield delta
             return
-        async with aclosing(_held(deltas, check) if holds else _judged_at_the_end(deltas, check)) as judged:
-            async for delta in judged:
+        said: list[str] = []
+        try:
+            async for delta in deltas:
+                said.append(delta.text)
                 yield delta
-
-
-async def _judged_at_the_end(deltas: AsyncGenerator[ChatDelta, None], check: Check) -> AsyncGenerator[ChatDelta, None]:
-    said: list[str] = []
-    async for delta in deltas:
-        said.append(delta.text)
-        if delta.finish_reason is not None:
-            await check("".join(said))
-            said = []
-        yield delta
-    if said:
-        await check("".join(said))
+        finally:  # also of an answer that broke off, or whose reader left
+            if note is not None:
+                await note("".join(said))
 
 
 async def _held(deltas: AsyncGenerator[ChatDelta, None], check: Check) -> AsyncGenerator[ChatDelta, None]:

@@ -1,6 +1,7 @@
 """A language model behind a safety policy: turns blocked, masked or only noted; answers cut short."""
 
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import pytest
@@ -42,9 +43,8 @@ class _Model:
 class _Safety:
     """Blocks "bad", masks "Bob", notes the rest, by the given policy."""
 
-    def __init__(self, policy: SafetyPolicy, *, fails: bool = False) -> None:
+    def __init__(self, policy: SafetyPolicy) -> None:
         self._policy = policy
-        self._fails = fails
         self.seen: list[tuple[str, str]] = []
 
     async def policy(self, principal: Principal) -> SafetyPolicy:
@@ -53,14 +53,13 @@ class _Safety:
 
     async def check(self, principal: Principal, text: str, *, stage: Any, request_id: str) -> Verdict:
         """By the words."""
-        self.seen.append((stage, text))
-        if self._fails:
-            raise Unavailable("away")
-        if not getattr(self._policy, stage).changes_text():
-            return Verdict(action="flag", text=text, stage=stage)
         if "bad" in text:
             return Verdict(action="block", text="", stage=stage)
         return Verdict(action="mask", text=text.replace("Bob", "[PERSON]"), stage=stage)
+
+    async def note(self, principal: Principal, texts: Sequence[tuple[str, str]], *, request_id: str) -> None:
+        """Kept."""
+        self.seen += texts
 
     async def stream(
         self, principal: Principal, deltas: AsyncGenerator[ChatDelta, None], *, request_id: str
@@ -70,9 +69,14 @@ class _Safety:
         async def check(text: str) -> Verdict:
             return await self.check(principal, text, stage="output", request_id=request_id)
 
-        holds = self._policy.output.changes_text()
-        async for delta in guarded(deltas, check, looks=bool(self._policy.output.rules()), holds=holds):
-            yield delta
+        async def note(text: str) -> None:
+            await self.note(principal, [("output", text)], request_id=request_id)
+
+        output = self._policy.output
+        judged = guarded(deltas, check=check if output.changes_text() else None, note=note if output.rules() else None)
+        async with aclosing(judged):
+            async for delta in judged:
+                yield delta
 
 
 OFF = PassPolicy(enabled=False)
@@ -113,12 +117,20 @@ async def test_a_blocked_turn_reaches_no_model(role: str) -> None:
 
 
 async def test_what_is_only_noted_holds_nothing_up() -> None:
-    """The new turns are judged, each in its pass; a pass that fails is no error of the answer."""
-    for fails in (False, True):
-        model, safety = _Model(), _Safety(_policy(input=NOTES, context=NOTES), fails=fails)
-        said, _ = await _said(model, safety, TURNS)
-        assert said.endswith("Unheard.")
-        assert safety.seen == [("context", "Bob"), ("input", "Hello")][: 1 if fails else 2]
+    """The new turns are noted, each in its pass, when the model has begun to answer; the answer after its end."""
+    model, safety = _Model(), _Safety(_policy(input=NOTES, context=NOTES, output=NOTES))
+    said, _ = await _said(model, safety, TURNS)
+    assert safety.seen == [("context", "Bob"), ("input", "Hello"), ("output", said)]
+
+
+async def test_what_was_said_before_its_reader_left_is_noted() -> None:
+    """It was shown."""
+    model, safety = _Model(), _Safety(_policy(output=NOTES))
+    llm = JudgedLLM(model, safety, make_principal(), request_id="r")  # type: ignore[arg-type]
+    deltas = llm.stream(ChatRequest([ChatMessage(role="user", content="Hello")]))
+    await anext(deltas)
+    await deltas.aclose()
+    assert safety.seen == [("output", "Fine so far. ")]
 
 
 async def test_a_blocked_sentence_ends_the_answer_and_the_generation() -> None:

@@ -1,19 +1,14 @@
 """Language models behind the organisation's safety policy, for conversations that come in from outside whole."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Final, Literal
 
-import structlog
-
 from neuroedge.contract.chat import LLM, ChatDelta, ChatMessage, ChatModel, ChatRequest, Policy
-from neuroedge.contract.errors import NeuroEdgeError
 from neuroedge.contract.principal import Principal
 from neuroedge.services.safety import Safety
 
-log = structlog.get_logger(__name__)
 _STAGES: Final[dict[str, Literal["input", "context"]]] = {"user": "input", "tool": "context"}
 """What a user wrote, and what a tool found: that is retrieved text."""
 
@@ -37,21 +32,16 @@ class JudgedLLM:
         rules = await self._safety.policy(self._principal)
         holds = {stage for stage in ("input", "context") if getattr(rules, stage).changes_text()}
         messages = [await self._passed(m) if _STAGES.get(m.role) in holds else m for m in request.messages]
-        noted = [m for m in _new(request.messages) if (stage := _STAGES.get(m.role)) and stage not in holds]
-        noting: asyncio.Task[None] | None = None
+        notes = {stage for stage in ("input", "context") if getattr(rules, stage).rules()} - holds
+        noted = [message for message in _new(request.messages) if _STAGES.get(message.role) in notes]
         deltas = self._llm.stream(replace(request, messages=messages), policy=policy)
         judged = self._safety.stream(self._principal, deltas, request_id=self._request_id)
-        try:
-            async with aclosing(deltas), aclosing(judged):
-                async for delta in judged:
-                    if noting is None and noted:
-                        noting = asyncio.create_task(self._note(noted))
-                    yield delta
-            if noting is not None:
-                await noting
-        finally:
-            if noting is not None:
-                noting.cancel()
+        async with aclosing(deltas), aclosing(judged):
+            async for delta in judged:
+                if noted:
+                    await self._note(noted)
+                    noted = []
+                yield delta
 
     async def chosen(self, policy: Policy = Policy()) -> ChatModel:
         """As the model itself says; what it is asked by is not judged."""
@@ -67,12 +57,8 @@ class JudgedLLM:
         return verdict.passed()
 
     async def _note(self, messages: list[ChatMessage]) -> None:
-        try:
-            for message in messages:
-                await self._judge(message)
-        except NeuroEdgeError as error:
-            # Nothing would have been held back by it.
-            log.warning("input_not_judged", code=error.code, detail=error.detail)
+        texts = [(_STAGES[message.role], message.content) for message in messages]
+        await self._safety.note(self._principal, texts, request_id=self._request_id)
 
 
 def _new(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
