@@ -83,6 +83,13 @@ def annotation(stretches: list[tuple[float, float, str]]) -> Annotation:
     return found
 
 
+def der(reference: Annotation, answer: Annotation, *, total_collar_s: float) -> float:
+    """Error rate with overlap scored, from 0 to the last moment of either."""
+    end_s = max(segment.end for part in (reference, answer) for segment in part.itersegments())
+    metric = DiarizationErrorRate(collar=total_collar_s)
+    return float(metric(reference, answer, uem=Timeline([Segment(0, end_s)])))
+
+
 def score(reference: Annotation, answer: Annotation, *, total_collar_s: float, skip_overlap: bool) -> str:
     """A line with the error rate and its parts."""
     metric = DiarizationErrorRate(collar=total_collar_s, skip_overlap=skip_overlap)

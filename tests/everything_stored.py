@@ -22,6 +22,7 @@ from neuroedge.stores import (
     documents,
     files,
     knowledge,
+    learners,
     ledgers,
     llm_budgets,
     llm_providers,
@@ -30,8 +31,11 @@ from neuroedge.stores import (
     recordings,
     reviews,
     safety,
+    switches,
     tasks,
     turns,
+    voice_relabels,
+    voices,
 )
 from neuroedge.stores.ids import new_id
 from neuroedge.stores.ledgers import UsageRow, UsageTable
@@ -103,6 +107,17 @@ async def store_everything(db: Database, caller: Principal, word: str) -> Stored
         await _knowledge(conn, org_id, ids[0], word)
         await _chat(conn, caller, word)
         await _safety(conn, caller, word)
+        await switches.set_switch(
+            conn,
+            org_id=org_id,
+            name="voice_emotion",
+            allowed=True,
+            purpose=word,
+            ground="other",
+            changed_by=caller.user_id,
+        )
+        await switches.set_glossary(conn, org_id=org_id, terms=[word], changed_by=caller.user_id)
+        await _voice(conn, caller, word)
         await _artifact(conn, caller, word)
         await files.insert(
             conn,
@@ -114,6 +129,7 @@ async def store_everything(db: Database, caller: Principal, word: str) -> Stored
             size_bytes=1,
             expires_at=None,
         )
+        await _learner(conn, caller, word)
         task_id = await _task(conn, caller, word)
         await conn.execute(
             "INSERT INTO rebuilds (org_id, id, model, words) VALUES (%s, %s, 'm', true) ON CONFLICT DO NOTHING",
@@ -275,6 +291,13 @@ async def _knowledge(conn: Connection, org_id: UUID, memory_id: UUID, word: str)
     await knowledge.replace(conn, org_id=org_id, extractor="e", read=[facts])
 
 
+async def _learner(conn: Connection, caller: Principal, word: str) -> None:
+    consents = [{"granted": True, "by": "school", "policy": word}]
+    kept = await learners.save(conn, org_id=caller.org_id, name=word, consented=True, consents=consents)
+    event = learners.NewEvent(name=f"e {word}", kind="answer", at=datetime.now(UTC), body={"item": word})
+    await learners.add_events(conn, org_id=caller.org_id, learner=kept.id, items=[event])
+
+
 async def _safety(conn: Connection, caller: Principal, word: str) -> None:
     org_id, user_id = caller.org_id, caller.user_id
     await safety.set_policy(conn, org_id=org_id, policy={}, changed_by=user_id)
@@ -293,6 +316,30 @@ async def _safety(conn: Connection, caller: Principal, word: str) -> None:
         decision_id=decision_id,
     )
     await reviews.add_step(conn, org_id=org_id, review_id=review.id, step="opened", by_user=user_id, note=word)
+
+
+async def _voice(conn: Connection, caller: Principal, word: str) -> None:
+    org_id, user_id = caller.org_id, caller.user_id
+    agreed = voices.Consent(
+        given_by=word, at=datetime.now(UTC), purposes=("verify",), text_version=word, minor=True, guardian=word
+    )
+    new = voices.NewVoice(
+        name=word,
+        consent=agreed,
+        expires_at=datetime.now(UTC) + timedelta(days=1),
+        external_id=f"{word}{new_id()}",
+        labels={word: word},
+    )
+    voice = await voices.insert(conn, org_id=org_id, user_id=user_id, new=new)
+    await voices.add_print(
+        conn,
+        org_id=org_id,
+        voice_id=voice.id,
+        model="m",
+        vector=unit_vector(256),
+        quality={"speech_s": 9.0, "of": word},
+    )
+    await voice_relabels.insert(conn, org_id=org_id, user_id=user_id, recording_id=None)
 
 
 async def _artifact(conn: Connection, caller: Principal, word: str) -> None:

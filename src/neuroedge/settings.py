@@ -162,6 +162,9 @@ class Settings(BaseSettings):
     requests_per_minute: int = Field(
         default=6000, ge=0, description="Engine calls an organisation may make a minute; 0: no limit."
     )
+    ml_requests_per_minute: int = Field(
+        default=1200, ge=0, description="Predictions of /api/v1/ml and /api/v1/analytics a minute; 0: no limit."
+    )
     model_idle_s: int = Field(default=0, ge=0, description="Unload a model not used for so many seconds; 0: never.")
     model_wait_s: float = Field(
         default=60.0, gt=0, description="Longest a request waits for a model's memory and loading, seconds."
@@ -225,6 +228,12 @@ class Settings(BaseSettings):
         default=32 * MIB, ge=1024, description="Largest request body other than uploads, bytes."
     )
     max_audio_s: float = Field(default=4 * 3600.0, gt=0, description="Longest recording, seconds.")
+    live_sessions: int = Field(
+        default=8, ge=1, le=64, description="Live transcriptions of one organisation at the same time, in one process."
+    )
+    live_resume_s: float = Field(
+        default=60.0, gt=0, le=3600, description="How long a live transcription waits for a lost connection, seconds."
+    )
     document_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
         description="Hosts that documents may be fetched from, separated by commas: example.org, *.example.org, "

@@ -24,8 +24,10 @@ NORMALISE = jiwer.Compose(
 
 @pytest.fixture(scope="module")
 def caller(server: Server) -> Any:
-    """The organisation that owns the recording."""
+    """The organisation that owns the recording, and has allowed emotion from the voice."""
     with server.new_account() as client:
+        body = {"name": "voice_emotion", "allowed": True, "purpose": "a test of the pipeline", "ground": "other"}
+        assert client.put("/v1/settings/switches", json=body).status_code == 200
         yield client
 
 
@@ -128,7 +130,7 @@ def test_events_tell_each_step_and_can_be_resumed(caller: httpx.Client, call: di
     """A late listener sees all steps in order; one that gives the last id sees only what came after."""
     seen = list(events(caller, call["id"]))
     steps = [data["step"] for _, name, data in seen if name == "step"]
-    assert steps == ["analyse", "transcribe", "diarize", "emotion", "remember"]
+    assert steps == ["analyse", "transcribe", "diarize", "identify", "emotion", "remember"]
     assert seen[0][1] == "queued"
     assert seen[-1][1] == "done"
     middle = len(seen) // 2

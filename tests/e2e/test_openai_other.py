@@ -196,7 +196,7 @@ def test_speech_becomes_text_in_every_format(client: openai.OpenAI, sample_call:
 
 
 def test_speech_that_cannot_be_read_is_told(client: openai.OpenAI, sample_call: SampleCall) -> None:
-    """No audio, nothing, another format, another model, times where there are none; translations are refused."""
+    """No audio, nothing, another format, another model, times where there are none; translations likewise."""
     create = client.audio.transcriptions.create
     wav = sample_call.wav
     for wrong in (
@@ -212,9 +212,19 @@ def test_speech_that_cannot_be_read_is_told(client: openai.OpenAI, sample_call: 
         asked: dict[str, Any] = {"model": "default", "file": wav, **wrong}
         _raised(openai.BadRequestError, lambda asked=asked: create(**asked))
     _raised(openai.NotFoundError, lambda: create(model="whisper-9000", file=wav))
-    with pytest.warns(DeprecationWarning, match="deprecated"):  # of the SDK, not of ours
-        told = _raised(openai.BadRequestError, lambda: client.audio.translations.create(model="default", file=wav))
-    assert "transcriptions" in told["message"]
+    translate = client.audio.translations.create
+    _raised(openai.BadRequestError, lambda: translate(model="default", file=("a.wav", b"no sound at all")))
+    _raised(openai.BadRequestError, lambda: translate(model="default", file=wav, temperature=0.7))
+    _raised(openai.NotFoundError, lambda: translate(model="whisper-9000", file=wav))
+
+
+def test_speech_becomes_english(client: openai.OpenAI, sample_call: SampleCall) -> None:
+    """English stays English; the verbose form says what was done."""
+    told: Any = client.audio.translations.create(
+        model="whisper-1", file=sample_call.wav, response_format="verbose_json"
+    )
+    assert "Texas" in told.text
+    assert told.task == "translate"
 
 
 def test_a_file_lives(client: openai.OpenAI, server: Server) -> None:

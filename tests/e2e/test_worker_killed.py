@@ -53,7 +53,7 @@ def test_a_killed_workers_job_is_resumed(step: str, tmp_path: Path, models_dir: 
                 detail = finished(client, recording["id"])
                 assert detail["status"] == "done", detail
                 done = [data["step"] for _, name, data in events(client, recording["id"]) if name == "step"]
-                assert done == ["analyse", "transcribe", "diarize", "emotion", "remember"]
+                assert done == ["analyse", "transcribe", "diarize", "identify", "emotion", "remember"]
                 query = {"query": detail["segments"][0]["text"], "recording_id": recording["id"], "top_k": 50}
                 hits = client.post("/v1/engines/search/run", json=query).json()["result"]["hits"]
                 assert len(hits) == len({hit["id"] for hit in hits})

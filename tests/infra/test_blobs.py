@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pytest
 
-from neuroedge.contract.errors import InvalidInput, NotFound, Unavailable
+from neuroedge.contract.errors import InvalidInput, NotFound, SealBroken, Unavailable
 from neuroedge.contract.vault import Cipher
 from neuroedge.infra.blobs import TenantBlobs, open_store, organisations
 from neuroedge.infra.vault import Vault, new_master_key
@@ -53,6 +53,30 @@ async def test_an_object_is_kept_replaced_and_deleted(blobs: TenantBlobs) -> Non
     with pytest.raises(NotFound, match=r"recordings/1/audio\.wav"):
         await blobs.get("recordings/1/audio.wav")
     await blobs.delete_prefix("recordings/1")
+
+
+async def test_an_object_of_any_size_is_written_into_a_file(store: Any, blobs: TenantBlobs, tmp_path: Path) -> None:
+    """Larger than the blocks it is moved in; another organisation's key opens nothing, a missing one is not found."""
+    data = bytes(range(256)) * (9 << 12)
+    await blobs.put("large", data)
+    target = tmp_path / "large"
+    await blobs.fetch("large", target)
+    assert await asyncio.to_thread(target.read_bytes) == data
+    with pytest.raises(NotFound, match="no object small"):
+        await blobs.fetch("small", target)
+    with pytest.raises(NotFound):
+        await _blobs(store, THEIRS).fetch("large", target)
+
+
+async def test_a_changed_object_is_not_written_into_a_file(blobs: TenantBlobs, tmp_path: Path) -> None:
+    """One bit of the sealed object is turned."""
+    await blobs.put("x", b"some words")
+    (path,) = [p for p in (tmp_path / "blobs").rglob("x") if p.is_file()]
+    sealed = bytearray(path.read_bytes())
+    sealed[-1] ^= 1
+    path.write_bytes(sealed)
+    with pytest.raises(SealBroken):
+        await blobs.fetch("x", tmp_path / "plain")
 
 
 async def test_an_empty_object_is_an_object(blobs: TenantBlobs) -> None:

@@ -27,7 +27,8 @@ from neuroedge.contract.errors import (
 )
 from neuroedge.contract.models import Floats
 from neuroedge.contract.ports import AudioSource
-from neuroedge.infra.media import AudioFacts, DecodeSlots, PyAVMedia, decode, decode_to_wav, encode_wav
+from neuroedge.infra.decode_slots import DecodeSlots
+from neuroedge.infra.media import AudioFacts, PyAVMedia, decode, decode_to_wav, encode_wav
 from tests import audio_samples
 from tests.fakes import FakeBlobs
 
@@ -445,3 +446,34 @@ async def test_a_decoding_that_fails_frees_its_slot() -> None:
         with pytest.raises(EmptyMedia):
             async with slots:
                 decode(b"", max_duration_s=LIMIT_S)
+
+
+def test_a_long_waveform_lies_in_a_file_without_a_name(tmp_path: Path) -> None:
+    """Eleven minutes: mapped, not held; its folder shows nothing, and writing into it changes only this copy."""
+    path = tmp_path / "long.wav"
+    samples = audio_samples.tone(60.0)
+    path.write_bytes(encode_wav(np.tile(samples, 11)))
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    audio = decode(path, max_duration_s=3600, tmp=folder)
+    assert isinstance(audio.samples, np.memmap)
+    assert list(folder.iterdir()) == []
+    assert audio.duration_s == 660
+    assert np.abs(audio.samples[-960_000:] - samples).max() < 1e-4
+    audio.samples[:10] = 0.5
+    assert audio.samples[:10].tolist() == [0.5] * 10
+
+
+@pytest.mark.anyio
+async def test_an_object_is_read_through_a_file_where_that_is_possible(tmp_path: Path) -> None:
+    """`fetch` writes it below the folder for temporary files, where nothing is left of it."""
+
+    async def fetch(key: str, target: Path) -> None:
+        await asyncio.to_thread(target.write_bytes, encode_wav(audio_samples.tone(1.0)))
+
+    media = PyAVMedia(blobs=FakeBlobs(), max_bytes=100_000, max_duration_s=10, tmp=tmp_path, fetch=fetch)
+    assert (await media.audio(AudioSource(blob="a.wav"))).duration_s == 1.0
+    assert not await asyncio.to_thread(lambda: list(tmp_path.iterdir()))
+    small = PyAVMedia(blobs=FakeBlobs(), max_bytes=100, max_duration_s=10, tmp=tmp_path, fetch=fetch)
+    with pytest.raises(TooLarge):
+        await small.audio(AudioSource(blob="a.wav"))

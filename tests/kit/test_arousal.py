@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from neuroedge.kit.arousal import VoiceSegment, arousal
-from neuroedge.kit.prosody import SAMPLE_RATE_HZ, Floats, track
+from neuroedge.kit.pitch import track
+from neuroedge.kit.waveform import SAMPLE_RATE_HZ, Floats
 
 LENGTH_S = 2.0
 

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from neuroedge.contract.models import Span
-from neuroedge.kit.signal import clipped_fraction, peak_dbfs, quiet_blocks, rms_dbfs, snr_db, waveform_peaks
+from neuroedge.kit.signal import (
+    background_dbfs,
+    clipped_fraction,
+    peak_dbfs,
+    quiet_blocks,
+    rms_dbfs,
+    silences,
+    snr_db,
+    waveform_peaks,
+)
 from tests.audio_samples import tone
 
 
@@ -83,3 +92,32 @@ def test_what_fits_is_one_block(n: int) -> None:
     assert offset == 0
     assert len(block) == n
     assert n == 0 or np.shares_memory(block, samples)
+
+
+def test_silences_are_the_quiet_stretches_long_enough() -> None:
+    """Found to 10 ms over the borders of the pieces they are looked for in; shorter ones are left out."""
+    samples = np.random.default_rng(0).normal(0, 0.1, 16_000 * 130).astype(np.float32)
+    quiet = [(3.0, 4.0), (59.5, 60.7), (100.0, 100.3)]
+    for start, end in quiet:
+        samples[int(start * 16_000) : int(end * 16_000)] *= 1e-3
+    found = silences(samples, below_dbfs=-50, at_least_s=0.5)
+    assert [(s.start_s, s.end_s) for s in found] == [pytest.approx(q, abs=0.011) for q in quiet[:2]]
+    assert len(silences(samples, below_dbfs=-50, at_least_s=0.25)) == 3
+    assert silences(samples, below_dbfs=-85, at_least_s=0.25) == []
+
+
+def test_silence_of_next_to_nothing_and_of_everything() -> None:
+    """No samples have none; digital silence is one, to its last sample."""
+    assert silences(np.empty(0, np.float32), below_dbfs=-50, at_least_s=0.1) == []
+    (all_of_it,) = silences(np.zeros(16_050, np.float32), below_dbfs=-50, at_least_s=0.1)
+    assert (all_of_it.start_s, all_of_it.end_s) == (0, 16_050 / 16_000)
+
+
+def test_the_background_is_what_lies_outside_speech() -> None:
+    """Level of the noise, not of the speech beside it; none where there is too little of it."""
+    samples = np.random.default_rng(0).normal(0, 0.01, 16_000 * 4).astype(np.float32)
+    samples[16_000:32_000] *= 30
+    speech = [Span(start_s=1.0, end_s=2.0)]
+    assert background_dbfs(samples, speech) == pytest.approx(-40, abs=0.2)
+    assert background_dbfs(samples, [Span(start_s=0.0, end_s=4.0)]) is None
+    assert background_dbfs(np.zeros(16_000, np.float32), []) is None

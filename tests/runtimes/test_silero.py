@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from faster_whisper.vad import get_vad_model
 
+from neuroedge.contract.models import VOICE_FRAME
 from neuroedge.infra.media import decode
 from neuroedge.runtimes import silero
 from tests.audio_samples import tone
@@ -94,3 +96,23 @@ async def test_options_reach_the_network(tmp_path: Path) -> None:
     assert model._options.min_silence_duration_ms == 300
     assert model._options.speech_pad_ms == 0
     model.close()
+
+
+@pytest.mark.anyio
+@pytest.mark.models
+async def test_a_stream_is_judged_as_if_it_were_whole(
+    model: silero.SileroVoiceActivity, sample_call: SampleCall
+) -> None:
+    """Frame by frame, in uneven pieces or all at once: the same probabilities, high where somebody speaks."""
+    samples = decode(sample_call.wav, max_duration_s=60).samples[: VOICE_FRAME * 400]
+    whole, _ = await model.listen(samples, None)
+    state, pieces = None, []
+    for start, end in itertools.pairwise([0, 1, 2, 7, 150, 151, 400]):
+        found, state = await model.listen(samples[start * VOICE_FRAME : end * VOICE_FRAME], state)
+        pieces.append(found)
+    assert np.concatenate(pieces) == pytest.approx(whole, abs=1e-4)
+    assert whole[:-1] == pytest.approx(get_vad_model()(samples.copy()).reshape(-1)[:-1], abs=1e-4)
+    assert whole[round(6.7 / 0.032) : round(7.2 / 0.032)].max() > 0.5
+    assert whole[: round(6.0 / 0.032)].max() < 0.5
+    nothing, same = await model.listen(np.empty(0, np.float32), state)
+    assert (len(nothing), same) == (0, state)

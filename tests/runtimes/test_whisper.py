@@ -28,7 +28,7 @@ class ScriptedWhisper:
     def __init__(self, *, delay_s: float = 0.0, error: Exception | None = None) -> None:
         self.calls: list[dict[str, Any]] = []
         self.decoded = 0
-        self.model = SimpleNamespace(unload_model=lambda: None)
+        self.model = SimpleNamespace(unload_model=lambda: None, is_multilingual=True)
         self._delay_s = delay_s
         self._error = error
 
@@ -141,6 +141,43 @@ async def test_a_failing_library_is_wrapped() -> None:
         await adapter(ScriptedWhisper(error=RuntimeError("CUDA out of memory"))).transcribe(tone(1.0))
 
 
+@pytest.mark.anyio
+async def test_what_is_asked_of_a_call_reaches_the_library() -> None:
+    """Task, prompt and beam of one call; the next one has the defaults again."""
+    model = ScriptedWhisper()
+    stt = adapter(model)
+    await stt.transcribe(tone(1.0), task="translate", prompt="A novel.", beam_size=2, vad=False)
+    await stt.transcribe(tone(1.0))
+    asked = [(c["task"], c["initial_prompt"], c["beam_size"], c["vad_filter"]) for c in model.calls]
+    assert asked == [("translate", "A novel.", 2, False), ("transcribe", None, 5, True)]
+
+
+@pytest.mark.anyio
+async def test_a_model_of_english_alone_refuses_to_translate() -> None:
+    """Rather than transcribe and call it a translation."""
+    model = ScriptedWhisper()
+    model.model.is_multilingual = False
+    with pytest.raises(InvalidInput, match="cannot translate"):
+        await adapter(model).transcribe(tone(1.0), task="translate")
+    assert model.calls == []
+
+
+@pytest.mark.anyio
+async def test_a_live_piece_does_not_wait_for_a_recording() -> None:
+    """It goes in between; it is bounded in time: one window, no second try, no more words than anybody says."""
+    model = ScriptedWhisper(delay_s=0.05)
+    stt = adapter(model)
+    recording = asyncio.create_task(stt.transcribe(tone(60.0)))
+    await asyncio.sleep(0.1)
+    heard = await stt.transcribe(tone(2.0), live=True, vad=False)
+    assert [u.text for u in heard.utterances] == ["hallo"], "what comes after the first window is silence"
+    assert not recording.done()
+    assert model.calls[1]["temperature"] == 0.0
+    assert model.calls[1]["max_new_tokens"] < 40
+    recording.cancel()
+    await asyncio.to_thread(stt.close)
+
+
 def test_missing_files_are_named_and_nothing_is_fetched(tmp_path: Path) -> None:
     """A folder without weights never makes the library look elsewhere."""
     (tmp_path / "config.json").write_text("{}")
@@ -202,3 +239,18 @@ async def test_an_english_model_refuses_another_language(models_dir: Path) -> No
     with pytest.raises(InvalidInput):
         await model.transcribe(tone(1.0), language="de")
     model.close()
+
+
+@pytest.mark.anyio
+@pytest.mark.models
+async def test_a_live_piece_has_the_words_of_the_whole_window(
+    base: whisper.WhisperSpeechToText, sample_call: SampleCall
+) -> None:
+    """Without the padding to 30 s, four seconds are heard as with it."""
+    samples = decode(sample_call.wav, max_duration_s=60).samples[12 * 16_000 : 16 * 16_000]
+    texts = []
+    for live in (False, True):
+        heard = await base.transcribe(samples, language="en", vad=False, live=live)
+        texts.append(" ".join(u.text for u in heard.utterances))
+        assert all(0 <= word.start_s <= word.end_s <= 4.5 for u in heard.utterances for word in u.words)
+    assert wer(texts[0], texts[1]) < 0.3

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from fastapi.routing import APIRoute
+from fastapi.routing import APIRoute, APIWebSocketRoute
 
 from neuroedge.bootstrap import build_app
 from neuroedge.settings import Settings
@@ -55,6 +55,12 @@ OWN_ONLY = {
     "POST /api/ai/chat/completions",
     "POST /api/v1/search/semantic",
     "POST /api/v1/artifacts/generate",
+    "POST /v1/speech/analyze",
+    "POST /api/v1/speech/analyze",
+    "POST /api/v1/speech/articulation",
+    "POST /api/v1/speech/fluency",
+    "POST /api/v1/speech/prosody",
+    "POST /api/v1/speech/transcribe",
     "POST /api/v2/chat",
     "POST /emotion/analyze",
     "GET /v1/tasks",
@@ -62,6 +68,22 @@ OWN_ONLY = {
     "POST /queue/task",
     "GET /v1/artifacts",
     "POST /v1/artifacts",
+    "GET /v1/settings/switches",
+    "PUT /v1/settings/switches",
+    "GET /v1/settings/glossary",
+    "PUT /v1/settings/glossary",
+    "POST /audio/transcribe",
+    "GET /v1/voices",
+    "POST /v1/voices",
+    "POST /v1/voices/verify",
+    "POST /v1/voices/identify",
+    "POST /v1/voices/relabel",
+    "POST /v1/voice/verify",
+    "POST /v1/voice/register",
+    "POST /v1/voice/identify",
+    "POST /v1/voice/forget",
+    "POST /v1/audio/diarization",
+    "POST /transcription/enroll-speaker",
     "GET /v1/safety/policy",
     "PUT /v1/safety/policy",
     "POST /v1/safety/check",
@@ -74,6 +96,17 @@ OWN_ONLY = {
     "GET /v1/documents",
     "POST /v1/documents",
     "POST /v1/documents/urls",
+    "POST /api/v1/ml/predict/difficulty",
+    "POST /api/v1/ml/predict/engagement",
+    "POST /api/v1/ml/predict/focus",
+    "POST /api/v1/ml/detect/learning-style",
+    "POST /api/v1/ml/detect/emotion",
+    "POST /api/v1/ml/personalize",
+    "POST /api/v1/analytics/focus",
+    "POST /api/v1/analytics/break",
+    "POST /api/v1/analytics/attention",
+    "GET /v1/learners",
+    "PUT /v1/learners/{learner_id}/consent",
     "GET /v1/knowledge",
     "POST /v1/knowledge/extract",
     "GET /v1/knowledge/entities",
@@ -110,6 +143,9 @@ OWN_ONLY = {
     "POST /v1/rerank",
     "POST /v1/audio/transcriptions",
     "POST /v1/audio/translations",
+    "POST /v1/audio/speech",
+    "GET /v1/audio/voices",
+    "POST /api/v2/content/speech",
     "GET /v1/files",
     "POST /v1/files",
     "GET /v1/mcp/servers",
@@ -121,6 +157,14 @@ BY_ID = {
     "GET /v1/recordings/{recording_id}",
     "DELETE /v1/recordings/{recording_id}",
     "GET /v1/recordings/{recording_id}/events",
+    "GET /v1/recordings/{recording_id}/transcript",
+    "POST /v1/recordings/{recording_id}/relabel",
+    "GET /v1/voices/{voice_id}",
+    "PATCH /v1/voices/{voice_id}",
+    "DELETE /v1/voices/{voice_id}",
+    "POST /v1/voices/{voice_id}/samples",
+    "DELETE /v1/voices/{voice_id}/samples/{sample_id}",
+    "GET /v1/voices/relabels/{relabel_id}",
     "GET /v1/tasks/{task_id}",
     "GET /v1/tasks/{task_id}/result",
     "GET /v1/tasks/{task_id}/events",
@@ -145,6 +189,10 @@ BY_ID = {
     "GET /v1/documents/{document_id}/chunks",
     "GET /v1/documents/{document_id}/events",
     "DELETE /v1/documents/{document_id}",
+    "POST /v1/learners/{learner_id}/events",
+    "GET /v1/learners/{learner_id}/profile",
+    "GET /v1/learners/{learner_id}/export",
+    "DELETE /v1/learners/{learner_id}",
     "GET /v1/knowledge/entities/{entity_id}",
     "GET /v1/memories/{memory_id}",
     "PATCH /v1/memories/{memory_id}",
@@ -208,6 +256,16 @@ INSTALLATION = {"GET /v1/models", "GET /v1/models/{model_id}", "GET /api/ps", "G
 """Routes that show the installation, the same to every caller with a token; nothing of a tenant stands in them."""
 
 
+SOCKETS = {"/v1/audio/stream", "/v1/realtime"}
+"""WebSockets: tests/e2e/test_live.py tries them without a token, and with another tenant's session."""
+
+
+def test_every_websocket_is_covered() -> None:
+    """As every other route."""
+    found = _flat(build_app(Settings()).routes)
+    assert {route.path for route in found if isinstance(route, APIWebSocketRoute)} == SOCKETS
+
+
 def routes() -> set[str]:
     """METHOD path of every route."""
     app = build_app(Settings())
@@ -234,9 +292,13 @@ def test_every_route_is_covered_here() -> None:
 
 
 BODIES = {
+    "POST /v1/learners/{learner_id}/events": {"events": [{"id": "e", "at": "2026-01-01T00:00:00Z", "item": "i"}]},
+    "PUT /v1/learners/{learner_id}/consent": {"granted": True, "by": "school"},
     "POST /v1/sessions/{session_id}/messages": {"content": "x"},
     "POST /v1/reviews/{review_id}/correct": {"text": "x"},
     "PATCH /v1/memories/{memory_id}": {"title": "x"},
+    "PATCH /v1/voices/{voice_id}": {"name": "x"},
+    "POST /v1/voices/{voice_id}/samples": {"samples": [{"base64": "UklGRg=="}]},
     "PATCH /v1/artifacts/{artifact_id}": {"title": "x"},
     "PATCH /v1/divisions/{division_id}": {"name": "x"},
     "PATCH /v1/providers/{provider_id}": {"settings": {"concurrency": 2}},
@@ -345,12 +407,18 @@ def kept(owner: httpx.Client, sample_call: SampleCall) -> Kept:
         "recording_id": done["transcript_id"],
         "task_id": task["id"],
         "file_id": owner.post("/v1/files", files={"file": ("a", b"x")}, data={"purpose": "batch"}).json()["id"],
+        "learner_id": _learner(owner),
         "provider": "somebody",
         "document_id": document["id"],
         "artifact_id": artifact["id"],
         "entity_id": owner.get("/v1/knowledge/entities").json()["entities"][0]["id"],
     }
     return Kept(ids=ids, secret=secret)
+
+
+def _learner(owner: httpx.Client) -> str:
+    kept = owner.put("/v1/learners/anna/consent", json={"granted": True, "by": "school"})
+    return str(kept.json()["learner_id"])
 
 
 def _wait_until(done: Callable[[], Any], *, within_s: float = 60.0) -> None:
@@ -413,6 +481,8 @@ def test_lists_and_searches_hold_the_callers_own_only(kept: Kept, owner: httpx.C
     assert stranger.get("/v1/reviews").json()["reviews"] == []
     assert stranger.get("/v1/safety/decisions").json()["decisions"] == []
     assert stranger.get("/v1/knowledge").json()["memories"] == 0
+    assert owner.get("/v1/learners").json()["learners"]
+    assert stranger.get("/v1/learners").json()["learners"] == []
     there, here = kept.ids["entity_id"], "019a0000-0000-7000-8000-000000000000"
     for ends in ({"from": there, "to": there}, {"from": here, "to": here}):
         assert stranger.get("/v1/knowledge/path", params=ends).status_code == 404

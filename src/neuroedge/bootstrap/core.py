@@ -13,6 +13,7 @@ from neuroedge.bootstrap.inference import catalogue_of, open_pool
 from neuroedge.bootstrap.llm import gateway_of
 from neuroedge.bootstrap.llm_accounts import LLMAccounts, open_llm_accounts
 from neuroedge.bootstrap.servers import Servers, app_password, open_servers, open_vault
+from neuroedge.bootstrap.speech_output import speech_output_of
 from neuroedge.infra.blobs import open_store
 from neuroedge.infra.breaker import Breakers
 from neuroedge.infra.cache.disk import DiskLevel
@@ -35,6 +36,7 @@ from neuroedge.services.accounts import PROBE
 from neuroedge.services.llm.gateway import Gateway
 from neuroedge.services.reload import EngineReloader
 from neuroedge.services.run_engine import Contexts, EngineRunner
+from neuroedge.services.speech_output import SpeechOutputs
 from neuroedge.services.usage import UsageLedger
 from neuroedge.settings import Settings
 from neuroedge.stores import schema
@@ -59,10 +61,12 @@ class Core:
     cache: TieredCache
     catalogue: Catalogue
     pool: Pool
+    speech_output: SpeechOutputs
     llm_accounts: LLMAccounts
     gateway: Gateway
     contexts: Contexts
     runner: EngineRunner
+    usage: UsageLedger
     reloader: EngineReloader
     queue: JobQueue
     limits: RateLimits
@@ -103,6 +107,9 @@ async def open_core(settings: Settings, stack: AsyncExitStack) -> Core:
         clock=clock,
         stack=stack,
     )
+    speech_output = await speech_output_of(
+        settings, catalogue=catalogue, models=pool, accounts=accounts, breakers=breakers, clock=clock, stack=stack
+    )
     contexts = Contexts(
         db=db,
         models=pool,
@@ -114,6 +121,7 @@ async def open_core(settings: Settings, stack: AsyncExitStack) -> Core:
         llm=gateway.of,
         max_audio_bytes=settings.max_upload_bytes,
         max_audio_s=settings.max_audio_s,
+        speech_output=speech_output.of,
     )
     usage = UsageLedger(table=UsageTable(db, to_disk=settings.usage_to_disk), metrics=metrics)
     stack.push_async_callback(usage.close)
@@ -136,10 +144,12 @@ async def open_core(settings: Settings, stack: AsyncExitStack) -> Core:
         cache=cache,
         catalogue=catalogue,
         pool=pool,
+        speech_output=speech_output,
         llm_accounts=accounts,
         gateway=gateway,
         contexts=contexts,
         runner=runner,
+        usage=usage,
         reloader=reloader,
         queue=queue,
         limits=limits,

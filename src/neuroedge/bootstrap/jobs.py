@@ -12,6 +12,7 @@ from neuroedge.jobs import privacy as privacy_jobs
 from neuroedge.jobs import recordings as recording_jobs
 from neuroedge.jobs import reembedding as reembedding_jobs
 from neuroedge.jobs import tasks as task_jobs
+from neuroedge.jobs import voices as voice_jobs
 from neuroedge.jobs.worker import work
 from neuroedge.services.recording_process import RecordingProcess
 from neuroedge.services.task_run import TaskRuns
@@ -28,6 +29,7 @@ def register_jobs(platform: Platform) -> None:
         recordings=platform.recordings,
         metrics=metrics,
     )
+    voice_jobs.register(app, naming=platform.voice_naming, metrics=metrics)
     document_jobs.register(app, process=platform.document_process, documents=platform.documents, metrics=metrics)
     chat_jobs.register(app, attachments=platform.chat_attachments, search=platform.chat_search, metrics=metrics)
     artifact_jobs.register(app, generation=platform.artifact_generation, artifacts=platform.artifacts, metrics=metrics)
@@ -57,6 +59,7 @@ async def run_worker(platform: Platform, *, signals: bool) -> None:
             "chats_swept": platform.chat_sweep.run,
             "artifact_orphans_swept": platform.artifacts.sweep,
             "files_swept": platform.files.sweep,
+            "voices_swept": platform.voice_naming.sweep,
             "exports_swept": platform.privacy.sweep,
             "expired_memories_swept": platform.memories.sweep,
             "tasks_swept": platform.tasks.sweep,

@@ -13,9 +13,11 @@ from neuroedge.bootstrap.core import Core, open_core
 from neuroedge.bootstrap.ending import ended
 from neuroedge.bootstrap.inference import share_device
 from neuroedge.bootstrap.jobs import register_jobs, run_worker
+from neuroedge.bootstrap.live import live_of
 from neuroedge.bootstrap.mcp import mcp_tools_of
 from neuroedge.bootstrap.safety import safety_of
 from neuroedge.bootstrap.surfaces import api_keys_of, idempotency_of
+from neuroedge.bootstrap.voices import voices_of
 from neuroedge.http.platform import Platform
 from neuroedge.infra import datadir
 from neuroedge.services.accounts import Accounts
@@ -24,12 +26,14 @@ from neuroedge.services.files import Files
 from neuroedge.services.index import MemoryIndex
 from neuroedge.services.keys import KeyCare
 from neuroedge.services.knowledge import Knowledge
+from neuroedge.services.learners import Learners
 from neuroedge.services.llm.reports import UsageReports
 from neuroedge.services.memory import MemoryService
 from neuroedge.services.memory_merge import MemoryMerge
 from neuroedge.services.memory_transfer import MemoryTransfer
 from neuroedge.services.privacy import Privacy
 from neuroedge.services.reembedding import Reembedding
+from neuroedge.services.switches import Switches
 from neuroedge.settings import Settings
 
 if TYPE_CHECKING:
@@ -47,6 +51,7 @@ async def open_platform(settings: Settings, *, worker: bool) -> AsyncIterator[Pl
             datadir.set_version(settings.data_dir)
         await share_device(settings, core.pool, core.valkey, core.metrics, stack)
         register_jobs(platform)
+        stack.push_async_callback(platform.live.close)
         stack.push_async_callback(platform.api_keys.close)
         stack.push_async_callback(platform.idempotency.close)
         stack.push_async_callback(platform.assistant.settled)
@@ -59,6 +64,7 @@ async def open_platform(settings: Settings, *, worker: bool) -> AsyncIterator[Pl
 
 def _assemble(core: Core) -> Platform:
     recordings, recording_progress = recordings_of(core)
+    voices, voice_naming = voices_of(core)
     documents, document_progress, document_process = documents_of(core, recordings)
     tasks, task_progress = tasks_of(core)
     chats, mcp = chats_of(core), mcp_tools_of(core)
@@ -83,16 +89,22 @@ def _assemble(core: Core) -> Platform:
         api_keys=api_keys_of(core),
         idempotency=idempotency_of(core),
         runner=runner,
+        speech_output=core.speech_output,
         reloader=core.reloader,
         recordings=recordings,
         recording_progress=recording_progress,
+        voices=voices,
+        voice_naming=voice_naming,
         documents=documents,
         document_progress=document_progress,
         document_process=document_process,
         providers=core.llm_accounts.providers,
         budgets=core.llm_accounts.budgets,
         usage_reports=UsageReports(db=db),
+        switches=Switches(db=db),
+        live=live_of(core),
         knowledge=Knowledge(db=db, runner=runner, queue=queue),
+        learners=Learners(db=db),
         memories=memories,
         memory_merge=MemoryMerge(db=db),
         memory_transfer=MemoryTransfer(db=db, memory=memories),

@@ -10,6 +10,7 @@ from types import FrameType
 from neuroedge.cli.output import readable_errors, settings_or_exit
 
 _GRACE_S = 10
+_PONG_S = 120.0
 
 
 def serve(*, host: str | None, port: int | None) -> None:
@@ -18,6 +19,7 @@ def serve(*, host: str | None, port: int | None) -> None:
 
     from neuroedge.bootstrap import build_app
     from neuroedge.infra.telemetry import configure_logging
+    from neuroedge.services.live.options import MAX_MESSAGE_BYTES
 
     settings = settings_or_exit()
     configure_logging(level=settings.log_level, fmt=settings.log_format)
@@ -30,7 +32,11 @@ def serve(*, host: str | None, port: int | None) -> None:
         access_log=False,
         loop="uvloop",
         http="httptools",
-        ws="none",
+        ws="websockets-sansio",
+        ws_max_size=MAX_MESSAGE_BYTES,
+        ws_per_message_deflate=False,
+        # A client that sends faster than it is heard answers a ping only after what it has sent before.
+        ws_ping_timeout=_PONG_S,
         lifespan="on",
         timeout_graceful_shutdown=_GRACE_S,
         server_header=False,
@@ -42,6 +48,12 @@ def serve(*, host: str | None, port: int | None) -> None:
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             app.state.stopping = True
             super().handle_exit(sig, frame)
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            """Let live sessions say what they still have to say: closing the sockets would cut them off."""
+            if (platform := getattr(app.state, "platform", None)) is not None:
+                await platform.live.stop()
+            await super().shutdown(sockets)
 
     server = Server(config)
     app.state.on_ready = lambda: _announce(listener)

@@ -6,7 +6,7 @@ An engine file holds, top to bottom: docstring (task, method with its paper, mod
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args, get_origin
 
@@ -14,8 +14,22 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from neuroedge.contract.chat import LLM, ChatDelta
 from neuroedge.contract.models import ModelRef, Models
-from neuroedge.contract.ports import Blobs, Cache, Clock, Media, Memories, Progress
+from neuroedge.contract.ports import (
+    Blobs,
+    Cache,
+    Clock,
+    Media,
+    Memories,
+    NoSound,
+    NothingAllowed,
+    NoVoices,
+    Progress,
+    Sound,
+    Switches,
+    Voices,
+)
 from neuroedge.contract.principal import RUN_ENGINES, Principal
+from neuroedge.contract.speech import NoSpeechOutput, SpeechOutput
 
 In = TypeVar("In", bound=BaseModel)
 Out = TypeVar("Out", bound=BaseModel)
@@ -78,6 +92,10 @@ class EngineContext:
     progress: Progress
     call: EngineCall
     llm: LLM
+    switches: Switches = field(default_factory=NothingAllowed)
+    speech_output: SpeechOutput = field(default_factory=NoSpeechOutput)
+    sound: Sound = field(default_factory=NoSound)
+    voices: Voices = field(default_factory=NoVoices)
 
 
 class Engine(ABC, Generic[In, Out]):

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroedge.contract.chat import ChatModel
+from neuroedge.contract.speech import SpeechSynthesiser
 from neuroedge.kit.parse import ParsedText as ParsedText
 from neuroedge.kit.waveform import SAMPLE_RATE_HZ as SAMPLE_RATE_HZ
 from neuroedge.kit.waveform import Floats as Floats
@@ -87,6 +88,9 @@ class Transcription:
     duration_s: float
 
 
+SpeechTask = Literal["transcribe", "translate"]
+
+
 class SpeechToText(Protocol):
     """Automatic speech recognition with word times."""
 
@@ -99,9 +103,31 @@ class SpeechToText(Protocol):
         language: str | None = None,
         hot_words: Sequence[str] = (),
         on_progress: Callable[[float], None] | None = None,
+        task: SpeechTask = "transcribe",
+        prompt: str = "",
+        beam_size: int | None = None,
+        vad: bool = True,
+        live: bool = False,
     ) -> Transcription:
-        """Transcribe `samples` [n] at 16 kHz. `on_progress` gets the fraction done, from a worker thread."""
+        """Transcribe `samples` [n] at 16 kHz. `on_progress` gets the fraction done, from a worker thread.
+
+        `task` translate gives English text of any language. `prompt`: what was said before. `beam_size` None: the
+        model's own. `vad` False: `samples` are known to be speech and are not searched for it again. `live`: a short
+        piece that somebody waits for; it goes past recordings and is not padded to the model's whole window.
+        Raises InvalidInput for a language or task the model does not have.
+        """
         ...
+
+
+VOICE_FRAME = 512
+"""Samples a voice activity model judges at once: 32 ms."""
+
+
+@dataclass(frozen=True, slots=True)
+class VoiceState:
+    """What a voice activity model remembers of a stream so far; its own business."""
+
+    memory: Any
 
 
 class VoiceActivity(Protocol):
@@ -111,6 +137,13 @@ class VoiceActivity(Protocol):
 
     async def speech(self, samples: Floats) -> list[Span]:
         """Stretches of speech in `samples` [n] at 16 kHz, in order, not overlapping."""
+        ...
+
+    async def listen(self, samples: Floats, state: VoiceState | None) -> tuple[Floats, VoiceState]:
+        """Probability of speech in each VOICE_FRAME of `samples` [m * VOICE_FRAME] that follow those of `state`.
+
+        For streams: `state` None is their beginning, what is given back goes into the next call.
+        """
         ...
 
 
@@ -241,6 +274,33 @@ class TextReader(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhonePosteriors:
+    """What a recogniser trained by connectionist temporal classification (CTC) hears in each frame."""
+
+    log_p: Floats
+    """[frames, len(symbols)], natural logarithms; each frame's probabilities sum to 1."""
+    symbols: tuple[str, ...]
+    """Phones in IPA, and the recogniser's own marks in <angle brackets>."""
+    frame_s: float
+    blank: int
+    """Index of the symbol that stands for no new phone."""
+
+
+class PhonemeRecogniser(Protocol):
+    """Phones of speech, frame by frame, and of written words."""
+
+    model_id: str
+
+    async def posteriors(self, samples: Floats) -> PhonePosteriors:
+        """Frames of `samples` [n] at 16 kHz."""
+        ...
+
+    async def pronounce(self, words: Sequence[str]) -> list[list[tuple[str, ...]]]:
+        """The ways to say each English word, as phones in IPA, the commonest first; none for what has no letters."""
+        ...
+
+
 class Models(Protocol):
     """The pool as engines see it."""
 
@@ -257,6 +317,7 @@ class Models(Protocol):
 
 
 SPEECH_TO_TEXT = ModelRef("speech_to_text", SpeechToText)  # type: ignore[type-abstract]
+SPEECH_SYNTHESIS = ModelRef("speech_synthesis", SpeechSynthesiser)  # type: ignore[type-abstract]
 VOICE_ACTIVITY = ModelRef("voice_activity", VoiceActivity)  # type: ignore[type-abstract]
 SPEAKER_EMBEDDING = ModelRef("speaker_embedding", SpeakerEncoder)  # type: ignore[type-abstract]
 TEXT_EMBEDDING = ModelRef("text_embedding", TextEncoder)  # type: ignore[type-abstract]
@@ -266,3 +327,4 @@ EMOTION_TEXT = ModelRef("emotion_text", TextClassifier)  # type: ignore[type-abs
 CHAT = ModelRef("chat", ChatModel)  # type: ignore[type-abstract]
 ENTITIES = ModelRef("entities", TextParser)  # type: ignore[type-abstract]
 OCR = ModelRef("ocr", TextReader)  # type: ignore[type-abstract]
+PHONEMES = ModelRef("phonemes", PhonemeRecogniser)  # type: ignore[type-abstract]

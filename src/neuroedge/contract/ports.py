@@ -8,6 +8,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from neuroedge.contract.errors import Unavailable
 from neuroedge.contract.models import Floats
 
 
@@ -63,6 +64,50 @@ class Media(Protocol):
     async def audio(self, source: AudioSource) -> Audio:
         """Decode, mix to mono, resample to 16 kHz. Raises EmptyMedia, UnsupportedMedia, UnreadableMedia, TooLarge."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Channels:
+    """A file's sound as it is: float32 [channels, n] in [-1, 1] at the file's own rate."""
+
+    samples: Floats
+    rate_hz: int
+
+
+class Sound(Protocol):
+    """Processing of sound that keeps its channels and rate."""
+
+    async def channels(self, source: AudioSource, *, max_duration_s: float) -> Channels:
+        """Decode without mixing or resampling. Raises what Media.audio raises; TooLarge for a longer one."""
+        ...
+
+    async def denoised(self, sound: Channels, *, strength_db: float, floor_dbfs: float | None) -> Channels:
+        """Less stationary noise, as long as before. `floor_dbfs`: level of the noise, where it is known."""
+        ...
+
+    async def resampled(self, sound: Channels, *, rate_hz: int) -> Channels:
+        """The same sound at another rate."""
+        ...
+
+
+class NoSound:
+    """The Sound of a context that has none."""
+
+    async def channels(self, source: AudioSource, *, max_duration_s: float) -> Channels:
+        """Refuse."""
+        raise _no_sound()
+
+    async def denoised(self, sound: Channels, *, strength_db: float, floor_dbfs: float | None) -> Channels:
+        """Refuse."""
+        raise _no_sound()
+
+    async def resampled(self, sound: Channels, *, rate_hz: int) -> Channels:
+        """Refuse."""
+        raise _no_sound()
+
+
+def _no_sound() -> Unavailable:
+    return Unavailable("sound cannot be processed here", hint="give the context a `sound`")
 
 
 Visibility = Literal["private", "division", "organisation"]
@@ -240,6 +285,58 @@ class Progress(Protocol):
     async def __call__(self, stage: str, fraction: float, **data: Any) -> None:
         """Report that `stage` is `fraction` (0..1) done."""
         ...
+
+
+VOICE_EMOTION = "voice_emotion"
+"""The switch without which nothing is inferred of a person's feelings from the voice."""
+
+
+class Switches(Protocol):
+    """What the caller's organisation has allowed on purpose; everything else is off."""
+
+    async def allowed(self, name: str) -> bool:
+        """Whether it is allowed now."""
+        ...
+
+
+class NothingAllowed:
+    """The Switches of nobody in particular."""
+
+    async def allowed(self, name: str) -> bool:
+        """Never."""
+        return False
+
+
+VoicePurpose = Literal["verify", "identify", "label_recordings"]
+"""What a person can agree to have the voice used for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnrolledVoice:
+    """Someone whose voice the organisation knows, and may use for what was asked for."""
+
+    id: UUID
+    name: str
+    vectors: Floats
+    """A row for each sample [n, dim], L2-normalised."""
+    speech_s: Floats
+    """Seconds of speech behind each row [n]."""
+
+
+class Voices(Protocol):
+    """The people whose voices the caller's organisation has enrolled."""
+
+    async def enrolled(self, *, model: str, purpose: VoicePurpose) -> list[EnrolledVoice]:
+        """Those with a voiceprint by this model (its fingerprint) who agreed to the purpose, while they do."""
+        ...
+
+
+class NoVoices:
+    """The Voices of nobody in particular."""
+
+    async def enrolled(self, *, model: str, purpose: VoicePurpose) -> list[EnrolledVoice]:
+        """None."""
+        return []
 
 
 class Clock(Protocol):

@@ -27,6 +27,10 @@ class Cipher(Protocol):
         """What `seal_file` encrypted (blocking). Raises SealBroken."""
         ...
 
+    def open_file(self, sealed: Path, target: Path, context: str) -> None:
+        """Decrypt what `seal_file` wrote, of any size, into another file (blocking). Raises SealBroken."""
+        ...
+
 
 class Keys(Protocol):
     """The master key, which wraps the keys of every organisation."""

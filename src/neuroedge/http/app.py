@@ -12,15 +12,17 @@ from fastapi_offline import FastAPIOffline
 from neuroedge.contract.errors import NeuroEdgeError
 from neuroedge.http import anthropic, engine_api, mcp, openai, problems
 from neuroedge.http.anthropic import messages
-from neuroedge.http.dialects import nemo, shikshasetu, yourever
+from neuroedge.http.dialects import aivo_ml, aivo_speech, localai, nemo, neuroedge, shikshasetu, yourever
 from neuroedge.http.middleware import DirectRoute, RequestEnvelope
 from neuroedge.http.openai import (
     audio,
+    audio_speech,
     chat_completions,
     completions,
     embeddings,
     files,
     moderations,
+    realtime,
     rerank,
     responses,
 )
@@ -38,6 +40,8 @@ from neuroedge.http.routes import (
     index,
     keys,
     knowledge,
+    learners,
+    live,
     memories,
     models,
     privacy,
@@ -46,10 +50,13 @@ from neuroedge.http.routes import (
     reviews,
     safety,
     sessions,
+    speech,
     system,
     tasks,
     usage,
+    voices,
 )
+from neuroedge.http.routes import settings as organisation_settings
 from neuroedge.settings import Settings
 
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -109,17 +116,26 @@ def create_app(settings: Settings, open_platform: Callable[[], AbstractAsyncCont
     app.include_router(system.router)
     app.include_router(auth.router, responses=_PROBLEMS)
     app.include_router(recordings.router, responses=_PROBLEMS)
+    app.include_router(voices.router, responses=_PROBLEMS)
+    app.include_router(live.router)
+    app.include_router(realtime.router)
+    app.include_router(speech.router, responses=_PROBLEMS)
     app.include_router(tasks.router, responses=_PROBLEMS)
     app.include_router(documents.router, responses=_PROBLEMS)
     app.include_router(artifacts.router, responses=_PROBLEMS)
     app.include_router(knowledge.router, responses=_PROBLEMS)
+    app.include_router(learners.router, responses=_PROBLEMS)
     app.include_router(memories.router, responses=_PROBLEMS)
     app.include_router(sessions.router, responses=_PROBLEMS)
     app.include_router(chat.router, responses=_PROBLEMS)
     app.include_router(divisions.router, responses=_PROBLEMS)
     app.include_router(models.router, responses=_PROBLEMS)
     app.include_router(nemo.router, responses=_PROBLEMS)
+    app.include_router(localai.router, responses=_PROBLEMS)
+    app.include_router(neuroedge.router, responses=_PROBLEMS)
     app.include_router(yourever.router, responses=_PROBLEMS)
+    app.include_router(aivo_ml.router, responses=_PROBLEMS)
+    app.include_router(aivo_speech.router, responses=_PROBLEMS)
     app.include_router(shikshasetu.router)
     app.include_router(privacy.router, responses=_PROBLEMS)
     app.include_router(safety.router, responses=_PROBLEMS)
@@ -128,6 +144,7 @@ def create_app(settings: Settings, open_platform: Callable[[], AbstractAsyncCont
     app.include_router(index.router, responses=_PROBLEMS)
     app.include_router(providers.router, responses=_PROBLEMS)
     app.include_router(usage.router, responses=_PROBLEMS)
+    app.include_router(organisation_settings.router, responses=_PROBLEMS)
     app.include_router(admin.router, responses=_PROBLEMS)
     app.include_router(mcp.router, responses=_PROBLEMS)
     app.include_router(api_keys.router, responses=_PROBLEMS)
@@ -135,7 +152,7 @@ def create_app(settings: Settings, open_platform: Callable[[], AbstractAsyncCont
     app.include_router(completions.build_router())
     app.include_router(responses.build_router())
     app.include_router(messages.build_router())
-    for other in (embeddings, moderations, rerank, audio, files, openai_models):
+    for other in (embeddings, moderations, rerank, audio, audio_speech, files, openai_models):
         app.include_router(other.router)
     engine_api.document(app)
     _document_problem(app)

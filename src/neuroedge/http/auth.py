@@ -10,23 +10,25 @@ Dependencies are coroutines though they wait for nothing: FastAPI would run a pl
 
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, WebSocket
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.requests import HTTPConnection
 
 from neuroedge.contract.errors import Forbidden, NeuroEdgeError, Overloaded, Unauthenticated
 from neuroedge.contract.principal import READ, RUN_ENGINES, WRITE, Principal
 from neuroedge.http.platform import Platform
+from neuroedge.services.api_keys import MARK
 
 bearer = HTTPBearer(auto_error=False, description="Access token of POST /auth/login, or an API key (sk-ne-…).")
 
 
-def platform_of(request: Request) -> Platform:
+def platform_of(request: HTTPConnection) -> Platform:
     """The platform the application runs on."""
     platform: Platform = request.app.state.platform
     return platform
 
 
-def request_id_of(request: Request) -> str:
+def request_id_of(request: HTTPConnection) -> str:
     """The id of this request, as X-Request-ID gives it back."""
     return str(request.scope["request_id"])
 
@@ -50,7 +52,17 @@ async def current_principal(
     return caller(request)
 
 
-def caller(request: Request) -> Principal:
+async def principal_of(platform: Platform, token: str, *, address: str) -> Principal:
+    """Whom an access token or an API key names; `address`: where from.
+
+    Raises Unauthenticated; for an API key also Overloaded after many wrong ones, and Unavailable.
+    """
+    if token.startswith(MARK):
+        return await platform.api_keys.principal(token, address=address)
+    return platform.tokens.read(token)
+
+
+def caller(request: HTTPConnection) -> Principal:
     """The caller of the bearer token or API key, for code without dependencies.
 
     Raises Unauthenticated; for an API key also Overloaded after many wrong ones, and Unavailable.
@@ -94,7 +106,7 @@ class RequiresCall(Requires):
         return principal
 
 
-async def _count_call(request: Request, principal: Principal) -> None:
+async def _count_call(request: HTTPConnection, principal: Principal) -> None:
     """Take one of the organisation's calls; the middleware puts its standing on the answer."""
     platform = platform_of(request)
     allowed = platform.settings.requests_per_minute
@@ -120,6 +132,21 @@ async def engine_caller(request: Request) -> Principal:
     Raises Unauthenticated, Forbidden, Overloaded.
     """
     return await _runner(request, caller(request))
+
+
+async def socket_caller(websocket: WebSocket, token: str | None = None) -> Principal:
+    """What the parameter type Runner gives, for a WebSocket: by its headers, or by a token that came another way.
+
+    Raises Unauthenticated, Forbidden, Overloaded, Unavailable.
+    """
+    if token is None:
+        principal = caller(websocket)
+    else:
+        client = websocket.client
+        principal = await principal_of(platform_of(websocket), token, address=client.host if client else "unknown")
+    _runner.granted(principal)
+    await _count_call(websocket, principal)
+    return principal
 
 
 async def operator(principal: Annotated[Principal, Depends(current_principal)]) -> Principal:

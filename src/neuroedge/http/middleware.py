@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from neuroedge.contract.errors import InvalidInput, NeuroEdgeError, TooLarge, Unauthenticated
 from neuroedge.contract.scope import call_scope
+from neuroedge.http.auth import principal_of
 from neuroedge.http.problems import answer_to, of_error, problem
 from neuroedge.infra.limits import Quota
 from neuroedge.services.api_keys import MARK
@@ -29,8 +30,15 @@ UPLOAD_ROUTES = {
     ("PUT", "/v1/documents/{document_id}"),
     ("POST", "/v1/memories/import"),
     ("POST", "/transcription/upload"),
+    ("POST", "/transcription/enroll-speaker"),
+    ("POST", "/v1/voices"),
+    ("POST", "/v1/voices/{voice_id}/samples"),
+    ("POST", "/v1/voices/verify"),
+    ("POST", "/v1/voices/identify"),
+    ("POST", "/v1/audio/diarization"),
     ("POST", "/emotion/analyze"),
     ("POST", "/v1/audio/transcriptions"),
+    ("POST", "/v1/audio/translations"),
     ("POST", "/v1/files"),
     ("POST", "/v1/sessions/{session_id}/attachments"),
 }
@@ -57,7 +65,7 @@ class RequestEnvelope:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
@@ -65,6 +73,9 @@ class RequestEnvelope:
         request_id = given if _REQUEST_ID.fullmatch(given) else str(uuid_utils.uuid7())
         scope["request_id"] = request_id
         structlog.contextvars.bind_contextvars(request_id=request_id)  # of this task: the server makes one a request
+        if scope["type"] == "websocket":
+            await self._socket(scope, headers, receive, send)
+            return
         exchange = _Exchange(scope, send, request_id, self._refusals.get(scope["path"]))
         await _recognise(scope, headers)
         limit = self._limit(scope)
@@ -83,6 +94,21 @@ class RequestEnvelope:
             await exchange.crash()
         finally:
             exchange.finish()
+
+    async def _socket(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
+        """Handle one WebSocket: its caller and its log line; what it may send, its route decides."""
+        started = time.perf_counter()
+        await _recognise(scope, headers)
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            log.info(
+                "websocket",
+                route=getattr(scope.get("route"), "path", "unmatched"),
+                path=scope["path"],
+                seconds=round(time.perf_counter() - started, 4),
+                tenant_id=scope.get("tenant_id"),
+            )
 
     async def _within(self, patience: bytes, scope: Scope, receive: Receive, exchange: "_Exchange") -> None:
         """Let the caller's deadline travel with the call, into every queue it waits in."""
@@ -152,11 +178,8 @@ async def _recognise(scope: Scope, headers: dict[bytes, bytes]) -> None:
     if platform is None or token is None:
         return
     try:
-        if token.startswith(MARK):
-            client = scope.get("client")
-            principal = await platform.api_keys.principal(token, address=client[0] if client else "unknown")
-        else:
-            principal = platform.tokens.read(token)
+        client = scope.get("client")
+        principal = await principal_of(platform, token, address=client[0] if client else "unknown")
     except NeuroEdgeError as error:
         # For a route that wants a caller; others do not look at it.
         scope["caller_error"] = error

@@ -35,6 +35,8 @@ from neuroedge.services.idempotency import Idempotency
 from neuroedge.services.index import MemoryIndex
 from neuroedge.services.keys import KeyCare
 from neuroedge.services.knowledge import Knowledge
+from neuroedge.services.learners import Learners
+from neuroedge.services.live.sessions import LiveSessions
 from neuroedge.services.llm.budgets import Budgets
 from neuroedge.services.llm.providers import Providers
 from neuroedge.services.llm.reports import UsageReports
@@ -50,8 +52,12 @@ from neuroedge.services.reload import EngineReloader
 from neuroedge.services.reviews import Reviews
 from neuroedge.services.run_engine import EngineRunner
 from neuroedge.services.safety import Safety
+from neuroedge.services.speech_output import SpeechOutputs
+from neuroedge.services.switches import Switches
 from neuroedge.services.task_progress import TaskProgress
 from neuroedge.services.tasks import Tasks
+from neuroedge.services.voice_naming import VoiceNaming
+from neuroedge.services.voices import Voices
 from neuroedge.settings import Settings
 from neuroedge.stores.postgres import Database
 
@@ -76,13 +82,17 @@ class Platform:
     api_keys: ApiKeys
     idempotency: Idempotency
     runner: EngineRunner
+    speech_output: SpeechOutputs
     reloader: EngineReloader
     recordings: Recordings
     recording_progress: RecordingProgress
+    voices: Voices
+    voice_naming: VoiceNaming
     documents: Documents
     document_progress: DocumentProgress
     document_process: DocumentProcess
     knowledge: Knowledge
+    learners: Learners
     memories: MemoryService
     memory_merge: MemoryMerge
     memory_transfer: MemoryTransfer
@@ -111,4 +121,6 @@ class Platform:
     providers: Providers
     budgets: Budgets
     usage_reports: UsageReports
+    live: LiveSessions
+    switches: Switches
     started: float = field(default_factory=time.monotonic)

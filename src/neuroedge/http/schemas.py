@@ -71,6 +71,18 @@ class SpeakerOut(BaseModel):
 
     label: str
     speech_s: float
+    name: str | None = Field(default=None, description="Of the enrolled person the speaker was recognised as.")
+    voice_id: UUID | None = Field(default=None, description="That person's voice.")
+    voice_llr: float | None = Field(default=None, description="How much likelier it is that person: ln of the ratio.")
+
+
+class OverlapOut(BaseModel):
+    """A stretch in which more than one person may speak."""
+
+    speakers: list[str]
+    start_s: float
+    end_s: float
+    p: float = Field(description="How sure this is, 0 to 1; docs/recordings.md says what it was measured to mean.")
 
 
 class RecordingDetailOut(RecordingOut):
@@ -81,6 +93,8 @@ class RecordingDetailOut(RecordingOut):
     analysis: dict[str, Any] | None = Field(default=None, description="Duration, loudness and quality of the audio.")
     speakers: list[SpeakerOut]
     segments: list[SegmentOut]
+    overlaps: list[OverlapOut] = Field(default_factory=list, description="Where more than one may speak at once.")
+    step_seconds: dict[str, float] = Field(default_factory=dict, description="Time each finished step took.")
 
     @classmethod
     def of_detail(cls, detail: RecordingDetail) -> "RecordingDetailOut":
@@ -92,6 +106,8 @@ class RecordingDetailOut(RecordingOut):
             analysis=detail.analysis,
             speakers=[SpeakerOut.model_validate(s) for s in detail.speakers],
             segments=[SegmentOut.model_validate(s) for s in detail.segments],
+            overlaps=[OverlapOut.model_validate(overlap) for overlap in detail.overlaps],
+            step_seconds=detail.steps,
         )
 
 

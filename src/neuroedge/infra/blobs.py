@@ -14,6 +14,7 @@ from neuroedge.contract.vault import Cipher
 
 _KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 _DELETE_AT_ONCE = 1000
+_FETCH_BLOCK = 4 << 20
 
 
 def open_store(url: str | None, folder: Path) -> Any:
@@ -75,6 +76,25 @@ class TenantBlobs:
             except (FileNotFoundError, obstore.exceptions.NotFoundError) as error:
                 raise NotFound(f"no object {key}") from error
         return await asyncio.to_thread(cipher.open_bytes, sealed, _context(path))
+
+    async def fetch(self, key: str, target: Path) -> None:
+        """Write an object into a file, block by block, whatever its size. Raises NotFound, SealBroken."""
+        import obstore
+
+        path, cipher = self._path(key), await self._cipher()
+        with (
+            _wrapped("the object could not be read", hint="check free space and the blob store"),
+            tempfile.TemporaryDirectory(dir=self._tmp) as folder,
+        ):
+            sealed = Path(folder, "sealed")
+            try:
+                answer = await obstore.get_async(self._store, path)
+            except (FileNotFoundError, obstore.exceptions.NotFoundError) as error:
+                raise NotFound(f"no object {key}") from error
+            with await asyncio.to_thread(sealed.open, "wb") as file:
+                async for block in answer.stream(min_chunk_size=_FETCH_BLOCK):
+                    await asyncio.to_thread(file.write, block)
+            await asyncio.to_thread(cipher.open_file, sealed, target, _context(path))
 
     async def folders(self, prefix: str) -> list[str]:
         """Names of the folders directly below a folder-like prefix, in order; none for a prefix without objects."""

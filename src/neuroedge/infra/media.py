@@ -15,19 +15,19 @@ import asyncio
 import base64
 import binascii
 import io
+import tempfile
 import wave
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, ParamSpec, TypeVar
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from neuroedge.contract.errors import (
     EmptyMedia,
     InvalidInput,
-    Overloaded,
     TooLarge,
     Unavailable,
     UnreadableMedia,
@@ -36,9 +36,8 @@ from neuroedge.contract.errors import (
 from neuroedge.contract.models import SAMPLE_RATE_HZ, Floats
 from neuroedge.contract.ports import Audio, AudioSource, Blobs
 from neuroedge.infra.containers import WavHeader, announces_length, ends_inside_ogg_page, looks_like_media, wav_header
+from neuroedge.infra.waveform import GrowingWaveform
 
-P = ParamSpec("P")
-T = TypeVar("T")
 Sink = Callable[[Floats], None]  # takes the next 16 kHz samples [n] of a recording; they may exceed [-1, 1]
 
 FORMATS = "WAV, FLAC, OGG, MP3, M4A, WebM/Opus"
@@ -50,7 +49,6 @@ _TOLERANCE = 0.001
 """Encoders announce a few frames more than they deliver: a shortfall within 0.1 s + 0.1 % is not a cut."""
 _BLOCK = 1 << 16
 """Source samples gathered before they are resampled: the resampler's cost per call disappears."""
-_RETRY_AFTER_S = 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,83 +62,77 @@ class AudioFacts:
     container: str
 
 
-class DecodeSlots:
-    """Lets `at_once` decodings run and `max_waiting` wait; one more is refused at once with Overloaded.
-
-    `async with slots:` holds a slot for a block; a cancelled block frees it though a thread it started may still run.
-    `run` holds it until the thread has ended.
-    """
-
-    def __init__(self, *, at_once: int = 1, max_waiting: int = 16) -> None:
-        self._free = asyncio.Semaphore(at_once)
-        self._max_waiting = max_waiting
-        self._waiting = 0
-
-    async def run(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """`fn` in a thread, in a slot. Raises Overloaded, and what `fn` raises."""
-        await self.__aenter__()
-        work = asyncio.ensure_future(asyncio.to_thread(fn, *args, **kwargs))
-        work.add_done_callback(self._end)
-        return await asyncio.shield(work)
-
-    def _end(self, work: "asyncio.Future[Any]") -> None:
-        self._free.release()
-        if not work.cancelled():
-            work.exception()  # seen: who called may have left
-
-    async def __aenter__(self) -> None:
-        if self._free.locked() and self._waiting >= self._max_waiting:
-            raise Overloaded("too many files are being decoded", hint="try again later", retry_after_s=_RETRY_AFTER_S)
-        self._waiting += 1
-        try:
-            await self._free.acquire()
-        finally:
-            self._waiting -= 1
-
-    async def __aexit__(self, *_: object) -> None:
-        self._free.release()
-
-
 class PyAVMedia:
     """The Media port over a tenant's blobs."""
 
-    def __init__(self, *, blobs: Blobs, max_bytes: int, max_duration_s: float) -> None:
+    def __init__(
+        self,
+        *,
+        blobs: Blobs,
+        max_bytes: int,
+        max_duration_s: float,
+        tmp: Path | None = None,
+        fetch: Callable[[str, Path], Awaitable[None]] | None = None,
+    ) -> None:
         self._blobs = blobs
+        self._fetch = fetch
+        """Writes an object into a file; without it objects are read into memory."""
         self._max_bytes = max_bytes
         self._max_duration_s = max_duration_s
+        self._tmp = tmp
+        """Folder for what is too long for memory; the system's when None."""
 
     async def audio(self, source: AudioSource) -> Audio:
         """Decode, mix to mono, resample to 16 kHz. Raises EmptyMedia, UnsupportedMedia, UnreadableMedia, TooLarge."""
-        if source.blob is not None:
+        async with self.encoded(source) as data:
+            return await asyncio.to_thread(decode, data, max_duration_s=self._max_duration_s, tmp=self._tmp)
+
+    @asynccontextmanager
+    async def encoded(self, source: AudioSource) -> AsyncIterator[bytes | Path]:
+        """The file as it was sent: its bytes, or where they lie while the block lasts. Raises InvalidInput, TooLarge,
+        NotFound."""
+        if source.blob is None:
+            yield await asyncio.to_thread(self._from_base64, source.base64 or "")
+        elif self._fetch is None:
             data = await self._blobs.get(source.blob)
             self._check_size(len(data))
-            return await asyncio.to_thread(decode, data, max_duration_s=self._max_duration_s)
-        return await asyncio.to_thread(self._decode_base64, source.base64 or "")
+            yield data
+        else:
+            with tempfile.TemporaryDirectory(dir=self._tmp) as folder:
+                path = Path(folder, "audio")
+                await self._fetch(source.blob, path)
+                self._check_size((await asyncio.to_thread(path.stat)).st_size)
+                yield path
 
-    def _decode_base64(self, text: str) -> Audio:
+    def _from_base64(self, text: str) -> bytes:
         self._check_size(len(text) * 3 // 4 - 2)
         try:
             data = base64.b64decode("".join(text.split()), validate=True)
         except (binascii.Error, ValueError) as error:
             raise InvalidInput("the audio is not valid base64", hint="send the file's bytes in base64") from error
         self._check_size(len(data))
-        return decode(data, max_duration_s=self._max_duration_s)
+        return data
 
     def _check_size(self, n_bytes: int) -> None:
         if n_bytes > self._max_bytes:
             raise TooLarge(f"the audio file is larger than {self._max_bytes} bytes", hint="compress or split it")
 
 
-def decode(source: Path | str | bytes, *, max_duration_s: float) -> Audio:
+def decode(source: Path | str | bytes, *, max_duration_s: float, tmp: Path | None = None) -> Audio:
     """Decode a file's path or bytes to mono float32 [n] at 16 kHz in [-1, 1]; blocking.
 
     The encoded file is read as a stream. Channels are mixed by their mean, whatever the layout says of them, so that a
-    voice on any one channel is kept. Memory stays below 1.5 x 64 kB per second of `max_duration_s`.
+    voice on any one channel is kept. A waveform of more than ten minutes lies in an unlinked file below `tmp`.
     """
-    waveform = _Waveform()
-    with io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as handle:
-        facts = _decode(handle, waveform.extend, max_duration_s)
-    return Audio(samples=waveform.finish(), **asdict(facts))
+    waveform = GrowingWaveform(tmp)
+    try:
+        with io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as handle:
+            facts = _decode(handle, waveform.extend, max_duration_s)
+        return Audio(samples=waveform.finish(), **asdict(facts))
+    except OSError as error:
+        raise Unavailable("the decoded audio could not be kept", hint="check free space") from error
+    finally:
+        waveform.close()
 
 
 def decode_to_wav(source: Path, target: Path, *, max_duration_s: float) -> AudioFacts:
@@ -245,6 +237,26 @@ def _decode_any(handle: BinaryIO, sink: Sink, *, is_wav: bool, max_duration_s: f
         )
 
 
+def native_blocks(handle: BinaryIO) -> Iterator[tuple[Floats, int]]:
+    """A file's sound as it is, block by block [channels, n] with its rate in Hz.
+
+    Raises what decode raises, but that lengths which the container announces are not compared: decode it too.
+    """
+    if not handle.read(1):
+        raise EmptyMedia("the audio file is empty", hint="the upload holds no bytes; send it again")
+    header = wav_header(handle)
+    if header is not None:
+        _check_complete_wav(header)
+    if ends_inside_ogg_page(handle):
+        raise _broken_off("its last page is incomplete")
+    with _opened(handle) as container:
+        if not container.streams.audio:
+            raise EmptyMedia("the file has no audio track", hint="it may be a video without sound")
+        stream = container.streams.audio[0]
+        for frame in _frames(container, stream, trust_corrupt_flag=header is None):
+            yield _planes(frame), frame.sample_rate
+
+
 @contextmanager
 def _opened(handle: BinaryIO) -> Iterator[Any]:
     import av
@@ -314,16 +326,27 @@ def _blocks(frames: Iterator[Any]) -> Iterator[tuple[Floats, int]]:
         yield np.concatenate(gathered), rate_hz
 
 
+def _planes(frame: Any) -> Floats:
+    values = _values(frame)
+    return _scaled(values.astype(np.float32), values.dtype)
+
+
 def _mono(frame: Any) -> Floats:
+    values = _values(frame)
+    return _scaled(values.mean(axis=0, dtype=np.float32), values.dtype)
+
+
+def _values(frame: Any) -> Any:
+    """Samples [channels, n] as the codec gives them."""
     values = frame.to_ndarray()
-    if not frame.format.is_planar:
-        values = values.reshape(-1, frame.layout.nb_channels).T
-    mono: Floats = values.mean(axis=0, dtype=np.float32)
-    if values.dtype == np.uint8:
-        mono = (mono - np.float32(128)) / np.float32(128)
-    elif values.dtype.kind == "i":
-        mono /= np.float32(-float(np.iinfo(values.dtype).min))
-    return mono
+    return values if frame.format.is_planar else values.reshape(-1, frame.layout.nb_channels).T
+
+
+def _scaled(values: Floats, kind: Any) -> Floats:
+    """To [-1, 1], from the codec's kind of number."""
+    if kind == np.uint8:
+        return (values - np.float32(128)) / np.float32(128)
+    return values / np.float32(-float(np.iinfo(kind).min)) if kind.kind == "i" else values
 
 
 class _Resampled:
@@ -367,28 +390,6 @@ def _resampler(rate_hz: int) -> Any:
     import soxr
 
     return None if rate_hz == SAMPLE_RATE_HZ else soxr.ResampleStream(rate_hz, SAMPLE_RATE_HZ, 1, dtype="float32")
-
-
-class _Waveform:
-    """A growing waveform in one piece of memory."""
-
-    def __init__(self) -> None:
-        self._buffer: Floats = np.empty(SAMPLE_RATE_HZ * 60, np.float32)
-        self._size = 0
-
-    def extend(self, samples: Floats) -> None:
-        """Keep a copy of a block [n]."""
-        end = self._size + len(samples)
-        if end > len(self._buffer):
-            # In place: no view of the buffer has been handed out yet.
-            self._buffer.resize(max(end, len(self._buffer) * 3 // 2), refcheck=False)
-        self._buffer[self._size : end] = samples
-        self._size = end
-
-    def finish(self) -> Floats:
-        """The whole waveform [n], clipped to [-1, 1]; nothing can be added after."""
-        self._buffer.resize(self._size, refcheck=False)
-        return np.clip(self._buffer, -1.0, 1.0, out=self._buffer)
 
 
 def _broken_off(what: str) -> UnreadableMedia:

@@ -75,6 +75,13 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        self.step_rtf = Histogram(
+            "neuroedge_recording_step_rtf",
+            "Time of one step of a recording, as a share of the recording's length.",
+            ("step",),
+            buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10),
+            registry=self.registry,
+        )
 
         self._http: dict[tuple[str, str, int], Histogram] = {}
         self._engines: dict[tuple[str, str], Histogram] = {}

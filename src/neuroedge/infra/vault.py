@@ -161,6 +161,20 @@ class TinkCipher:
         except TinkError as error:
             raise SealBroken(f"{context} cannot be opened with the organisation's keys") from error
 
+    def open_file(self, sealed: Path, target: Path, context: str) -> None:
+        """Decrypt what `seal_file` wrote into another file. Raises SealBroken."""
+        from tink import TinkError
+
+        try:
+            with (
+                sealed.open("rb") as raw,
+                target.open("wb") as plain,
+                self._files.new_decrypting_stream(raw, context.encode()) as stream,
+            ):
+                shutil.copyfileobj(stream, plain, 1 << 20)
+        except TinkError as error:
+            raise SealBroken(f"{context} cannot be opened with the organisation's keys") from error
+
 
 def new_master_key() -> str:
     """A random master key as the setting takes it."""

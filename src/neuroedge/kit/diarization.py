@@ -9,15 +9,20 @@
    the sphere, Banerjee et al. 2005), stays below a threshold: the number of speakers falls out, and short stretches are
    judged by what they pool to, not one by one.
 
-Overlapping speech is given to one speaker.
+Each moment of the turns has one speaker. Where a second one is nearly as likely, people may be speaking at once, or the
+windows hold a change of speaker: such stretches are given apart, as possible overlap (benchmarks/overlap.py measures
+what they are worth).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from neuroedge.kit.speech_overlap import Overlap, possible_overlaps
 
 Floats = NDArray[np.float32]
 Numbers = NDArray[np.float64]
@@ -34,6 +39,14 @@ class Turn:
     start_s: float
     end_s: float
     confidence: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diarized:
+    """Who spoke when, and where perhaps not alone."""
+
+    turns: list[Turn]
+    overlaps: list[Overlap]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +74,9 @@ class Tuning:
     """Less speech than this makes no speaker."""
     join_s: float = 0.25
     """Turns of one speaker with no longer pause than this are one turn."""
+    overlap_p: float = 0.2
+    """Posterior probability of a second speaker from which a moment may be overlap."""
+    min_overlap_s: float = 0.2
     max_first_clusters: int = 20
     max_linked: int = 3000
     """Windows in the first clustering (its memory grows with the square); evenly chosen when there are more."""
@@ -75,12 +91,24 @@ class _Frames:
     after_pause: NDArray[np.bool_]
     spans: Labels
     """Which span each frame lies in."""
-    vectors: Numbers
-    """Mean of the windows around each frame, nearer ones weighing more [frames, dim]."""
+    windows: Floats
+    """Vectors of the windows [windows, dim]."""
+    weights: Any
+    """Sparse [frames, windows], rows of sum 1: a frame's vector is the mean of the windows around it, nearer ones
+    weighing more. It is never written out: for three hours of speech that would be half a gigabyte."""
     step_s: float
 
     def scores(self, directions: Numbers) -> Numbers:
-        return self.vectors @ directions.T * self.step_s
+        scored: Numbers = self.weights @ (self.windows @ directions.T) * self.step_s
+        return scored
+
+    def sums(self, labels: Labels, count: int) -> Numbers:
+        """Sum of the vectors of the frames of each label [count, dim]."""
+        from scipy.sparse import csr_matrix
+
+        members = csr_matrix((np.ones(len(labels)), (labels, np.arange(len(labels)))), shape=(count, len(labels)))
+        summed: Numbers = (members @ self.weights) @ self.windows
+        return summed
 
 
 def sliding_windows(spans: Sequence[Stretch], *, tuning: Tuning = DEFAULT) -> list[Stretch]:
@@ -115,6 +143,20 @@ def find_turns(
     max_speakers: int = 8,
     tuning: Tuning = DEFAULT,
 ) -> list[Turn]:
+    """The turns of `diarized`."""
+    found = diarized(vectors, windows, spans, min_speakers=min_speakers, max_speakers=max_speakers, tuning=tuning)
+    return found.turns
+
+
+def diarized(
+    vectors: Floats,
+    windows: Sequence[Stretch],
+    spans: Sequence[Stretch],
+    *,
+    min_speakers: int = 1,
+    max_speakers: int = 8,
+    tuning: Tuning = DEFAULT,
+) -> Diarized:
     """Turns in order of time, one speaker at each moment of `spans`; speakers are S1, S2, … as they first speak.
 
     `vectors` [n, dim] L2-normalised belong to `windows` [n], made by `sliding_windows` of the same sorted `spans`.
@@ -126,15 +168,27 @@ def find_turns(
     if not 1 <= min_speakers <= max_speakers:
         raise ValueError("speakers must be limited by 1 <= min_speakers <= max_speakers")
     if not windows or not spans:
-        return []
-    vectors64 = vectors.astype(np.float64)
-    directions = _first_directions(vectors64, at_least=min_speakers, tuning=tuning)
-    coarse = _frames(vectors64, windows, spans, step_s=tuning.hop_s)
+        return Diarized(turns=[], overlaps=[])
+    directions = _first_directions(vectors, at_least=min_speakers, tuning=tuning)
+    coarse = _frames(vectors, windows, spans, step_s=tuning.hop_s)
     directions = _merge(coarse, directions, at_least=min_speakers, at_most=max_speakers, tuning=tuning)
-    fine = _frames(vectors64, windows, spans, step_s=tuning.frame_s)
+    fine = _frames(vectors, windows, spans, step_s=tuning.frame_s)
     labels, directions = _settle(fine, directions, tuning=tuning)
     posteriors = _posteriors(fine, directions, tuning=tuning)
-    return _turns(fine, spans, labels, posteriors, join_s=tuning.join_s)
+    names = _names(labels)
+    turns = _turns(fine, spans, labels, posteriors, names, join_s=tuning.join_s)
+    return Diarized(
+        turns=turns,
+        overlaps=possible_overlaps(
+            fine.times_s,
+            fine.after_pause,
+            posteriors[:, sorted(names)],
+            [names[label] for label in sorted(names)],
+            step_s=tuning.frame_s,
+            at_least_p=tuning.overlap_p,
+            at_least_s=tuning.min_overlap_s,
+        ),
+    )
 
 
 def snap_to_words(turns: Sequence[Turn], words: Sequence[Stretch], *, reach_s: float = 0.3) -> list[Turn]:
@@ -167,12 +221,12 @@ def _unit(vectors: Numbers) -> Numbers:
     return normed
 
 
-def _first_directions(vectors: Numbers, *, at_least: int, tuning: Tuning) -> Numbers:
+def _first_directions(vectors: Floats, *, at_least: int, tuning: Tuning) -> Numbers:
     """Mean directions of the first clusters, biggest first; clusters of one or two windows only when none is bigger."""
     from scipy.cluster.hierarchy import fcluster, linkage
 
     chosen = np.unique(np.linspace(0, len(vectors) - 1, min(len(vectors), tuning.max_linked)).round().astype(int))
-    linked = vectors[chosen]
+    linked = vectors[chosen].astype(np.float64)
     if len(linked) < 2:
         return _unit(linked)
     tree = linkage(linked, "average", metric="cosine")
@@ -185,31 +239,34 @@ def _first_directions(vectors: Numbers, *, at_least: int, tuning: Tuning) -> Num
     return _unit(np.stack([linked[labels == names[i]].mean(axis=0) for i in kept]))
 
 
-def _frames(vectors: Numbers, windows: Sequence[Stretch], spans: Sequence[Stretch], *, step_s: float) -> _Frames:
+def _frames(vectors: Floats, windows: Sequence[Stretch], spans: Sequence[Stretch], *, step_s: float) -> _Frames:
     counts = [max(1, round((end - start) / step_s)) for start, end in spans]
     times = [start + (np.arange(n) + 0.5) * (end - start) / n for (start, end), n in zip(spans, counts, strict=True)]
     fresh = [np.arange(n) == 0 for n in counts]
     owner = np.repeat(np.arange(len(spans)), counts)
     at = np.concatenate(times)
-    return _Frames(at, np.concatenate(fresh), owner, _pooled(vectors, windows, at), step_s)
+    return _Frames(at, np.concatenate(fresh), owner, vectors, _nearness(windows, at), step_s)
 
 
-def _pooled(vectors: Numbers, windows: Sequence[Stretch], at_s: Numbers) -> Numbers:
-    """Mean of the windows that cover each moment, weighted by a triangle over the window [moments, dim]."""
+def _nearness(windows: Sequence[Stretch], at_s: Numbers) -> Any:
+    """Weights of the windows that cover each moment, a triangle over the window, of sum 1 [moments, windows]."""
+    from scipy.sparse import csr_matrix, diags
+
     starts, ends = np.array(windows).T
     last = np.maximum(np.searchsorted(starts, at_s, "right"), 1)
     first = np.minimum(np.searchsorted(ends, at_s, "left"), last - 1)
-    total = np.zeros((len(at_s), vectors.shape[1]))
-    weights = np.zeros((len(at_s), 1))
+    rows, columns, values = [], [], []
     for step in range(int((last - first).max())):
         window = np.minimum(first + step, len(windows) - 1)
         half = (ends[window] - starts[window]) / 2
         nearness = np.maximum(1 - np.abs(at_s - starts[window] - half) / half, 1e-3)
-        weight = np.where(first + step < last, nearness, 0.0)[:, None]
-        total += weight * vectors[window]
-        weights += weight
-    pooled: Numbers = total / weights
-    return pooled
+        covers = first + step < last
+        rows.append(np.flatnonzero(covers))
+        columns.append(window[covers])
+        values.append(nearness[covers])
+    cells = (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns)))
+    weights = csr_matrix(cells, shape=(len(at_s), len(windows)))
+    return diags(1 / np.asarray(weights.sum(axis=1)).ravel()) @ weights
 
 
 def _merge(frames: _Frames, directions: Numbers, *, at_least: int, at_most: int, tuning: Tuning) -> Numbers:
@@ -219,7 +276,7 @@ def _merge(frames: _Frames, directions: Numbers, *, at_least: int, at_most: int,
         count = len(directions)
         if count <= at_least:
             return directions
-        sums = np.stack([frames.vectors[labels == i].sum(axis=0) for i in range(count)]) * frames.step_s
+        sums = frames.sums(labels, count) * frames.step_s
         lengths = np.linalg.norm(sums, axis=1)
         costs = lengths[:, None] + lengths[None] - np.linalg.norm(sums[:, None] + sums[None], axis=-1)
         np.fill_diagonal(costs, np.inf)
@@ -237,7 +294,7 @@ def _settle(frames: _Frames, directions: Numbers, *, tuning: Tuning, keep: int =
         rank = np.argsort(np.argsort(-sizes, kind="stable"))
         heard = (sizes > 0) & ((sizes * frames.step_s >= tuning.min_speaker_s) | (rank < keep))
         heard[sizes.argmax()] = True
-        means = _unit(np.stack([frames.vectors[labels == i].mean(axis=0) for i in np.flatnonzero(heard)]))
+        means = _unit(frames.sums(labels, len(directions))[heard])
         if heard.all() and np.allclose(means, directions, atol=1e-9):
             break
         directions = means
@@ -284,14 +341,24 @@ def _posteriors(frames: _Frames, directions: Numbers, *, tuning: Tuning) -> Numb
     return posteriors
 
 
+def _names(labels: Labels) -> dict[int, str]:
+    """S1, S2, … in the order in which they first speak."""
+    return {int(label): f"S{number}" for number, label in enumerate(dict.fromkeys(labels.tolist()), 1)}
+
+
 def _turns(
-    frames: _Frames, spans: Sequence[Stretch], labels: Labels, posteriors: Numbers, *, join_s: float
+    frames: _Frames,
+    spans: Sequence[Stretch],
+    labels: Labels,
+    posteriors: Numbers,
+    names: dict[int, str],
+    *,
+    join_s: float,
 ) -> list[Turn]:
     breaks = np.flatnonzero((np.diff(labels) != 0) | frames.after_pause[1:]) + 1
-    names: dict[int, str] = {}
     turns: list[Turn] = []
     for first, stop in pairwise([0, *breaks.tolist(), len(labels)]):
-        speaker = names.setdefault(int(labels[first]), f"S{len(names) + 1}")
+        speaker = names[int(labels[first])]
         start, end = _edges(frames, spans, first, stop)
         confidence = float(posteriors[first:stop, labels[first]].mean())
         turns.append(Turn(speaker=speaker, start_s=start, end_s=end, confidence=confidence))

@@ -1,4 +1,4 @@
-"""Measures of a waveform: levels, clipping, signal-to-noise ratio, a picture of it, and places to cut it."""
+"""Measures of a waveform: levels, clipping, signal-to-noise ratio, silence, a picture of it, and places to cut it."""
 
 from collections.abc import Iterator, Sequence
 
@@ -13,6 +13,8 @@ _GUARD_S = 0.1
 """Around speech, breath and reverberation are neither speech nor background."""
 _MIN_FRAMES_S = 0.25
 _STEP = SAMPLE_RATE_HZ // 20
+_FRAME = SAMPLE_RATE_HZ // 100
+_PIECE = SAMPLE_RATE_HZ * 60
 
 
 def peak_dbfs(samples: Floats) -> float | None:
@@ -34,7 +36,12 @@ def mean_square(samples: Floats) -> float:
 
 def clipped_fraction(samples: Floats) -> float:
     """Share (0..1) of samples in plateaus of at least three at full scale, as an overdriven input leaves them."""
-    at_limit = np.flatnonzero(np.abs(samples) >= _FULL_SCALE)
+    # Piece by piece: an hour's recording must not be copied to be looked at.
+    found = [
+        start + np.flatnonzero(np.abs(samples[start : start + _PIECE]) >= _FULL_SCALE)
+        for start in range(0, len(samples), _PIECE)
+    ]
+    at_limit = np.concatenate(found) if found else np.empty(0, np.intp)
     if not len(at_limit):
         return 0.0
     sign = np.sign(samples[at_limit])
@@ -49,19 +56,55 @@ def snr_db(samples: Floats, speech: Sequence[Span]) -> float | None:
     The background is what lies outside `speech`, 0.1 s off its borders. None when it can't be told: less than 0.25 s
     of either, a digitally silent background, or speech no louder than the background.
     """
-    talking = np.zeros(len(samples), bool)
-    near = np.zeros(len(samples), bool)
-    guard = round(_GUARD_S * SAMPLE_RATE_HZ)
-    for span in speech:
-        start, end = round(span.start_s * SAMPLE_RATE_HZ), round(span.end_s * SAMPLE_RATE_HZ)
-        talking[start:end] = True
-        near[max(0, start - guard) : end + guard] = True
-    voice, background = samples[talking], samples[~near]
-    if min(len(voice), len(background)) < _MIN_FRAMES_S * SAMPLE_RATE_HZ:
+    least = _MIN_FRAMES_S * SAMPLE_RATE_HZ
+    talking = [(round(s.start_s * SAMPLE_RATE_HZ), round(s.end_s * SAMPLE_RATE_HZ)) for s in speech]
+    voice_n, voice_power = _power(samples, talking)
+    noise_n, noise = _power(samples, _outside(len(samples), speech))
+    signal = voice_power - noise
+    if min(voice_n, noise_n) < least:
         return None
-    noise = mean_square(background)
-    signal = mean_square(voice) - noise
     return 10 * float(np.log10(signal / noise)) if noise > 0 and signal > 0 else None
+
+
+def background_dbfs(samples: Floats, speech: Sequence[Span]) -> float | None:
+    """Root mean square of what lies outside `speech`, 0.1 s off its borders; None under 0.25 s or for digital zero."""
+    count, power = _power(samples, _outside(len(samples), speech))
+    return 10 * float(np.log10(power)) if count >= _MIN_FRAMES_S * SAMPLE_RATE_HZ and power > 0 else None
+
+
+def silences(samples: Floats, *, below_dbfs: float, at_least_s: float) -> list[Span]:
+    """Stretches of `at_least_s` or more in which no 10 ms has a root mean square of `below_dbfs` or more."""
+    limit = 10 ** (below_dbfs / 10)
+    quiet = []
+    for start in range(0, len(samples), _PIECE):
+        frames = np.arange(start, min(len(samples), start + _PIECE), _FRAME)
+        piece = samples[start : start + _PIECE]
+        power = np.add.reduceat(np.square(piece, dtype=np.float64), frames - start)
+        quiet.append(power / np.diff([*frames, start + len(piece)]) < limit)
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], *quiet, [False]]).astype(np.int8)))
+    bounds = np.minimum(edges * _FRAME, len(samples)) / SAMPLE_RATE_HZ
+    found = [Span(start_s=float(a), end_s=float(b)) for a, b in bounds.reshape(-1, 2)]
+    return [span for span in found if span.end_s - span.start_s >= at_least_s]
+
+
+def _outside(samples: int, speech: Sequence[Span]) -> list[tuple[int, int]]:
+    """What lies outside `speech`, the guard off its borders, as [first, after the last)."""
+    guard = round(_GUARD_S * SAMPLE_RATE_HZ)
+    gaps, after = [], 0
+    for span in sorted(speech, key=lambda span: span.start_s):
+        gaps.append((after, round(span.start_s * SAMPLE_RATE_HZ) - guard))
+        after = max(after, round(span.end_s * SAMPLE_RATE_HZ) + guard)
+    return [(first, stop) for first, stop in [*gaps, (after, samples)] if stop > first]
+
+
+def _power(samples: Floats, stretches: Sequence[tuple[int, int]]) -> tuple[int, float]:
+    """How many samples the stretches hold, and their mean square."""
+    count, total = 0, 0.0
+    for first, stop in stretches:
+        part = samples[max(0, first) : stop]
+        count += len(part)
+        total += float(np.dot(part, part))
+    return count, total / count if count else 0.0
 
 
 def waveform_peaks(samples: Floats, count: int) -> list[float]:

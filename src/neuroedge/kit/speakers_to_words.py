@@ -142,6 +142,11 @@ def _fitting(words: Sequence[TimedWord]) -> int:
     return len(words)
 
 
+def joined(words: Sequence[TimedWord]) -> str:
+    """The text of words that carry no spaces of their own."""
+    return _text([word.w for word in words], spaced=False)
+
+
 def _segment(words: Sequence[TimedWord], speaker: str | None, *, spaced: bool) -> SpokenSegment:
     return SpokenSegment(
         speaker=speaker,

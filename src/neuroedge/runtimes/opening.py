@@ -27,6 +27,9 @@ RUNTIMES: Final = {
     "llama-rerank": "neuroedge.runtimes.reranking.gguf",
     "spacy": "neuroedge.runtimes.entities",
     "paddle-ocr": "neuroedge.runtimes.ocr",
+    "piper": "neuroedge.runtimes.piper_voice",
+    "espeak": "neuroedge.runtimes.espeak",
+    "hama-ctc": "neuroedge.runtimes.phonemes",
 }
 """Runtime names of the catalogue and the module whose `load` makes the model; imported on first use."""
 MAPPED: Final = frozenset({"llama-cpp", "llama-text", "llama-rerank"})

@@ -3,14 +3,19 @@
 import asyncio
 import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from neuroedge.contract.errors import ModelUnavailable
-from neuroedge.contract.models import SAMPLE_RATE_HZ, Floats, Span
+import numpy as np
+
+from neuroedge.contract.errors import ModelFailed, ModelUnavailable
+from neuroedge.contract.models import SAMPLE_RATE_HZ, VOICE_FRAME, Floats, Span, VoiceState
 from neuroedge.kit.signal import quiet_blocks
 from neuroedge.runtimes.threaded import MAX_WAITING_AUDIO_S, Threaded
 
+_CONTEXT = 64
+"""Samples of the frame before that the network sees with each."""
 _BLOCK_S = 600.0
 """The network's frames take three times the waveform's memory, so long recordings go block by block."""
 
@@ -44,6 +49,8 @@ class SileroVoiceActivity(Threaded):
     def __init__(self, model_id: str, options: Any) -> None:
         super().__init__(model_id, max_waiting=MAX_WAITING_AUDIO_S)
         self._options = options
+        self._streams = ThreadPoolExecutor(1, f"{model_id}-streams")
+        """Streams have a worker of their own: a frame takes a moment and must not wait behind an hour's recording."""
 
     async def speech(self, samples: Floats) -> list[Span]:
         """Stretches of speech in `samples` [n] at 16 kHz, in order, not overlapping; a cancelled call stops early."""
@@ -53,6 +60,14 @@ class SileroVoiceActivity(Threaded):
         except asyncio.CancelledError:
             stop.set()
             raise
+
+    async def listen(self, samples: Floats, state: VoiceState | None) -> tuple[Floats, VoiceState]:
+        """Probabilities of speech of the next frames of a stream: the same as if it were judged in one piece."""
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._streams, _listen, samples, state)
+        except RuntimeError as error:
+            raise ModelFailed(f"{self.model_id} failed: {error}", model_id=self.model_id, hint="try again") from error
 
     def _speech(self, samples: Floats, stop: threading.Event) -> list[Span]:
         from faster_whisper.vad import get_speech_timestamps
@@ -75,4 +90,20 @@ class SileroVoiceActivity(Threaded):
         from faster_whisper.vad import get_vad_model
 
         super().close()
+        self._streams.shutdown(cancel_futures=True)
         get_vad_model.cache_clear()
+
+
+def _listen(samples: Floats, state: VoiceState | None) -> tuple[Floats, VoiceState]:
+    from faster_whisper.vad import get_vad_model
+
+    if state is None:
+        nothing = np.zeros((1, 1, 128), np.float32)
+        state = VoiceState((nothing, nothing, np.zeros(_CONTEXT, np.float32)))
+    if not len(samples):
+        return np.empty(0, np.float32), state
+    h, c, before = state.memory
+    joined = np.concatenate([before, samples])
+    frames = np.lib.stride_tricks.sliding_window_view(joined, _CONTEXT + VOICE_FRAME)[::VOICE_FRAME]
+    found, h, c = get_vad_model().session.run(None, {"input": np.ascontiguousarray(frames), "h": h, "c": c})
+    return found.reshape(-1), VoiceState((h, c, joined[-_CONTEXT:]))

@@ -5,13 +5,16 @@ the length (a spectrogram of four hours takes gigabytes) and a cancelled call en
 """
 
 import asyncio
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from neuroedge.contract.errors import InvalidInput, ModelFailed, ModelUnavailable
-from neuroedge.contract.models import SAMPLE_RATE_HZ, Floats, SpokenWord, Transcription, Utterance
+from neuroedge.contract.models import SAMPLE_RATE_HZ, Floats, SpeechTask, SpokenWord, Transcription, Utterance
 from neuroedge.kit.signal import quiet_blocks
 from neuroedge.runtimes.device import split
 from neuroedge.runtimes.threaded import MAX_WAITING_AUDIO_S, Threaded
@@ -27,6 +30,21 @@ DECODING: Mapping[str, Any] = {
     "vad_filter": True,
 }
 """Parameters of every call, of which options may change some."""
+_LIVE: Mapping[str, Any] = {
+    # One pass, whose time is bounded: no second try at a higher temperature, no search for the next timestamp.
+    "temperature": 0.0,
+    "without_timestamps": True,
+}
+_AFTER_S = 2.0
+"""Silence after a live piece: with less, the model takes its end for cut off and says it again (benchmarks/live.py).
+
+It has to be silence in the waveform: the library fills up a spectrogram with what is a hum to the model.
+"""
+_WINDOW_S = 30.0
+_FRAMES_PER_S = 100
+_TOKENS_PER_S, _MOST_TOKENS = 8, 16
+"""Nobody says more; what exceeds it is the model repeating itself."""
+_MOST_WAITING_LIVE_S = 240.0
 _BLOCK_S = 600.0
 _FILES = ("config.json", "model.bin", "tokenizer.json")
 
@@ -57,14 +75,31 @@ def load(model_id: str, folder: Path, *, threads: int, options: Mapping[str, Any
             f"{model_id} does not load: {error}", hint=f"run `neuroedge models verify {model_id}`"
         ) from error
     changes = {name: options[name] for name in ("beam_size", "vad_parameters") if name in options}
-    return WhisperSpeechToText(model_id, model, {**DECODING, **changes})
+    window, encode = _Window(), model.encode
+    model.encode = lambda features: encode(features[..., : window.frames])
+    return WhisperSpeechToText(model_id, model, {**DECODING, **changes}, window=window)
+
+
+class _Window(threading.local):
+    """How much of a spectrogram's window the encoder looks at in this thread.
+
+    The library pads every piece to 30 s, of which the encoder takes most of the time a second of speech costs.
+    """
+
+    frames: int | None = None
+    """None: all of it."""
 
 
 class WhisperSpeechToText(Threaded):
     """SpeechToText over faster-whisper."""
 
-    def __init__(self, model_id: str, model: Any, decoding: Mapping[str, Any]) -> None:
+    def __init__(
+        self, model_id: str, model: Any, decoding: Mapping[str, Any], *, window: "_Window | None" = None
+    ) -> None:
         super().__init__(model_id, max_waiting=MAX_WAITING_AUDIO_S)
+        self._window = window or _Window()
+        self._live = Threaded(model_id, max_waiting=_MOST_WAITING_LIVE_S)
+        """The worker of live pieces: they go past a recording, between two windows of it."""
         self._model = model
         self._decoding = dict(decoding)
 
@@ -75,46 +110,67 @@ class WhisperSpeechToText(Threaded):
         language: str | None = None,
         hot_words: Sequence[str] = (),
         on_progress: Callable[[float], None] | None = None,
+        task: SpeechTask = "transcribe",
+        prompt: str = "",
+        beam_size: int | None = None,
+        vad: bool = True,
+        live: bool = False,
     ) -> Transcription:
-        """Transcribe `samples` [n] at 16 kHz; `on_progress` gets the fraction done, from a worker thread.
+        """Transcribe `samples` [n] at 16 kHz, or with `task` translate say it in English; see SpeechToText.
 
         When the awaiting task is cancelled, decoding stops after the segment in hand. Raises InvalidInput for a
-        language the model does not know.
+        language the model does not know, and for a translation by a model that knows English only.
         """
         languages = self._model.supported_languages
         if language is not None and language not in languages:
             raise InvalidInput(
                 f"{self.model_id} does not know the language {language!r}", hint=f"one of {', '.join(languages)}"
             )
+        if task == "translate" and not self._model.model.is_multilingual:
+            raise InvalidInput(
+                f"{self.model_id} knows English only and cannot translate", hint="let the operator set whisper-base"
+            )
+        decoding = {**self._decoding, "task": task, "vad_filter": vad and self._decoding["vad_filter"]}
+        decoding |= {"language": language, "hotwords": ", ".join(hot_words) or None, "initial_prompt": prompt or None}
+        if beam_size is not None:
+            decoding["beam_size"] = beam_size
+        duration_s = len(samples) / SAMPLE_RATE_HZ
+        frames = None
+        if live and duration_s + _AFTER_S < _WINDOW_S:
+            frames = math.ceil((duration_s + _AFTER_S) * _FRAMES_PER_S)
+            decoding |= {**_LIVE, "max_new_tokens": _MOST_TOKENS + round(duration_s * _TOKENS_PER_S)}
+        lane = self if frames is None else self._live
+        lane.surroundings = self.surroundings
         stop = threading.Event()
 
         def report(done: float) -> None:
             if stop.is_set():
                 raise _StoppedError
-            self._alive()
+            lane._alive()
             if on_progress is not None:
                 on_progress(done)
 
         try:
-            return await self._in_thread(
-                lambda: self._transcribe(samples, language, ", ".join(hot_words) or None, report),
-                cost=len(samples) / SAMPLE_RATE_HZ,
-            )
+            return await lane._in_thread(lambda: self._transcribe(samples, decoding, report, frames), cost=duration_s)
         except asyncio.CancelledError:
             stop.set()
             raise
 
     def _transcribe(
-        self, samples: Floats, language: str | None, hotwords: str | None, report: Callable[[float], None]
+        self, samples: Floats, decoding: dict[str, Any], report: Callable[[float], None], frames: int | None
     ) -> Transcription:
+        duration_s = len(samples) / SAMPLE_RATE_HZ
+        self._window.frames = frames
+        if frames is not None:
+            samples = np.pad(samples, (0, frames * SAMPLE_RATE_HZ // _FRAMES_PER_S - len(samples)))
+        language = decoding["language"]
         utterances: list[Utterance] = []
         language_p = 1.0 if language else 0.0
-        duration_s = len(samples) / SAMPLE_RATE_HZ
         try:
             for offset, block in quiet_blocks(samples, max_s=_BLOCK_S):
                 offset_s = offset / SAMPLE_RATE_HZ
                 report(offset / max(1, len(samples)))
-                segments, info = self._model.transcribe(block, language=language, hotwords=hotwords, **self._decoding)
+                segments, info = self._model.transcribe(block, **{**decoding, "language": language})
                 if not info.duration_after_vad:
                     continue
                 if language is None:
@@ -123,6 +179,8 @@ class WhisperSpeechToText(Threaded):
                     if segment.text.strip():
                         utterances.append(_utterance(segment, offset_s))
                     report(min(1.0, (offset_s + segment.end) / duration_s))
+                    if frames is not None:
+                        break  # it is all in one; what the library would look at next is the silence after it
             report(1.0)
         except (RuntimeError, MemoryError) as error:
             raise ModelFailed(
@@ -135,9 +193,19 @@ class WhisperSpeechToText(Threaded):
             duration_s=duration_s,
         )
 
+    def stuck(self) -> bool:
+        """Whether a computation has hung."""
+        return super().stuck() or self._live.stuck()
+
+    def abandon(self) -> None:
+        """Give up on a hung model."""
+        super().abandon()
+        self._live.abandon()
+
     def close(self) -> None:
-        """Wait for the running computation and free the weights."""
+        """Wait for the running computations and free the weights."""
         super().close()
+        self._live.close()
         self._model.model.unload_model()
 
 

@@ -22,6 +22,8 @@ memories    what is remembered; passages of documents too, by document_id and po
 recordings  what was said of them; segments hold who said what and when
 documents   what was said of them
 files       names and purposes of what applications keep
+voices      people whose voices you enrolled, with consent; voiceprints are their vectors (float32, base64)
+learners    with the history of consent; learner_events hold what each one did (the whole organisation's exports)
 tasks       with payload and result
 usage       calls of engines
 llm_calls   calls to language models: tokens, cost, how they ended

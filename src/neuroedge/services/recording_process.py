@@ -81,6 +81,9 @@ class RecordingProcess:
             self._metrics.step_seconds.labels(step).observe(seconds)
             outputs[step] = await self._store(principal, recording, steps, step, outputs, output, seconds)
             told = {"step": step, "seconds": round(seconds, 3), **summary(step, outputs[step])}
+            if duration_s := outputs["analyse"].get("duration_s"):
+                told["rtf"] = round(seconds / duration_s, 4)
+                self._metrics.step_rtf.labels(step).observe(seconds / duration_s)
             await self._progress.publish(principal, recording.id, "step", told)
         await self._progress.publish(principal, recording.id, "done", {})
 

@@ -81,6 +81,8 @@ def summary(step: str, output: dict[str, Any]) -> dict[str, Any]:
             return {"language": output["language"], "words": words, "text": output["text"][:2000]}
         case "diarize":
             return {"num_speakers": output["num_speakers"], "turns": len(output["turns"])}
+        case "identify":
+            return {"identified": len(output["speakers"]), "voices": output["compared"]}
         case "emotion":
             return {"segments": len(output["segments"])}
         case _:

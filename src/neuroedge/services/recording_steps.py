@@ -1,7 +1,8 @@
 """What each step of a recording does, and how the last one stores the result."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
+from uuid import UUID
 
 from neuroedge.contract.errors import NeuroEdgeError
 from neuroedge.contract.ports import NewMemory, Progress
@@ -10,15 +11,18 @@ from neuroedge.kit.diarization import Turn
 from neuroedge.kit.keywords import keywords
 from neuroedge.kit.speakers_to_words import TimedWord, segments_by_speaker
 from neuroedge.services.run_engine import EngineRunner
-from neuroedge.stores import memories, recordings
+from neuroedge.stores import memories, recording_voices, recordings
 from neuroedge.stores.ids import new_id
 from neuroedge.stores.postgres import Connection
 from neuroedge.stores.recordings import Recording, Segment, Speaker
 
-STEPS = ("analyse", "transcribe", "diarize", "emotion", "remember")
+STEPS = ("analyse", "transcribe", "diarize", "identify", "emotion", "remember")
 SEGMENT_MEMORY = "segment"
 UNKNOWN_SPEAKER = "unknown"
 """Label where the recogniser heard words but diarization found nobody."""
+_IDENTIFIED = 50
+_SPANS = 20_000
+"""The speaker engine's limits."""
 _EMBED_AT_ONCE = 128
 _FEEL_AT_ONCE = 2000
 """The emotion engine's limit; a speaker's baseline is then that of the part, about two hours of speech."""
@@ -45,6 +49,7 @@ class Steps:
             "analyse": self._analyse,
             "transcribe": self._transcribe,
             "diarize": self._diarize,
+            "identify": self._identify,
             "emotion": self._emotion,
             "remember": self._remember,
         }
@@ -63,7 +68,7 @@ class Steps:
         return await self._engine("audio", {"audio": audio_of(recording)}, progress)
 
     async def _transcribe(self, recording: Recording, _: dict[str, Output], progress: Progress) -> Output:
-        payload = {"audio": audio_of(recording), "language": recording.language}
+        payload = {"audio": audio_of(recording), "language": recording.language, "hot_words": recording.hot_words}
         return await self._engine("transcription", payload, progress)
 
     async def _diarize(self, recording: Recording, outputs: dict[str, Output], progress: Progress) -> Output:
@@ -90,6 +95,11 @@ class Steps:
             for segment in segments_by_speaker(timed, turns)
         ]
         return found
+
+    async def _identify(self, recording: Recording, outputs: dict[str, Output], progress: Progress) -> Output:
+        return await identify(
+            recording, outputs["diarize"]["turns"], lambda payload: self._engine("speaker", payload, progress)
+        )
 
     async def _emotion(self, recording: Recording, outputs: dict[str, Output], progress: Progress) -> Output:
         segments = outputs["diarize"]["segments"]
@@ -124,9 +134,11 @@ class Steps:
 
         org_id = self._principal.org_id
         segments = _segments(outputs)
+        known = identified(outputs.get("identify", {}))
         await recordings.replace_segments(
-            conn, org_id=org_id, recording_id=recording.id, speakers=_speakers(segments), segments=segments
+            conn, org_id=org_id, recording_id=recording.id, speakers=_speakers(segments, known), segments=segments
         )
+        said = await recording_voices.said_of(conn, recording.id)
         items = [
             NewMemory(
                 content=segment.text,
@@ -136,7 +148,7 @@ class Steps:
                 tags=["recording"],
                 keywords=words,
                 memory_type=SEGMENT_MEMORY,
-                metadata={"speaker": segment.speaker, "start_s": segment.start_s, "end_s": segment.end_s},
+                metadata={**said[segment.speaker], "start_s": segment.start_s, "end_s": segment.end_s},
                 recording_id=recording.id,
                 segment_id=segment.id,
             )
@@ -148,6 +160,33 @@ class Steps:
 def audio_of(recording: Recording) -> dict[str, str]:
     """The decoded audio as engines take it."""
     return {"blob": f"recordings/{recording.id}/audio.wav"}
+
+
+async def identify(
+    recording: Recording, turns: Sequence[dict[str, Any]], engine: Callable[[dict[str, Any]], Awaitable[Output]]
+) -> Output:
+    """Which of a recording's speakers are enrolled people who agreed to it: ids and likelihoods, no names."""
+    spans: dict[str, list[dict[str, float]]] = {}
+    for turn in turns:
+        spans.setdefault(turn["speaker"], []).append({"start_s": turn["start_s"], "end_s": turn["end_s"]})
+    longest = sorted(spans, key=lambda label: sum(s["start_s"] - s["end_s"] for s in spans[label]))[:_IDENTIFIED]
+    if not longest:
+        return {"speakers": [], "compared": 0, "method": "none"}
+    parts = [{"id": label, "spans": spans[label][:_SPANS]} for label in sorted(longest)]
+    answer = await engine({"audio": audio_of(recording), "parts": parts, "enrolled": "label_recordings", "top": 1})
+    # One microphone makes people alike, and diarization heard different ones: a voice is the likeliest of them only.
+    best: dict[str, Output] = {}
+    for part in answer["parts"]:
+        if (voice_id := part["identified"]) is not None:
+            llr = part["candidates"][0]["llr"]
+            if voice_id not in best or llr > best[voice_id]["llr"]:
+                best[voice_id] = {"speaker": part["id"], "voice_id": voice_id, "llr": llr}
+    return {"speakers": list(best.values()), "compared": answer["compared"], "method": answer["method"]}
+
+
+def identified(output: Output) -> dict[str, tuple[UUID, float]]:
+    """By label, the voice `identify` found with its log-likelihood ratio."""
+    return {one["speaker"]: (UUID(one["voice_id"]), one["llr"]) for one in output.get("speakers", [])}
 
 
 def _words(transcript: Output) -> list[dict[str, Any]]:
@@ -173,8 +212,18 @@ def _segments(outputs: dict[str, Output]) -> list[Segment]:
     ]
 
 
-def _speakers(segments: list[Segment]) -> list[Speaker]:
+def _speakers(segments: list[Segment], known: dict[str, tuple[UUID, float]]) -> list[Speaker]:
     seconds: dict[str, float] = {}
     for segment in segments:
         seconds[segment.speaker] = seconds.get(segment.speaker, 0.0) + segment.end_s - segment.start_s
-    return [Speaker(id=new_id(), label=label, speech_s=total) for label, total in sorted(seconds.items())]
+    nobody = (None, None)
+    return [
+        Speaker(
+            id=new_id(),
+            label=label,
+            speech_s=total,
+            voice_id=known.get(label, nobody)[0],
+            voice_llr=known.get(label, nobody)[1],
+        )
+        for label, total in sorted(seconds.items())
+    ]

@@ -1,6 +1,7 @@
 """Recordings: taken in, listed, read, deleted. Their processing is `recording_process`, a durable job."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,13 +12,14 @@ import structlog
 
 from neuroedge.contract.errors import MediaTooShort
 from neuroedge.contract.principal import Principal
-from neuroedge.infra.media import AudioFacts, DecodeSlots, decode_to_wav
+from neuroedge.infra.decode_slots import DecodeSlots
+from neuroedge.infra.media import AudioFacts, decode_to_wav
 from neuroedge.infra.queue import JobQueue
 from neuroedge.services.housekeeping import forget_blobs, old_id, service_principal
 from neuroedge.services.recording_progress import RecordingProgress, not_found, require
 from neuroedge.services.run_engine import EngineRunner
 from neuroedge.settings import Settings
-from neuroedge.stores import ledgers, recordings
+from neuroedge.stores import ledgers, recordings, switches
 from neuroedge.stores.ids import new_id
 from neuroedge.stores.postgres import Connection, Database
 from neuroedge.stores.recordings import Recording, Segment, Speaker, Status
@@ -27,6 +29,7 @@ log = structlog.get_logger(__name__)
 PROCESS_TASK = "process_recording"
 DELETE_TASK = "delete_recording_blobs"
 MIN_AUDIO_S = 0.25
+MAX_HOT_WORDS = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +51,12 @@ class RecordingDetail:
     language: str | None
     speakers: list[Speaker]
     segments: list[Segment]
+    turns: list[dict[str, Any]]
+    """Who spoke when: speaker, start_s, end_s, confidence."""
+    overlaps: list[dict[str, Any]]
+    """Where more than one may speak: speakers, start_s, end_s."""
+    steps: dict[str, float]
+    """Seconds each finished step took."""
 
 
 class Recordings:
@@ -78,10 +87,17 @@ class Recordings:
         title: str | None = None,
         context: str | None = None,
         language: str | None = None,
+        hot_words: Sequence[str] = (),
     ) -> Recording:
-        """Check and keep an upload, and queue its processing. Raises what decoding raises; then nothing is kept."""
+        """Check and keep an upload, and queue its processing. Raises what decoding raises; then nothing is kept.
+
+        The recogniser is told of `hot_words`, and of the organisation's glossary as it is now; of 50 terms in all.
+        """
         wav, _ = await self._decoded(upload)
-        recording = _new_recording(upload, principal, title=title, context=context, language=language)
+        async with self._db.tenant(principal) as conn:
+            glossary = await switches.glossary(conn, org_id=principal.org_id)
+        terms = list(dict.fromkeys([*hot_words, *glossary]))[:MAX_HOT_WORDS]
+        recording = _new_recording(upload, principal, title=title, context=context, language=language, hot_words=terms)
         blobs = self._runner.contexts.blobs(principal)
         folder = blob_folder(recording.id)
         try:
@@ -116,6 +132,7 @@ class Recordings:
             steps = await recordings.steps(conn, recording_id)
             speakers = await recordings.speakers(conn, recording_id)
             segments = await recordings.segments(conn, recording_id)
+            seconds = await recordings.step_seconds(conn, recording_id)
         transcript = steps.get("transcribe") or {}
         return RecordingDetail(
             recording=recording,
@@ -124,6 +141,9 @@ class Recordings:
             language=transcript.get("language"),
             speakers=speakers,
             segments=segments,
+            turns=_named(steps.get("diarize", {}).get("turns", []), speakers),
+            overlaps=_named(steps.get("diarize", {}).get("overlaps", []), speakers),
+            steps=seconds,
         )
 
     async def delete(self, principal: Principal, recording_id: UUID, *, request_id: str) -> None:
@@ -166,6 +186,29 @@ class Recordings:
                 swept += 1
         return swept
 
+    async def hear(
+        self,
+        upload: Upload,
+        *,
+        principal: Principal,
+        request_id: str,
+        language: str | None = None,
+        hot_words: Sequence[str] = (),
+    ) -> dict[str, Any]:
+        """The transcription engine's answer on a file; nothing of it is kept."""
+        blobs, folder = self._runner.contexts.blobs(principal), f"scratch/{new_id()}"
+        payload = {
+            "audio": {"blob": f"{folder}/original"},
+            "language": language,
+            "hot_words": [*hot_words],
+        }
+        try:
+            await blobs.put(f"{folder}/original", upload.path)
+            answer = await self._runner.run("transcription", payload, principal=principal, request_id=request_id)
+        finally:
+            await asyncio.shield(forget_blobs(blobs, folder))
+        return answer.model_dump(mode="json")
+
     async def feel(self, upload: Upload, *, principal: Principal, request_id: str) -> dict[str, Any]:
         """Emotions of a file's words and measures of its sound; nothing of it is kept."""
         wav, _ = await self._decoded(upload)
@@ -184,7 +227,11 @@ class Recordings:
             felt = await engine("emotion", {"segments": spoken, "audio": source}) if spoken else {"emotions": []}
         finally:
             await asyncio.shield(forget_blobs(blobs, folder))
-        metrics = {name: value for name, value in measured.items() if isinstance(value, int | float)}
+        metrics = {
+            name: value
+            for name, value in measured.items()
+            if isinstance(value, int | float) and not isinstance(value, bool)
+        }
         return {"emotions": felt["emotions"], "audio_metrics": metrics}
 
     async def _decoded(self, upload: Upload) -> tuple[Path, AudioFacts]:
@@ -211,6 +258,19 @@ class Recordings:
         )
 
 
+def _named(stretches: list[dict[str, Any]], speakers: list[Speaker]) -> list[dict[str, Any]]:
+    """With the names of recognised people in place of the labels."""
+    names = {speaker.label: speaker.name or speaker.label for speaker in speakers}
+    return [
+        {
+            **stretch,
+            **({"speaker": names.get(stretch["speaker"], stretch["speaker"])} if "speaker" in stretch else {}),
+            **({"speakers": [names.get(s, s) for s in stretch["speakers"]]} if "speakers" in stretch else {}),
+        }
+        for stretch in stretches
+    ]
+
+
 def job_arguments(principal: Principal, recording_id: UUID, request_id: str) -> dict[str, Any]:
     """What the queue keeps: ids and the caller's rights, never content."""
     return {
@@ -229,7 +289,13 @@ def blob_folder(recording_id: UUID) -> str:
 
 
 def _new_recording(
-    upload: Upload, principal: Principal, *, title: str | None, context: str | None, language: str | None
+    upload: Upload,
+    principal: Principal,
+    *,
+    title: str | None,
+    context: str | None,
+    language: str | None,
+    hot_words: list[str],
 ) -> Recording:
     return Recording(
         id=new_id(),
@@ -247,4 +313,5 @@ def _new_recording(
         error_hint=None,
         created_at=datetime.now(UTC),
         finished_at=None,
+        hot_words=hot_words,
     )

@@ -15,13 +15,15 @@ from neuroedge.contract.chat import LLM
 from neuroedge.contract.engine import Engine, EngineContext
 from neuroedge.contract.errors import DeadlineExceeded, EngineBlocked, Forbidden, InvalidInput, NeuroEdgeError
 from neuroedge.contract.models import Models
-from neuroedge.contract.ports import Cache, Clock, Media, Progress
+from neuroedge.contract.ports import Cache, Clock, Progress
 from neuroedge.contract.principal import Principal
+from neuroedge.contract.speech import NoSpeechOutput, SpeechOutput
 from neuroedge.contract.vault import Cipher
 from neuroedge.executors.local import LocalExecutor
 from neuroedge.infra.blobs import TenantBlobs, organisations
 from neuroedge.infra.breaker import Breakers
 from neuroedge.infra.media import PyAVMedia
+from neuroedge.infra.sound import PyAVSound
 from neuroedge.infra.telemetry import Metrics
 from neuroedge.services.engines import Registry
 from neuroedge.services.llm.permitted import permitted
@@ -29,7 +31,9 @@ from neuroedge.services.usage import UsageLedger
 from neuroedge.stores.ids import new_id
 from neuroedge.stores.ledgers import UsageRow
 from neuroedge.stores.postgres import Database
+from neuroedge.stores.switches import TenantSwitches
 from neuroedge.stores.tenant_memories import TenantMemories
+from neuroedge.stores.voices import TenantVoices
 
 log = structlog.get_logger(__name__)
 
@@ -53,6 +57,7 @@ class Contexts:
         llm: Callable[[Principal, str], LLM],
         max_audio_bytes: int,
         max_audio_s: float,
+        speech_output: Callable[[Principal, str], SpeechOutput] = lambda principal, request_id: NoSpeechOutput(),
     ) -> None:
         self._db = db
         self._models = models
@@ -63,6 +68,7 @@ class Contexts:
         self._llm = llm
         self._max_audio_bytes = max_audio_bytes
         self._max_audio_s = max_audio_s
+        self._speech_output = speech_output
 
     def blobs(self, principal: Principal) -> TenantBlobs:
         """The caller's objects."""
@@ -76,9 +82,16 @@ class Contexts:
         """Every organisation that has objects; for the platform's own housekeeping."""
         return await organisations(self._blob_store)
 
-    def media(self, principal: Principal) -> Media:
+    def media(self, principal: Principal) -> PyAVMedia:
         """Decoding of what the caller sends or has stored."""
-        return PyAVMedia(blobs=self.blobs(principal), max_bytes=self._max_audio_bytes, max_duration_s=self._max_audio_s)
+        blobs = self.blobs(principal)
+        return PyAVMedia(
+            blobs=blobs,
+            max_bytes=self._max_audio_bytes,
+            max_duration_s=self._max_audio_s,
+            tmp=self._tmp,
+            fetch=blobs.fetch,
+        )
 
     def make(self, principal: Principal, *, request_id: str, progress: Progress, call: Any) -> EngineContext:
         """A context for one engine call."""
@@ -94,6 +107,10 @@ class Contexts:
             progress=progress,
             call=call,
             llm=permitted(self._llm(principal, request_id), principal),
+            switches=TenantSwitches(self._db, principal),
+            sound=PyAVSound(self.media(principal)),
+            voices=TenantVoices(self._db, principal),
+            speech_output=self._speech_output(principal, request_id),
         )
 
 

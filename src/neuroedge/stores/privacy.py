@@ -25,6 +25,7 @@ INTERNAL: Final = frozenset(
         "job_id",
         "result_blob",
         "secret_hash",
+        "external_mac",
     }
 )
 """Columns that mean nothing outside the database: keyed hashes and what only the platform uses."""
@@ -36,11 +37,16 @@ EXPORTED: Final = (
     "api_keys",
     "llm_calls",
     "files",
+    *("voices", "voiceprints", "voice_relabels"),
+    *("learners", "learner_events"),
 )
+OF_ORGANISATION: Final = frozenset({"learners", "learner_events"})
+"""Exported tables that hold nothing of one user: they are in an export of the whole organisation only."""
 OWNED: Final = (
     *("memories", "documents", "recordings", "tasks", "artifacts", "chat_sessions"),
     *("safety_decisions", "reviews"),
     "files",
+    *("voices", "voice_relabels"),
 )
 """Tables of a user's things; everything else hangs on these."""
 # Children first, so that each statement's cascade stays small. What is in no list goes with the organisation's row.
@@ -63,6 +69,11 @@ _CLEARED: Final = {
     "memories": "id",
     "documents": "id",
     "files": "id",
+    "learner_events": "id",
+    "learners": "id",
+    "voiceprints": "id",
+    "voices": "id",
+    "voice_relabels": "id",
     "segments": "id",
     "speakers": "id",
     "recording_steps": "recording_id, step",
@@ -311,12 +322,16 @@ async def rows(
     conn: Connection, table: str, *, org_id: UUID, user_id: UUID | None, batch: int
 ) -> AsyncIterator[dict[str, Any]]:
     """A table's rows in the clear, in the order of their ids: a user's, or all the transaction sees."""
+    if user_id and table in OF_ORGANISATION:
+        return
     after: UUID | None = None
     whose = "user_id = %(user)s AND" if user_id else ""
     if user_id and table == "segments":
         whose = "recording_id IN (SELECT id FROM recordings WHERE org_id = %(org)s AND user_id = %(user)s) AND"
     if user_id and table == "artifact_versions":
         whose = "artifact_id IN (SELECT id FROM artifacts WHERE org_id = %(org)s AND user_id = %(user)s) AND"
+    if user_id and table == "voiceprints":
+        whose = "voice_id IN (SELECT id FROM voices WHERE org_id = %(org)s AND user_id = %(user)s) AND"
     while True:
         cursor = await conn.execute(
             f"SELECT * FROM {table} WHERE org_id = %(org)s AND {whose} (%(after)s::uuid IS NULL OR id > %(after)s)"

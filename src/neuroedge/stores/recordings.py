@@ -1,12 +1,12 @@
 """Recordings, the finished steps of their processing, speakers and segments."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from neuroedge.stores import sealing
+from neuroedge.stores import sealing, voices
 from neuroedge.stores.postgres import Connection
 
 Status = Literal["queued", "running", "done", "failed"]
@@ -35,6 +35,8 @@ class Recording:
     error_hint: str | None
     created_at: datetime
     finished_at: datetime | None
+    hot_words: list[str] = field(default_factory=list)
+    """Names and terms the recogniser is told of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +45,7 @@ class Segment:
 
     id: UUID
     speaker: str
+    """The label; as it is read, the name of an enrolled person the speaker was recognised as."""
     position: int
     start_s: float
     end_s: float
@@ -59,6 +62,12 @@ class Speaker:
     id: UUID
     label: str
     speech_s: float
+    voice_id: UUID | None = None
+    """The enrolled person the speaker was recognised as."""
+    voice_llr: float | None = None
+    """How much likelier the speech is from that person than from another one: natural logarithm of the ratio."""
+    name: str | None = None
+    """That person's, while the voice is enrolled."""
 
 
 async def insert(conn: Connection, *, org_id: UUID, recording: Recording) -> None:
@@ -71,7 +80,12 @@ async def insert(conn: Connection, *, org_id: UUID, recording: Recording) -> Non
             recording.id,
             recording.user_id,
             conn.vault.seal(
-                {"title": recording.title, "context": recording.context, "filename": recording.filename},
+                {
+                    "title": recording.title,
+                    "context": recording.context,
+                    "filename": recording.filename,
+                    "hot_words": recording.hot_words,
+                },
                 sealing.recording(recording.id),
             ),
             recording.language,
@@ -164,6 +178,14 @@ async def steps(conn: Connection, recording_id: UUID) -> dict[str, Any]:
     }
 
 
+async def step_seconds(conn: Connection, recording_id: UUID) -> dict[str, float]:
+    """How long each finished step took, in the order they ended."""
+    cursor = await conn.execute(
+        "SELECT step, seconds FROM recording_steps WHERE recording_id = %s ORDER BY finished_at", [recording_id]
+    )
+    return {row["step"]: float(row["seconds"]) for row in await cursor.fetchall()}
+
+
 async def save_step(
     conn: Connection, *, org_id: UUID, recording_id: UUID, step: str, output: Any, seconds: float
 ) -> None:
@@ -186,8 +208,9 @@ async def replace_segments(
     ids = {speaker.label: speaker.id for speaker in speakers}
     async with conn.cursor() as cursor:
         await cursor.executemany(
-            "INSERT INTO speakers (org_id, id, recording_id, label, speech_s) VALUES (%s, %s, %s, %s, %s)",
-            [(org_id, s.id, recording_id, s.label, s.speech_s) for s in speakers],
+            "INSERT INTO speakers (org_id, id, recording_id, label, speech_s, voice_id, voice_llr)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s)",
+            [(org_id, s.id, recording_id, s.label, s.speech_s, s.voice_id, s.voice_llr) for s in speakers],
         )
         await cursor.executemany(
             "INSERT INTO segments (org_id, id, recording_id, speaker_id, position, start_s, end_s, confidence,"
@@ -211,6 +234,7 @@ async def replace_segments(
 
 async def segments(conn: Connection, recording_id: UUID) -> list[Segment]:
     """In the order of time."""
+    named = {s.label: s.name for s in await speakers(conn, recording_id) if s.name}
     cursor = await conn.execute(
         "SELECT g.id, s.label AS speaker, g.position, g.start_s, g.end_s, g.confidence, g.sealed"
         " FROM segments g JOIN speakers s ON (s.org_id, s.id) = (g.org_id, g.speaker_id)"
@@ -218,14 +242,25 @@ async def segments(conn: Connection, recording_id: UUID) -> list[Segment]:
         [recording_id],
     )
     return [
-        Segment(**conn.vault.open(row.pop("sealed"), sealing.segment(row["id"])), **row)
+        Segment(
+            **conn.vault.open(row.pop("sealed"), sealing.segment(row["id"])),
+            **{**row, "speaker": named.get(row["speaker"], row["speaker"])},
+        )
         for row in await cursor.fetchall()
     ]
 
 
 async def speakers(conn: Connection, recording_id: UUID) -> list[Speaker]:
-    """By label."""
+    """By label; a voice that is gone, or may not be used for this any more, is nobody's."""
     cursor = await conn.execute(
-        "SELECT id, label, speech_s FROM speakers WHERE recording_id = %s ORDER BY label", [recording_id]
+        "SELECT id, label, speech_s, voice_id, voice_llr FROM speakers WHERE recording_id = %s ORDER BY label",
+        [recording_id],
     )
-    return [Speaker(**row) for row in await cursor.fetchall()]
+    rows = await cursor.fetchall()
+    named = await voices.names(conn, {row["voice_id"] for row in rows if row["voice_id"]})
+    found = []
+    for row in rows:
+        name = named.get(row["voice_id"])
+        known = {"name": name} if name else {"voice_id": None, "voice_llr": None}
+        found.append(Speaker(**{**row, **known}))
+    return found

@@ -1,6 +1,7 @@
 """The emotion engine: words and voice kept apart, what it abstains from, and the shipped head on plain sentences."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 from neuroedge.contract.engine import EngineContext
 from neuroedge.contract.errors import InvalidInput, ModelUnavailable
 from neuroedge.contract.models import Embeddings, Floats
-from neuroedge.contract.ports import AudioSource
+from neuroedge.contract.ports import AudioSource, NothingAllowed
 from neuroedge.engines.speech.emotion import Emotion, Input, Output, SpokenSegment
 from neuroedge.runtimes import text_classifier, text_encoder
 from tests.conftest import SampleCall
@@ -21,6 +22,14 @@ from tests.fakes import FakeMedia, RecordedProgress, make_context
 
 AUDIO = AudioSource(blob="call.wav")
 LABELS = ("joy", "anger", "neutral", "ekman:joy", "ekman:anger", "ekman:neutral")
+
+
+class _Allowed:
+    """An organisation that has allowed everything."""
+
+    async def allowed(self, name: str) -> bool:
+        """Always."""
+        return True
 
 
 class _Encoder:
@@ -67,7 +76,7 @@ class _TextHead(_VectorHead):
 
 def _context(*, head: Any = None, samples: Floats | None = None, encoder: Any = None, **more: Any) -> EngineContext:
     models = {"text_embedding": encoder or _Encoder(), "emotion_text": head or _TextHead()}
-    return make_context(models=models, media=FakeMedia(samples), **more)
+    return replace(make_context(models=models, media=FakeMedia(samples), **more), switches=_Allowed())
 
 
 async def _run(ctx: EngineContext, *texts: str, **fields: Any) -> Output:
@@ -193,7 +202,30 @@ async def test_the_voice_is_judged_apart_from_the_words() -> None:
     assert arousals[4] > 0.5
     assert all(a is not None and abs(a) < 0.4 for a in arousals[:4])
     assert all(s.abstained and s.valence is None and s.valence_reason for s in output.segments)
+    assert not output.segments[4].arousal_uncertain
     assert (output.voice_method, output.summary.arousal_segments) == ("prosody-vs-own-baseline", 5)
+
+
+@pytest.mark.anyio
+async def test_the_voice_is_not_judged_unless_the_organisation_allows_it() -> None:
+    """Off by default: the words are answered, the audio is not even decoded, and the answer says how to allow it."""
+    ctx = replace(_context(), switches=NothingAllowed(), media=None)
+    spoken = [SpokenSegment(text="0.9 0 0 0 0 0", start_s=0, end_s=2, speaker="A")]
+    output = await Emotion(probe=ctx).run(Input(segments=spoken, audio=AUDIO), ctx)
+    assert output.segments[0].labels[0].label == "joy"
+    assert output.segments[0].arousal is None
+    assert "switched off; an administrator can allow it with a purpose" in (output.segments[0].arousal_reason or "")
+    assert output.voice_method == "none"
+    assert "switched off" in output.notes[0]
+
+
+@pytest.mark.anyio
+async def test_valence_is_that_of_the_words_and_never_of_the_voice() -> None:
+    """Joy less anger; none where the words are abstained from."""
+    output = await _run(_context(), "0.9 0.2 0 0 0 0", "0.1 0.8 0 0 0 0", "0.1 0.1 0.1 0.1 0.1 0.1")
+    assert [s.words_valence for s in output.segments] == [pytest.approx(0.7), pytest.approx(-0.7), None]
+    assert [s.words_uncertain for s in output.segments] == [False, False, True]
+    assert all(s.valence is None for s in output.segments)
 
 
 @pytest.mark.anyio
@@ -299,7 +331,7 @@ async def test_the_real_call_is_answered_for_words_and_voice(real: dict[str, Any
     assert rate_hz == 16_000
     rows = [line.split(maxsplit=5) for line in sample_call.stm.read_text().splitlines() if line.strip()]
     spoken = [SpokenSegment(text=r[5], start_s=float(r[3]), end_s=float(r[4]), speaker=r[2]) for r in rows]
-    ctx = make_context(models=real, media=FakeMedia(samples))
+    ctx = replace(make_context(models=real, media=FakeMedia(samples)), switches=_Allowed())
     output = await Emotion(probe=ctx).run(Input(segments=spoken, audio=AUDIO, language="en"), ctx)
     assert len(output.segments) == len(rows)
     assert not {"anger", "disgust", "fear", "sadness"} & set(output.summary.ekman)

@@ -12,7 +12,7 @@ from benchmarks.peer_whisper import wer
 from pydantic import ValidationError
 
 from neuroedge.contract.errors import MediaTooShort, ModelUnavailable
-from neuroedge.contract.models import Floats, SpokenWord, Transcription, Utterance
+from neuroedge.contract.models import Floats, SpeechTask, SpokenWord, Transcription, Utterance
 from neuroedge.contract.ports import AudioSource
 from neuroedge.engines.speech.transcription import Input, Output, TranscriptionEngine
 from neuroedge.infra.media import PyAVMedia, decode
@@ -53,9 +53,13 @@ class ScriptedSpeech:
         language: str | None = None,
         hot_words: Sequence[str] = (),
         on_progress: Callable[[float], None] | None = None,
+        task: SpeechTask = "transcribe",
+        prompt: str = "",
+        beam_size: int | None = None,
+        vad: bool = True,
     ) -> Transcription:
         """The script."""
-        self.asked = {"language": language, "hot_words": list(hot_words)}
+        self.asked = {"language": language, "hot_words": list(hot_words), "task": task}
         if on_progress and self._reports:
             worker = threading.Thread(target=lambda: [on_progress(i / self._reports) for i in range(self._reports)])
             worker.start()
@@ -101,7 +105,7 @@ async def test_the_language_is_passed_on(asked: str | None, passed: str | None) 
     """auto means detect; hot words reach the recogniser as given."""
     model = ScriptedSpeech(HELLO)
     await hear(model, language=asked, hot_words=["Diane"])
-    assert model.asked == {"language": passed, "hot_words": ["Diane"]}
+    assert model.asked == {"language": passed, "hot_words": ["Diane"], "task": "transcribe"}
 
 
 @pytest.mark.parametrize(
@@ -132,6 +136,16 @@ async def test_progress_is_passed_on_from_the_thread_throttled_and_ends_at_one()
     assert 2 <= len(fractions) <= 4
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1.0
+
+
+@pytest.mark.anyio
+async def test_a_translation_is_asked_for_and_told() -> None:
+    """The model gets the task; the language stays the one spoken."""
+    model = ScriptedSpeech(HELLO, language="de")
+    out = await hear(model, task="translate")
+    assert (model.asked["task"], out.task, out.language) == ("translate", "translate", "de")
+    with pytest.raises(ValidationError):
+        Input(audio=SOURCE, task="summarise")  # type: ignore[arg-type]
 
 
 @pytest.mark.anyio

@@ -4,8 +4,10 @@ Method: voice activity detection, GE2E speaker vectors (Wan et al. 2018) of 1.6 
 clustering, then a hidden Markov model over 50 ms frames whose speakers merge while their pooled vectors are one voice's
 (kit/diarization.py; after Sell et al. 2018 and VBx, Landini et al. 2022).
 Models: roles voice_activity (Silero, MIT) and speaker_embedding (Resemblyzer, Apache-2.0).
-Limits: overlapping speech goes to one speaker; interjections under about a second are often given to the other one;
-a speaker with less than about 3 s in all may be missed; someone who changes language or microphone may count twice.
+Limits: in the turns, overlapping speech goes to one speaker; `overlaps` lists where a second one is nearly as likely,
+which finds some of it and takes changes of speaker for it (docs/recordings.md: measured). Interjections under about a
+second are often given to the other one; a speaker with less than about 3 s in all may be missed; someone who changes
+language or microphone may count twice.
 Vectors are personal data and are not returned. Not for identifying anyone.
 """
 
@@ -28,11 +30,14 @@ from neuroedge.contract.models import (
     VoiceActivity,
 )
 from neuroedge.contract.ports import AudioSource, Progress
-from neuroedge.kit.diarization import Turn, cut, find_turns, sliding_windows, snap_to_words
+from neuroedge.kit.diarization import Diarized, Turn, cut, diarized, sliding_windows, snap_to_words
 
 _CHUNK = 128
 """Windows encoded between two progress reports; also the longest another caller waits for the encoder."""
-_OVERLAP_NOTE = "Overlapping speech is not detected: each moment has one speaker."
+_OVERLAP_NOTE = "In the turns each moment has one speaker; overlaps are possible ones, many of them mere changes."
+_ONE_NOTE = "One voice is heard; people who speak at once all the time count as one."
+_LEAST_CONFIDENCE = 0.6
+_LEAST_SPEECH_S = 3.0
 
 
 class WordTimes(BaseModel):
@@ -76,13 +81,27 @@ class SpeakerTurn(BaseModel):
     )
 
 
+class PossibleOverlap(BaseModel):
+    """A stretch in which two people may speak at once."""
+
+    speakers: list[str] = Field(description="The two, as in the turns.")
+    start_s: float = Field(description="Start, in seconds from the start of the recording.")
+    end_s: float = Field(description="End, in seconds from the start of the recording.")
+    p: float = Field(description="0..1, ranks them: how near the second speaker's evidence is; not calibrated.")
+
+
 class Output(EngineOutput):
     """Who spoke when."""
 
     turns: list[SpeakerTurn] = Field(description="Turns in order of time; none when nobody speaks.")
+    overlaps: list[PossibleOverlap] = Field(
+        default_factory=list, description="Where two may speak at once, in order of time; a hint, not a finding."
+    )
     num_speakers: int = Field(description="Speakers found.")
     speech_s: float = Field(description="Seconds of speech in the recording.")
     notes: list[str] = Field(default_factory=list, description="What this answer cannot say, or could not do as asked.")
+    reliable: bool = Field(default=True, description="Whether speakers could be told apart with some confidence.")
+    warnings: list[str] = Field(default_factory=list, description="Why not.")
 
 
 def _silence_wav() -> str:
@@ -104,7 +123,7 @@ class Diarization(Engine[Input, Output]):
     method = "ge2e-ahc-hmm"
     example = Input(audio=AudioSource(base64=_silence_wav()))
     needs = (VOICE_ACTIVITY, SPEAKER_EMBEDDING)
-    timeout_s = 900.0
+    timeout_s = 4 * 3600.0
 
     async def run(self, payload: Input, ctx: EngineContext) -> Output:
         """Find the turns. Raises what decoding raises, and ModelUnavailable."""
@@ -113,20 +132,30 @@ class Diarization(Engine[Input, Output]):
         if payload.num_speakers is not None:
             fewest = most = payload.num_speakers
         async with ctx.models.lease(VOICE_ACTIVITY) as voice, ctx.models.lease(SPEAKER_EMBEDDING) as encoder:
-            turns, speech_s = await speaker_turns(
+            found, speech_s = await who_spoke(
                 audio.samples, voice, encoder, min_speakers=fewest, max_speakers=most, progress=ctx.progress
             )
             models = [voice.model_id, encoder.model_id]
+        turns = found.turns
         if payload.words:
             turns = snap_to_words(turns, sorted((word.start_s, word.end_s) for word in payload.words))
-        found = len({turn.speaker for turn in turns})
+        speakers = len({turn.speaker for turn in turns})
+        warnings = _warnings(turns, speech_s)
         return Output(
             method=self.method,
             models=models,
             turns=[_answer(turn) for turn in turns],
-            num_speakers=found,
+            overlaps=[
+                PossibleOverlap(
+                    speakers=list(o.speakers), start_s=round(o.start_s, 3), end_s=round(o.end_s, 3), p=round(o.p, 3)
+                )
+                for o in found.overlaps
+            ],
+            num_speakers=speakers,
             speech_s=round(speech_s, 3),
-            notes=_notes(found, fewest=fewest),
+            notes=_notes(speakers, fewest=fewest),
+            reliable=not warnings,
+            warnings=warnings,
         )
 
     async def post_swap_test(self) -> None:
@@ -149,6 +178,22 @@ async def speaker_turns(
     progress: Progress | None = None,
 ) -> tuple[list[Turn], float]:
     """Turns of a waveform [n] at 16 kHz, and the seconds of speech in it."""
+    found, speech_s = await who_spoke(
+        samples, voice, encoder, min_speakers=min_speakers, max_speakers=max_speakers, progress=progress
+    )
+    return found.turns, speech_s
+
+
+async def who_spoke(
+    samples: Floats,
+    voice: VoiceActivity,
+    encoder: SpeakerEncoder,
+    *,
+    min_speakers: int = 1,
+    max_speakers: int = 8,
+    progress: Progress | None = None,
+) -> tuple[Diarized, float]:
+    """Turns and possible overlaps of a waveform [n] at 16 kHz, and the seconds of speech in it."""
     spans = [(span.start_s, span.end_s) for span in await voice.speech(samples)]
     windows = sliding_windows(spans)
     vectors: list[Floats] = []
@@ -158,11 +203,25 @@ async def speaker_turns(
         if progress is not None:
             await progress("diarization", (first + len(chunk)) / len(windows))
     if not vectors:
-        return [], 0.0
-    turns = await asyncio.to_thread(
-        find_turns, np.concatenate(vectors), windows, spans, min_speakers=min_speakers, max_speakers=max_speakers
+        return Diarized(turns=[], overlaps=[]), 0.0
+    found = await asyncio.to_thread(
+        diarized, np.concatenate(vectors), windows, spans, min_speakers=min_speakers, max_speakers=max_speakers
     )
-    return turns, sum(end - start for start, end in spans)
+    return found, sum(end - start for start, end in spans)
+
+
+def _warnings(turns: list[Turn], speech_s: float) -> list[str]:
+    """What makes the answer doubtful."""
+    if not turns:
+        return ["nobody is heard to speak: silence, noise, music, or whispering, which has no voice"]
+    found = []
+    if speech_s < _LEAST_SPEECH_S:
+        found.append(f"{speech_s:.1f} s of speech are too little to tell voices apart")
+    length_s = sum(turn.end_s - turn.start_s for turn in turns)
+    confidence = sum(turn.confidence * (turn.end_s - turn.start_s) for turn in turns) / max(length_s, 1e-9)
+    if confidence < _LEAST_CONFIDENCE:
+        found.append("the voices are hardly told apart: many people at once, noise or music, or a poor line")
+    return found
 
 
 def _notes(found: int, *, fewest: int) -> list[str]:
@@ -170,7 +229,7 @@ def _notes(found: int, *, fewest: int) -> list[str]:
         return ["Nobody speaks in this recording."]
     if found < fewest:
         return [_OVERLAP_NOTE, f"There is too little speech to tell {fewest} speakers apart; {found} found."]
-    return [_OVERLAP_NOTE] if found > 1 else []
+    return [_OVERLAP_NOTE] if found > 1 else [_ONE_NOTE]
 
 
 def _answer(turn: Turn) -> SpeakerTurn:

@@ -4,7 +4,9 @@ Words: GoEmotions' 27 emotions and neutral (Demszky et al. 2020), and their grou
 head over a sentence vector and the text's words, with Platt-scaled probabilities (Platt 1999) and abstention. Role
 emotion_text; the default head is trained in NeuroEdge (docs/engines/emotion.md: data, figures). Apache-2.0.
 Voice: arousal from loudness, pitch and rate of speech against the speaker's own other segments (kit/arousal.py);
-relative and uncalibrated. No valence from the voice: prosody does not carry it reliably enough (Scherer 2003).
+relative and uncalibrated, and only where the organisation's switch voice_emotion allows it: off by default.
+Valence: of the words alone, from the sentiment groups of GoEmotions (Demszky et al. 2020, figure 2); none from the
+voice, as prosody does not carry it reliably enough (Scherer 2003).
 Limits: English words only, learnt from Reddit comments; irony and context are not understood. What a text expresses is
 not what a person feels. Never a diagnosis. The EU AI Act, Art. 5(1)(f), prohibits inferring emotions of people at work
 or in education from their voice, but for medical or safety reasons.
@@ -21,10 +23,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from neuroedge.contract.engine import Engine, EngineContext, EngineInput, EngineOutput
 from neuroedge.contract.errors import InvalidInput, ModelUnavailable
 from neuroedge.contract.models import EMOTION_TEXT, TEXT_EMBEDDING, Floats, TextClassifier, TextEncoder
-from neuroedge.contract.ports import AudioSource
+from neuroedge.contract.ports import VOICE_EMOTION, AudioSource
 from neuroedge.kit.arousal import METHOD as VOICE_METHOD
-from neuroedge.kit.arousal import Arousal, VoiceSegment, arousal
-from neuroedge.kit.prosody import track
+from neuroedge.kit.arousal import Arousal, VoiceSegment, judged, measured, stretches
+from neuroedge.kit.pitch import Doubles
 
 GROUP_PREFIX = "ekman:"
 """Marks the outputs of a head that are groups of emotions."""
@@ -33,7 +35,18 @@ VECTOR_METHOD = "vector-head"
 MIN_WORDS = 2
 MAX_LABELS = 5
 VALENCE_REASON = "not given: the voice tells how activated someone sounds, not reliably whether that is pleasant"
+SWITCHED_OFF = "switched off; an administrator can allow it with a purpose (PUT /v1/settings/switches, voice_emotion)"
+POSITIVE = (
+    *("admiration", "amusement", "approval", "caring", "desire", "excitement"),
+    *("gratitude", "joy", "love", "optimism", "pride", "relief"),
+)
+NEGATIVE = (
+    *("anger", "annoyance", "disappointment", "disapproval", "disgust"),
+    *("embarrassment", "fear", "grief", "nervousness", "remorse", "sadness"),
+)
+"""GoEmotions' own groups; confusion, curiosity, realization and surprise are in neither."""
 _BATCH = 128
+_NOTHING: Doubles = np.zeros(0)
 
 
 @runtime_checkable
@@ -93,9 +106,22 @@ class SegmentEmotion(BaseModel):
     ekman: list[Labelled] = Field(description="The same in seven groups: anger, disgust, fear, joy, sadness, ….")
     abstained: bool = Field(description="Whether the words are too few or too unclear for an answer.")
     reason: str | None = Field(description="Why it abstained on the words.")
+    words_valence: float | None = Field(
+        default=None,
+        description="-1 to 1: how much more likely the words carry a pleasant emotion than an unpleasant one; null "
+        "when abstained. Of the words alone, not calibrated as a difference.",
+    )
+    words_uncertain: bool = Field(
+        default=True, description="Whether the words were not judged, or their best emotion is less likely than not."
+    )
     truncated: bool = Field(description="Whether the text was longer than the sentence encoder reads.")
     arousal: float | None = Field(description="-1 to 1 against the speaker's other segments; 0 is usual, not calm.")
     arousal_reason: str | None = Field(description="Why there is no arousal.")
+    arousal_uncertain: bool = Field(
+        default=True,
+        description="Whether there is no arousal, or its measures (loudness, pitch, range, rate) do not agree that it "
+        "differs from usual.",
+    )
     valence: None = Field(default=None, description="Never given from the voice.")
     valence_reason: str = Field(default=VALENCE_REASON, description="Why there is no valence.")
 
@@ -124,7 +150,8 @@ class Output(EngineOutput):
     emotions: list[OverallEmotion] = Field(description="Emotions any segment carries, by mean probability.")
     summary: Summary = Field(description="Distribution over the segments.")
     text_method: str = Field(description="How the words were judged; 'none' when no text was.")
-    voice_method: str = Field(description="How the voice was judged; 'none' without audio.")
+    voice_method: str = Field(description="How the voice was judged; 'none' without audio, or switched off.")
+    notes: list[str] = Field(default_factory=list, description="What was left out, and why.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,11 +173,12 @@ class Emotion(Engine[Input, Output]):
     method = "goemotions-head+prosody"
     example = Input(segments=[SpokenSegment(text="Thank you so much, that is wonderful news!")])
     needs = (TEXT_EMBEDDING, EMOTION_TEXT)
-    timeout_s = 600.0
+    timeout_s = 3600.0
 
     async def run(self, payload: Input, ctx: EngineContext) -> Output:
         """Judge words and voice. Raises what decoding raises, InvalidInput for times outside, ModelUnavailable."""
-        voices = await _voices(payload, ctx)
+        heard = payload.audio is not None and await ctx.switches.allowed(VOICE_EMOTION)
+        voices = await _voices(payload, ctx) if heard else _unheard(payload)
         words, text_method, models = await _words(payload, ctx)
         segments = [
             SegmentEmotion(
@@ -158,9 +186,12 @@ class Emotion(Engine[Input, Output]):
                 ekman=w.ekman,
                 abstained=w.reason is not None,
                 reason=w.reason,
+                words_valence=_valence(w),
+                words_uncertain=max((label.p for label in w.labels), default=0.0) < 0.5,
                 truncated=w.truncated,
                 arousal=None if v.value is None else round(v.value, 3),
                 arousal_reason=v.reason,
+                arousal_uncertain=v.uncertain,
             )
             for w, v in zip(words, voices, strict=True)
         ]
@@ -171,7 +202,8 @@ class Emotion(Engine[Input, Output]):
             emotions=_overall(words),
             summary=_summary(segments),
             text_method=text_method,
-            voice_method="none" if payload.audio is None else VOICE_METHOD,
+            voice_method=VOICE_METHOD if heard else "none",
+            notes=[f"emotion from the voice is {SWITCHED_OFF}"] if payload.audio is not None and not heard else [],
         )
 
     async def post_swap_test(self) -> None:
@@ -257,10 +289,23 @@ def _unjudged(reason: str | None, *, truncated: bool = False) -> _Words:
     return _Words(labels=[], ekman=[], reason=reason, truncated=truncated, probabilities={})
 
 
+def _valence(words: _Words) -> float | None:
+    """Probability of the likeliest pleasant emotion less that of the likeliest unpleasant one."""
+    if words.reason is not None:
+        return None
+    pleasant = max((p for label, p in words.probabilities.items() if label in POSITIVE), default=None)
+    unpleasant = max((p for label, p in words.probabilities.items() if label in NEGATIVE), default=None)
+    return None if pleasant is None or unpleasant is None else round(pleasant - unpleasant, 3)
+
+
+def _unheard(payload: Input) -> list[Arousal]:
+    reason = "no audio given" if payload.audio is None else SWITCHED_OFF
+    return [Arousal(value=None, reason=reason)] * len(payload.segments)
+
+
 async def _voices(payload: Input, ctx: EngineContext) -> list[Arousal]:
     """Arousal of each segment; one analysis of the whole recording, in a thread."""
-    if payload.audio is None:
-        return [Arousal(value=None, reason="no audio given")] * len(payload.segments)
+    assert payload.audio is not None
     audio = await ctx.media.audio(payload.audio)
     timed: dict[int, VoiceSegment] = {}
     for i, s in enumerate(payload.segments):
@@ -278,8 +323,15 @@ async def _voices(payload: Input, ctx: EngineContext) -> list[Arousal]:
             speaker=s.speaker,
             words=words if words >= MIN_WORDS else None,
         )
-    heard = await asyncio.to_thread(lambda: arousal(track(audio.samples), list(timed.values()))) if timed else []
-    by_segment = dict(zip(timed, heard, strict=True))
+    spoken = list(timed.values())
+    found: list[Doubles] = [_NOTHING] * len(spoken)
+    groups = stretches(spoken)
+    for number, group in enumerate(groups):
+        part = await asyncio.to_thread(measured, audio.samples, [spoken[i] for i in group])
+        for i, measures in zip(group, part, strict=True):
+            found[i] = measures
+        await ctx.progress("voice", (number + 1) / len(groups))
+    by_segment = dict(zip(timed, judged(found, spoken), strict=True))
     untimed = Arousal(value=None, reason="no times given for this segment")
     return [by_segment.get(i, untimed) for i in range(len(payload.segments))]
 

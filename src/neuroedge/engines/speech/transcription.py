@@ -1,7 +1,9 @@
 """Transcription: speech to text with the time and probability of every word.
 
 Method: Whisper (Radford et al. 2022, "Robust Speech Recognition via Large-Scale Weak Supervision"; MIT) on CTranslate2,
-beam search; word times by dynamic time warping over its cross-attention; Silero VAD keeps silence and noise from it.
+beam search, also into English from other languages; word times by dynamic time warping over its cross-attention, cut
+back to the sound of each word (kit/word_times.py);
+Silero VAD keeps silence and noise from it.
 Limits: it may mishear names (hot words can help; a small model may get worse and slower by them), drops hesitations
 and the quieter of two who speak at once; probabilities are the model's own, not calibrated. Not for decisions about a
 person without someone listening again.
@@ -18,9 +20,10 @@ from pydantic import BaseModel, Field
 
 from neuroedge.contract.engine import Engine, EngineContext, EngineInput, EngineOutput
 from neuroedge.contract.errors import MediaTooShort, ModelUnavailable
-from neuroedge.contract.models import SPEECH_TO_TEXT, Utterance
+from neuroedge.contract.models import SPEECH_TO_TEXT, Floats, SpeechTask, Utterance
 from neuroedge.contract.ports import AudioSource, Progress
 from neuroedge.kit.tone import tone_wav
+from neuroedge.kit.word_times import trimmed
 
 MIN_DURATION_S = 0.25
 STAGE = "transcription"
@@ -36,6 +39,9 @@ class Input(EngineInput):
         default=None,
         pattern="^([a-z]{2,3}|auto)$",
         description="Language spoken, as ISO 639-1 code (en, de, ...); null or auto: detected in its first speech.",
+    )
+    task: SpeechTask = Field(
+        default="transcribe", description="transcribe: in the language spoken; translate: in English."
     )
     hot_words: list[Annotated[str, Field(min_length=1, max_length=80)]] = Field(
         default_factory=list, max_length=50, description="Names and terms that may occur, to be spelt like this."
@@ -65,7 +71,8 @@ class Output(EngineOutput):
     """What was said; empty when nobody spoke."""
 
     text: str = Field(description="The whole text.")
-    language: str | None = Field(description="Language given or detected, as ISO 639-1 code; null when nobody spoke.")
+    language: str | None = Field(description="Language spoken, given or detected (ISO 639-1); null when nobody spoke.")
+    task: SpeechTask = Field(description="transcribe: the text is in that language; translate: it is in English.")
     language_p: float = Field(description="Probability of the detected language, 0..1; 1 when it was given.")
     duration_s: float = Field(description="Length of the recording, in seconds.")
     segments: list[Segment] = Field(description="The text in pieces, in order.")
@@ -96,6 +103,7 @@ class TranscriptionEngine(Engine[Input, Output]):
                 language=None if payload.language == "auto" else payload.language,
                 hot_words=payload.hot_words,
                 on_progress=on_progress,
+                task=payload.task,
             )
             answered_by = model.model_id
         await ctx.progress(STAGE, 1.0)
@@ -104,9 +112,10 @@ class TranscriptionEngine(Engine[Input, Output]):
             models=[answered_by],
             text=" ".join(u.text for u in heard.utterances),
             language=None if heard.language == _UNDETERMINED else heard.language,
+            task=payload.task,
             language_p=round(heard.language_p, 4),
             duration_s=round(heard.duration_s, 3),
-            segments=[_segment(u) for u in heard.utterances],
+            segments=await asyncio.to_thread(lambda: [_segment(u, audio.samples) for u in heard.utterances]),
         )
 
     async def post_swap_test(self) -> None:
@@ -152,14 +161,16 @@ def _hop(loop: asyncio.AbstractEventLoop, keep: Callable[[float], None], fractio
     loop.call_soon_threadsafe(keep, fraction)
 
 
-def _segment(utterance: Utterance) -> Segment:
+def _segment(utterance: Utterance, samples: Floats) -> Segment:
+    times = trimmed([(word.start_s, word.end_s) for word in utterance.words], samples)
+    start_s, end_s = (times[0][0], times[-1][1]) if times else (utterance.start_s, utterance.end_s)
     return Segment(
         text=utterance.text,
-        start_s=round(utterance.start_s, 3),
-        end_s=round(utterance.end_s, 3),
+        start_s=round(start_s, 3),
+        end_s=round(max(start_s, end_s), 3),
         confidence=round(min(1.0, math.exp(utterance.avg_logprob)), 4),
         words=[
-            Word(w=word.w, start_s=round(word.start_s, 3), end_s=round(word.end_s, 3), p=round(word.p, 4))
-            for word in utterance.words
+            Word(w=word.w, start_s=round(start, 3), end_s=round(end, 3), p=round(word.p, 4))
+            for word, (start, end) in zip(utterance.words, times, strict=True)
         ],
     )

@@ -11,8 +11,10 @@ from neuroedge.contract.errors import DeadlineExceeded
 from neuroedge.contract.models import Priority
 from neuroedge.http.auth import Reader, RequestId, Runner, ThePlatform, Writer
 from neuroedge.http.uploads import form_schema, receive
+from neuroedge.http.voice_bodies import checked, form_values
 from neuroedge.services.recordings import RecordingDetail
 from neuroedge.services.tasks import Order
+from neuroedge.services.voice_drafts import VoiceDraft
 from neuroedge.stores.tasks import State
 
 router = APIRouter(tags=["NeMo dialect"])
@@ -47,13 +49,22 @@ class TranscriptOut(BaseModel):
         return cls(
             transcript_id=detail.recording.id,
             text=detail.text,
-            speakers=[speaker.label for speaker in detail.speakers],
+            speakers=list(dict.fromkeys(speaker.name or speaker.label for speaker in detail.speakers)),
             timestamps=[
                 Timestamp(start=s.start_s, end=s.end_s, speaker=s.speaker, text=s.text) for s in detail.segments
             ],
             language=detail.language,
             created_at=detail.recording.created_at,
         )
+
+
+class EnrolledOut(BaseModel):
+    """A speaker who is known by the voice now."""
+
+    speaker_id: str
+    voice_id: UUID
+    samples: int
+    speech_s: float = Field(description="Seconds of speech behind it.")
 
 
 class MemoryIn(_Body):
@@ -164,6 +175,36 @@ async def recent(
     """Newest first."""
     found = await platform.recordings.list(principal, limit=limit, status="done")
     return [TranscriptOut.of(await platform.recordings.get(principal, recording.id)) for recording in found]
+
+
+ENROL_FIELDS = {
+    "speaker_id": "What you call the speaker; the same one again adds a sample.",
+    "name": "What transcripts call the speaker; speaker_id when not given.",
+    "consent": "A JSON object (given_by, at, purposes, text_version, minor, guardian); needed the first time.",
+    "keep_days": "Days after which the voice is deleted.",
+}
+
+
+@router.post(
+    "/transcription/enroll-speaker",
+    summary="Enrol a speaker's voice",
+    openapi_extra=form_schema("audio_file", ENROL_FIELDS),
+)
+async def enroll_speaker(
+    request: Request, principal: Writer, platform: ThePlatform, request_id: RequestId
+) -> EnrolledOut:
+    """Know a speaker by the voice from now on. NeMo's form, and a consent, without which no voice is kept."""
+    async with receive(request, file_field="audio_file", fields=tuple(ENROL_FIELDS)) as received:
+        fields = form_values(received.fields)
+        speaker_id = str(fields.pop("speaker_id", ""))
+        draft = checked(VoiceDraft, {"name": speaker_id, **fields, "external_id": speaker_id})
+        detail = await platform.voices.enrol_external(principal, draft, [received.upload], request_id=request_id)
+    return EnrolledOut(
+        speaker_id=speaker_id,
+        voice_id=detail.voice.id,
+        samples=len(detail.samples),
+        speech_s=round(sum(float(sample.quality["speech_s"]) for sample in detail.samples), 2),
+    )
 
 
 @router.post("/queue/task", status_code=202, summary="Run an engine in the background")

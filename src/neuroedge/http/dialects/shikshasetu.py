@@ -1,4 +1,4 @@
-"""ShikshaSetu's chat and health over the canonical services, with its error body {error, message, request_id}."""
+"""ShikshaSetu's chat, speech and health over the canonical services; its error body is {error, message, request_id}."""
 
 import json
 from collections.abc import Callable, Coroutine
@@ -13,11 +13,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from sse_starlette.event import ServerSentEvent
 
 from neuroedge.contract.errors import InvalidInput, NeuroEdgeError
+from neuroedge.contract.speech import AudioFormat
+from neuroedge.engines.speech.synthesis import MOST_CHARS
 from neuroedge.http import assistant_answer
 from neuroedge.http.auth import RequestId, Runner, ThePlatform
+from neuroedge.http.departure import unless_client_leaves
 from neuroedge.http.dialects.sessions import begun
 from neuroedge.http.problems import answer_to
 from neuroedge.http.routes import system
+from neuroedge.infra.media_encode import MEDIA_TYPES
 from neuroedge.services.chat.asking import Question
 from neuroedge.services.chat.state import Event, Options
 
@@ -58,7 +62,7 @@ class ShikshaRoute(APIRoute):
         return answered
 
 
-REFUSALS = {"/api/v2/chat": shiksha_error}
+REFUSALS = dict.fromkeys(("/api/v2/chat", "/api/v2/content/speech"), shiksha_error)
 """How http/middleware.py refuses a body or a header of this path before a route sees it."""
 router = APIRouter(prefix="/api/v2", tags=["ShikshaSetu dialect"], route_class=ShikshaRoute)
 
@@ -123,6 +127,53 @@ async def chat(
         request_id=request_id,
     )
     return JSONResponse(answer.model_dump(mode="json"))
+
+
+class ShikshaSpeechIn(BaseModel):
+    """A text to be said."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    text: str = Field(min_length=1, max_length=MOST_CHARS)
+    language: str = Field(default="en", pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8}){0,3}$", description="hi, ta, te, …")
+    voice: str | None = Field(default=None, min_length=1, max_length=200, description="Null: the best one.")
+    speed: float = Field(default=1.0, ge=0.25, le=4.0, allow_inf_nan=False)
+    format: AudioFormat = "mp3"
+
+
+class ShikshaSpeechOut(BaseModel):
+    """The speech, and which of the backends spoke."""
+
+    audio: str = Field(description="The file, in base64.")
+    format: AudioFormat
+    content_type: str
+    language: str
+    duration_s: float
+    backend: str = Field(description="network, piper or espeak-ng.")
+    voice: str
+    fallback_reason: str | None = Field(description="Why it was not the first choice.")
+    request_id: str
+
+
+@router.post("/content/speech", summary="Say a text")
+async def speech(
+    body: ShikshaSpeechIn, request: Request, principal: Runner, platform: ThePlatform, request_id: RequestId
+) -> ShikshaSpeechOut:
+    """The text as speech: by a voice of the network where there is one, else by one of this machine."""
+    payload = {**body.model_dump(exclude={"voice"}), "voice": body.voice or "default"}
+    work = platform.runner.run("synthesis", payload, principal=principal, request_id=request_id)
+    said: Any = await unless_client_leaves(request, work)
+    return ShikshaSpeechOut(
+        audio=said.audio,
+        format=said.format,
+        content_type=MEDIA_TYPES[body.format],
+        language=said.language,
+        duration_s=said.duration_s,
+        backend=said.method,
+        voice=said.voice,
+        fallback_reason=said.fallback_reason,
+        request_id=request_id,
+    )
 
 
 @router.get("/health", summary="Liveness and readiness")

@@ -1,15 +1,13 @@
-"""/v1/audio/transcriptions as OpenAI's clients know it, over the engine `transcription`.
+"""/v1/audio/transcriptions and /v1/audio/translations as OpenAI's clients know them, over the engine `transcription`.
 
 `prompt` is read as names and terms, separated by commas. The answer is the same each time, so that a `temperature` is
-refused; `stream` too: it comes in one piece. Translations are refused with what to do instead: the runtime has speech
-to text in the language spoken only.
+refused; `stream` too: it comes in one piece. Translations are into English, by the speech model itself.
 """
 
 import asyncio
 import math
 import re
 import zlib
-from collections.abc import Iterator
 from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
@@ -24,6 +22,8 @@ from neuroedge.http.openai.errors import ModelNotFound, OpenAIRoute
 from neuroedge.http.platform import Platform
 from neuroedge.http.routes.recordings import language_of
 from neuroedge.http.uploads import form_schema, receive
+from neuroedge.kit import subtitles
+from neuroedge.kit.subtitles import Spoken
 from neuroedge.services.housekeeping import forget_blobs
 from neuroedge.services.recordings import Upload
 from neuroedge.stores.ids import new_id
@@ -39,6 +39,7 @@ FIELDS: Final = {
     "timestamp_granularities[]": "word, segment or both; for verbose_json.",
     "stream": "false.",
 }
+TRANSLATION_FIELDS: Final = ("model", "prompt", "response_format", "temperature")
 _ALIASES: Final = ("default", "whisper-1")
 _MAX_TERMS: Final = 50
 _MAX_TERM_CHARS: Final = 80
@@ -62,13 +63,22 @@ async def transcriptions(request: Request, principal: Runner, platform: ThePlatf
     return _answer(heard, fields)
 
 
-@router.post("/v1/audio/translations", summary="Speech to English text (OpenAI): refused", response_class=Response)
-async def translations(principal: Runner) -> Response:
-    """Not possible here; the answer says what is."""
-    raise InvalidInput(
-        "speech is not translated here",
-        hint="POST /v1/audio/transcriptions, and let a language model translate the text",
-    )
+@router.post(
+    "/v1/audio/translations",
+    summary="Speech to English text (OpenAI)",
+    openapi_extra=form_schema("file", {name: FIELDS[name] for name in TRANSLATION_FIELDS}),
+    response_class=Response,
+)
+async def translations(request: Request, principal: Runner, platform: ThePlatform, request_id: RequestId) -> Response:
+    """What is said in a file, in English; nothing of it is kept. Refused by a speech model that knows English only."""
+    async with receive(request, file_field="file", fields=TRANSLATION_FIELDS) as received:
+        fields = received.fields
+        _check(fields, platform)
+        payload = {"task": "translate", "hot_words": _terms(fields.get("prompt", ""))}
+        heard = await unless_client_leaves(
+            request, _heard(platform, principal, received.upload, payload, request_id=request_id)
+        )
+    return _answer(heard, fields)
 
 
 async def _heard(
@@ -123,41 +133,23 @@ def _answer(heard: Any, fields: dict[str, str]) -> Response:
         case "text":
             return Response(f"{heard.text}\n", media_type="text/plain")
         case "srt":
-            return Response("".join(_srt(heard)), media_type="text/plain")
+            return Response(subtitles.srt(subtitles.whole(_spoken(heard))), media_type="text/plain")
         case "vtt":
-            return Response("".join(_vtt(heard)), media_type="text/vtt")
+            return Response(subtitles.vtt(subtitles.whole(_spoken(heard))), media_type="text/vtt")
         case "verbose_json":
             return Response(to_json(_verbose(heard, _granularities(fields))), media_type="application/json")
     usage = {"type": "duration", "seconds": math.ceil(heard.duration_s)}
     return Response(to_json({"text": heard.text, "usage": usage}), media_type="application/json")
 
 
-def _srt(heard: Any) -> Iterator[str]:
-    for n, segment in enumerate(heard.segments, 1):
-        yield f"{n}\n{_clock(segment.start_s, ',')} --> {_clock(segment.end_s, ',')}\n{_line(segment.text)}\n\n"
-
-
-def _vtt(heard: Any) -> Iterator[str]:
-    yield "WEBVTT\n\n"
-    for segment in heard.segments:
-        text = _line(segment.text).replace("&", "&amp;").replace("<", "&lt;")
-        yield f"{_clock(segment.start_s, '.')} --> {_clock(segment.end_s, '.')}\n{text}\n\n"
-
-
-def _line(text: str) -> str:
-    """In one line and without what ends a cue's time."""
-    return " ".join(text.split()).replace("-->", "->")
-
-
-def _clock(seconds: float, point: str) -> str:
-    ms = round(seconds * 1000)
-    return f"{ms // 3_600_000:02}:{ms // 60_000 % 60:02}:{ms // 1000 % 60:02}{point}{ms % 1000:03}"
+def _spoken(heard: Any) -> list[Spoken]:
+    return [Spoken(text=segment.text, start_s=segment.start_s, end_s=segment.end_s) for segment in heard.segments]
 
 
 def _verbose(heard: Any, granularities: str) -> dict[str, Any]:
     """OpenAI's verbose_json; of its fields, `tokens` and `no_speech_prob` are not known here."""
     told: dict[str, Any] = {
-        "task": "transcribe",
+        "task": heard.task,
         "language": heard.language,
         "duration": heard.duration_s,
         "text": heard.text,

@@ -14,8 +14,8 @@ from typing import Any
 import structlog
 
 from neuroedge.contract.errors import NeuroEdgeError, TooLarge, UnreadableMedia, of_code
+from neuroedge.infra.decode_slots import DecodeSlots
 from neuroedge.infra.documents.outcome import Parsed, ParseLimits
-from neuroedge.infra.media import DecodeSlots
 
 log = structlog.get_logger(__name__)
 

@@ -100,3 +100,15 @@ class Preferences:
     """What is tried after the first choice, in this order, before any other."""
     by_query_type: Mapping[str, str] = field(default_factory=dict)
     """The first choice for a query type."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VoiceOffer:
+    """A provider's model that speaks; of its `offer`, tokens are characters."""
+
+    offer: Offer
+    voices: tuple[str, ...]
+    languages: tuple[str, ...]
+    """BCP 47; empty: whatever the text is in."""
+    answer_s: float
+    """Longest it may take for one utterance; then another voice says it."""

@@ -14,6 +14,10 @@ private = true                   # what is sent there stays with the operator
 name = "qwen3-32b"
 context_tokens = 32768
 price = { prompt_usd_per_million = "0.1", completion_usd_per_million = "0.3" }
+[[provider.voice]]               # a model that speaks (POST /audio/speech), of providers with OpenAI's wire
+model = "kokoro"
+voices = ["af_heart", "bm_george"]
+languages = ["en"]
 """
 
 import os
@@ -31,7 +35,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from neuroedge.contract.errors import InvalidInput
 from neuroedge.services.llm import prices
-from neuroedge.services.llm.offers import LOCAL, Offer, Price
+from neuroedge.services.llm.offers import LOCAL, Offer, Price, VoiceOffer
 
 log = structlog.get_logger(__name__)
 
@@ -150,6 +154,28 @@ class ModelSettings(BaseModel):
     images: bool | None = None
 
 
+class VoiceSettings(BaseModel):
+    """A model of a provider that speaks."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: ModelName
+    voices: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")], ...] = Field(
+        min_length=1, max_length=200
+    )
+    languages: tuple[Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8}){0,3}$")], ...] = Field(
+        default=(), max_length=200, description="As BCP 47; none: whatever the text is in."
+    )
+    answer_s: float = Field(
+        default=15.0,
+        gt=0,
+        le=300,
+        allow_inf_nan=False,
+        description="Longest it may take for one utterance; then a voice of this machine says it.",
+    )
+    usd_per_million_characters: Usd | None = None
+
+
 class ProviderSettings(BaseModel):
     """A provider without its name and key."""
 
@@ -170,12 +196,16 @@ class ProviderSettings(BaseModel):
             raise ValueError("give a kind, or wire and base_url")
         if self.kind is not None and self.wire not in (None, WELL_KNOWN[self.kind].wire):
             raise ValueError(f"the kind {self.kind} does not speak this wire format")
-        if self.kind is None and not self.models:
+        if self.kind is None and not self._named():
             raise ValueError("name its models")
         names = [model.name for model in self.models]
         if len(set(names)) < len(names):
             raise ValueError("names a model twice")
         return self
+
+    def _named(self) -> bool:
+        """Whether it says what it offers."""
+        return bool(self.models)
 
     @property
     def address(self) -> str:
@@ -228,14 +258,46 @@ class _FileProvider(ProviderSettings):
     api_key: ApiKey | None = Field(default=None, repr=False)
     api_key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
     api_key_file: Path | None = None
+    voices: tuple[VoiceSettings, ...] = Field(default=(), max_length=50)
+
+    def _named(self) -> bool:
+        return bool(self.models or self.voices)
+
+    def voice_offers(self, *, api_key: str | None) -> list[VoiceOffer]:
+        """Its models that speak, in the order they are named."""
+        return [self._voice_offer(voice, api_key) for voice in self.voices]
+
+    def _voice_offer(self, voice: VoiceSettings, api_key: str | None) -> VoiceOffer:
+        price = voice.usd_per_million_characters
+        offer = Offer(
+            provider=self.name,
+            wire="openai",
+            model=voice.model,
+            base_url=self.address,
+            api_key=api_key,
+            private=self.private,
+            concurrency=self.concurrency,
+            price=None
+            if price is None
+            else PriceSettings(prompt_usd_per_million=price, completion_usd_per_million=Decimal(0)).price(),
+        )
+        return VoiceOffer(offer=offer, voices=voice.voices, languages=voice.languages, answer_s=voice.answer_s)
+
+    @model_validator(mode="after")
+    def _can_speak(self) -> Self:
+        wire = WELL_KNOWN[self.kind].wire if self.kind else self.wire
+        if self.voices and wire != "openai":
+            raise ValueError("voices are asked for in OpenAI's wire format only")
+        return self
 
     @model_validator(mode="before")
     @classmethod
     def _tables(cls, data: Any) -> Any:
-        """In TOML each model is a table `provider.model`."""
-        if isinstance(data, dict) and "model" in data and "models" not in data:
-            data = {**data, "models": data["model"]}
-            del data["model"]
+        """In TOML each model is a table `provider.model`, each that speaks a table `provider.voice`."""
+        for one, many in (("model", "models"), ("voice", "voices")):
+            if isinstance(data, dict) and one in data and many not in data:
+                data = {**data, many: data[one]}
+                del data[one]
         return data
 
     @model_validator(mode="after")
@@ -256,10 +318,28 @@ def read_providers(path: Path, *, environment: Mapping[str, str] = os.environ) -
 
     Raises InvalidInput that names the file, the place in it and what is wrong, never a value, which may be a key.
     """
+    return [
+        offer
+        for provider in _read(path)
+        for offer in provider.offers(provider.name, api_key=_key(provider, path, environment), own=False)
+    ]
+
+
+def read_voices(path: Path, *, environment: Mapping[str, str] = os.environ) -> list[VoiceOffer]:
+    """The operator's models that speak, in the order of the file; none without a file. Raises InvalidInput likewise."""
+    return [
+        offer
+        for provider in _read(path)
+        if provider.voices
+        for offer in provider.voice_offers(api_key=_key(provider, path, environment))
+    ]
+
+
+def _read(path: Path) -> Sequence[_FileProvider]:
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
-        return []
+        return ()
     except OSError as error:
         raise InvalidInput(f"{path.name} cannot be read: {error.strerror}") from error
     if len(raw) > _MAX_FILE_BYTES:
@@ -276,11 +356,7 @@ def read_providers(path: Path, *, environment: Mapping[str, str] = os.environ) -
     names = [provider.name for provider in providers]
     if len(set(names)) < len(names):
         raise InvalidInput(f"{path.name} has two providers of the same name")
-    return [
-        offer
-        for provider in providers
-        for offer in provider.offers(provider.name, api_key=_key(provider, path, environment), own=False)
-    ]
+    return providers
 
 
 def _key(provider: _FileProvider, path: Path, environment: Mapping[str, str]) -> str | None:

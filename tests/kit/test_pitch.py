@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from benchmarks.voices import vowel
 
-from neuroedge.kit.prosody import SAMPLE_RATE_HZ, Floats, track
+from neuroedge.kit.pitch import harmonicity_db, track
+from neuroedge.kit.waveform import SAMPLE_RATE_HZ, Floats
 
 
 def _seconds(duration_s: float) -> np.ndarray:
@@ -94,3 +96,40 @@ def test_less_than_a_window_gives_no_frames() -> None:
     """Too short and empty waveforms are answered, not an error."""
     for samples in (0, 1, 639):
         assert len(track(np.zeros(samples, np.float32)).time_s) == 0
+
+
+@pytest.mark.parametrize("noise_db", [5.0, 12.0, 20.0, 30.0])
+def test_harmonics_to_noise_ratio_of_a_tone_in_white_noise_is_the_true_one(noise_db: float) -> None:
+    """HNR is defined by the power of both (eq. 4), so a sine in noise shows its own; within a decibel."""
+    sine = np.sin(2 * np.pi * 200 * _seconds(2.0)).astype(np.float32)
+    _, hnr_db = harmonicity_db(_with_noise(0.3 * sine, noise_db))
+    assert np.nanmean(hnr_db) == pytest.approx(noise_db, abs=1)
+
+
+def test_silence_has_no_harmonicity_and_too_little_has_no_frames() -> None:
+    """NaN, not a number that looks like one."""
+    _, silent = harmonicity_db(np.zeros(SAMPLE_RATE_HZ, np.float32))
+    assert np.isnan(silent).all()
+    assert len(silent) > 50
+    assert len(harmonicity_db(np.zeros(100, np.float32))[1]) == 0
+
+
+def test_pitch_at_a_time_lies_between_the_frames_and_nowhere_outside() -> None:
+    """Linear between two frames; NaN before, after and where there is no voice."""
+    frames = track(np.concatenate([_voice(150.0), np.zeros(SAMPLE_RATE_HZ, np.float32)]))
+    assert frames.at(0.5037) == pytest.approx(150, rel=0.01)
+    assert np.isnan([frames.at(-1.0), frames.at(1.5), frames.at(9.0)]).all()
+    assert len(frames.voiced_runs()) == 1
+
+
+@pytest.mark.parametrize("f0_hz", [95.0, 180.0, 320.0])
+def test_pitch_and_harmonicity_agree_with_praat(f0_hz: float) -> None:
+    """The reference implementation on a vowel with jitter, shimmer and noise: F0 within 1 %, HNR within 0.5 dB."""
+    import parselmouth
+
+    samples = vowel(f0_hz, 1.5, jitter=0.008, shimmer=0.04, noise_db=22, seed=int(f0_hz)).samples
+    sound = parselmouth.Sound(samples.astype(np.float64), SAMPLE_RATE_HZ)
+    theirs = sound.to_pitch_ac(time_step=0.01, pitch_floor=75, pitch_ceiling=600).selected_array["frequency"]
+    assert np.nanmedian(track(samples).f0_hz) == pytest.approx(np.median(theirs[theirs > 0]), rel=0.01)
+    values = sound.to_harmonicity_ac(0.01, 75, 0.1, 4.5).values[0]
+    assert np.nanmean(harmonicity_db(samples)[1]) == pytest.approx(values[values > -199].mean(), abs=0.5)

@@ -1,0 +1,133 @@
+"""Bayesian knowledge tracing: has a student mastered a skill yet?
+
+A. T. Corbett & J. R. Anderson 1995, "Knowledge tracing", User Modeling and User-Adapted Interaction 4: a skill is
+mastered or not; it is known at first with p(L0), learnt at each practice with p(T), never forgotten; who knows it slips
+with p(S), who does not guesses right with p(G). Fitted by EM (Baum-Welch over all students of a skill). Without bounds
+the model is not identifiable (J. E. Beck & K. Chang 2007): guess and slip are held to the paper's 0.30 and 0.10, which
+keeps "mastered" the state of more right answers.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Numbers = NDArray[np.float64]
+
+MAX_GUESS: Final = 0.30
+MAX_SLIP: Final = 0.10
+_LOW: Final = 0.01
+_STEPS: Final = 200
+_TOLERANCE: Final = 1e-4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skill:
+    """Probabilities of one skill."""
+
+    known_at_first: float
+    learn: float
+    guess: float
+    slip: float
+
+
+DEFAULT: Final = Skill(known_at_first=0.4, learn=0.15, guess=0.2, slip=0.08)
+"""Where the fit starts, and what is used where there is too little to fit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """A fitted skill; at which bounds it stands tells what the data could not."""
+
+    skill: Skill
+    log_likelihood: float
+    steps: int
+    converged: bool
+    at_bounds: tuple[str, ...]
+
+
+def fit(sequences: Sequence[Sequence[bool]], *, start: Skill = DEFAULT) -> Fit:
+    """By EM from the answers of each student in the order of time. Raises ValueError without any."""
+    answers, mask = _padded(sequences)
+    if not mask.any():
+        raise ValueError("no answers")
+    skill, steps, converged, likelihood = start, 0, False, -np.inf
+    while not converged and steps < _STEPS:
+        moved, likelihood = _step(answers, mask, skill)
+        change = max(abs(a - b) for a, b in zip(_values(moved), _values(skill), strict=True))
+        skill, steps, converged = moved, steps + 1, change < _TOLERANCE
+    bounds = {"guess": (skill.guess, MAX_GUESS), "slip": (skill.slip, MAX_SLIP), "learn": (skill.learn, 1 - _LOW)}
+    at = tuple(name for name, (value, top) in bounds.items() if value >= top - 1e-6 or value <= _LOW + 1e-6)
+    return Fit(skill=skill, log_likelihood=float(likelihood), steps=steps, converged=converged, at_bounds=at)
+
+
+def mastery(answers: Sequence[bool], skill: Skill) -> tuple[float, float]:
+    """Probability that the skill is mastered after these answers, and that the next one is right."""
+    known = skill.known_at_first
+    for correct in answers:
+        known = _update(known, correct, skill)
+    return known, known * (1 - skill.slip) + (1 - known) * skill.guess
+
+
+def predictions(answers: Sequence[bool], skill: Skill) -> list[float]:
+    """Before each answer, the probability that it is right."""
+    known, told = skill.known_at_first, []
+    for correct in answers:
+        told.append(known * (1 - skill.slip) + (1 - known) * skill.guess)
+        known = _update(known, correct, skill)
+    return told
+
+
+def _update(known: float, correct: bool, skill: Skill) -> float:
+    """Bayes' rule on one answer, then the chance to have learnt."""
+    if_known = 1 - skill.slip if correct else skill.slip
+    if_not = skill.guess if correct else 1 - skill.guess
+    posterior = known * if_known / (known * if_known + (1 - known) * if_not)
+    return posterior + (1 - posterior) * skill.learn
+
+
+def _values(skill: Skill) -> tuple[float, float, float, float]:
+    return skill.known_at_first, skill.learn, skill.guess, skill.slip
+
+
+def _padded(sequences: Sequence[Sequence[bool]]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    longest = max((len(s) for s in sequences), default=0)
+    answers = np.zeros((len(sequences), longest), bool)
+    mask = np.zeros_like(answers)
+    for row, sequence in enumerate(sequences):
+        answers[row, : len(sequence)] = sequence
+        mask[row, : len(sequence)] = True
+    return answers, mask
+
+
+def _step(answers: NDArray[np.bool_], mask: NDArray[np.bool_], skill: Skill) -> tuple[Skill, float]:
+    """One EM step over all sequences; padding says nothing. States: 0 not mastered, 1 mastered."""
+    seen = np.where(answers[..., None], [skill.guess, 1 - skill.slip], [1 - skill.guess, skill.slip])
+    seen = np.where(mask[..., None], seen, 1.0)
+    move = np.array([[1 - skill.learn, skill.learn], [0.0, 1.0]])
+    rows, length = answers.shape
+    forward, scale = np.empty((rows, length, 2)), np.empty((rows, length))
+    state = np.tile([1 - skill.known_at_first, skill.known_at_first], (rows, 1))
+    for t in range(length):
+        joint = (state @ move if t else state) * seen[:, t]
+        scale[:, t] = joint.sum(axis=1)
+        state = forward[:, t] = joint / scale[:, t, None]
+    backward = np.ones((rows, length, 2))
+    for t in range(length - 2, -1, -1):
+        backward[:, t] = (seen[:, t + 1] * backward[:, t + 1]) @ move.T / scale[:, t + 1, None]
+    state_p = forward * backward
+    followed = mask[:, 1:]
+    learnt = forward[:, :-1, 0] * skill.learn * seen[:, 1:, 1] * backward[:, 1:, 1] / scale[:, 1:]
+    unknown = state_p[..., 0]
+    learn = (learnt * followed).sum() / max((unknown[:, :-1] * followed).sum(), 1e-12)
+    guess = (unknown * (mask & answers)).sum() / max((unknown * mask).sum(), 1e-12)
+    slip = (state_p[..., 1] * (mask & ~answers)).sum() / max((state_p[..., 1] * mask).sum(), 1e-12)
+    began = mask[:, 0]
+    return Skill(
+        known_at_first=float(np.clip(state_p[began, 0, 1].mean(), _LOW, 1 - _LOW)),
+        learn=float(np.clip(learn, _LOW, 1 - _LOW)),
+        guess=float(np.clip(guess, _LOW, MAX_GUESS)),
+        slip=float(np.clip(slip, _LOW, MAX_SLIP)),
+    ), float(np.log(scale).sum())

@@ -1,0 +1,122 @@
+"""The models behind live sessions: is there speech, and what was said."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from neuroedge.contract.errors import DeadlineExceeded
+from neuroedge.contract.models import (
+    SAMPLE_RATE_HZ,
+    SPEECH_TO_TEXT,
+    VOICE_ACTIVITY,
+    VOICE_FRAME,
+    Floats,
+    Models,
+    VoiceState,
+)
+from neuroedge.contract.scope import call_scope
+from neuroedge.kit.local_agreement import without_echo
+from neuroedge.kit.speakers_to_words import TimedWord
+from neuroedge.services.live.options import LiveOptions
+from neuroedge.services.live.utterance import Heard
+
+ENGINE = "transcription"
+"""What a session is, to permissions and usage: the same work as that engine's, only sooner."""
+DECODE_S = 30.0
+"""Longest a piece of speech may take."""
+_LOADING_S = 120.0
+_QUICK_BEAM = 1
+_THOROUGH_BEAM = 5
+
+
+class Recogniser:
+    """Calls the models for one session; before all work that nobody waits for."""
+
+    def __init__(self, *, models: Models, options: LiveOptions) -> None:
+        self._models = models
+        self._options = options
+        self._language = None if options.language == "auto" else options.language
+        self.model_id = ""
+        self.seconds = 0.0
+        """Time the recognition took so far, waiting for the model included."""
+
+    async def open(self) -> None:
+        """Load the models, so that the first words need not wait for them.
+
+        Raises ModelUnavailable, NotEnoughMemory; InvalidInput for a language the model does not know.
+        """
+        await self.voice(np.zeros(VOICE_FRAME, np.float32), None, timeout_s=_LOADING_S)
+        await self.hear(np.zeros(SAMPLE_RATE_HZ // 4, np.float32), 0, thorough=False, timeout_s=_LOADING_S)
+
+    async def voice(
+        self, samples: Floats, state: VoiceState | None, *, timeout_s: float = DECODE_S
+    ) -> tuple[Floats, VoiceState]:
+        """Probability of speech of the next frames, as VoiceActivity.listen."""
+        with call_scope(timeout_s=timeout_s, priority="high"):
+            try:
+                async with asyncio.timeout(timeout_s), self._models.lease(VOICE_ACTIVITY, priority="high") as model:
+                    return await model.listen(samples, state)
+            except TimeoutError as error:
+                raise DeadlineExceeded("the voice activity model does not answer", hint="try again later") from error
+
+    async def hear(
+        self,
+        samples: Floats,
+        start: int,
+        *,
+        thorough: bool,
+        language: str | None = None,
+        timeout_s: float = DECODE_S,
+    ) -> Heard:
+        """What is said in `samples`, which begin at sample `start` of the stream.
+
+        `language`: what is taken for granted where the client named none. Raises DeadlineExceeded, Overloaded,
+        ModelUnavailable, InvalidInput.
+        """
+        began = time.monotonic()
+        with call_scope(timeout_s=timeout_s, priority="high"):
+            try:
+                async with asyncio.timeout(timeout_s), self._models.lease(SPEECH_TO_TEXT, priority="high") as model:
+                    self.model_id = model.model_id
+                    found = await model.transcribe(
+                        samples,
+                        language=self._language or language,
+                        hot_words=self._options.hot_words,
+                        prompt=self._options.prompt,
+                        beam_size=_THOROUGH_BEAM if thorough else _QUICK_BEAM,
+                        vad=False,
+                        live=True,
+                    )
+            except TimeoutError as error:
+                raise DeadlineExceeded(
+                    f"speech was not recognised within {timeout_s:g} s", hint="the server has too much to do"
+                ) from error
+            finally:
+                self.seconds += time.monotonic() - began
+        offset_s, length_s = start / SAMPLE_RATE_HZ, len(samples) / SAMPLE_RATE_HZ
+        spoken = [
+            TimedWord(
+                w=word.w,
+                start_s=offset_s + min(word.start_s, length_s),
+                end_s=offset_s + min(word.end_s, length_s),
+                p=word.p,
+            )
+            for utterance in found.utterances
+            for word in utterance.words
+            # A word after the end of the sound is the model saying its last sentence again, in the silence it gets.
+            if word.w and word.start_s < length_s
+        ]
+        words = without_echo(spoken)
+        return Heard(
+            words=words,
+            language=None if not words else found.language,
+            language_p=found.language_p,
+            avg_logprob=_mean([utterance.avg_logprob for utterance in found.utterances]),
+            no_speech_prob=_mean([utterance.no_speech_prob for utterance in found.utterances]),
+        )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0

@@ -1,0 +1,80 @@
+"""The sound of a stream that is still needed, and one utterance in it."""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from neuroedge.contract.models import SAMPLE_RATE_HZ, Floats
+from neuroedge.kit.local_agreement import LocalAgreement
+from neuroedge.kit.speakers_to_words import TimedWord
+
+
+class Tape:
+    """The newest part of a stream, addressed by samples from its start."""
+
+    def __init__(self) -> None:
+        self._pieces: deque[tuple[int, Floats]] = deque()
+        self.end = 0
+
+    def append(self, samples: Floats) -> None:
+        """Add what comes next."""
+        self._pieces.append((self.end, samples))
+        self.end += len(samples)
+
+    def slice(self, start: int, end: int) -> Floats:
+        """A copy of samples [start, end), as far as they are there."""
+        found = [
+            samples[max(0, start - at) : end - at]
+            for at, samples in self._pieces
+            if at < end and at + len(samples) > start
+        ]
+        return np.concatenate(found) if found else np.empty(0, np.float32)
+
+    def forget(self, before: int) -> None:
+        """Drop pieces that end before a sample."""
+        while self._pieces and self._pieces[0][0] + len(self._pieces[0][1]) <= before:
+            self._pieces.popleft()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """What the recogniser made of an utterance; times of words from the stream's start."""
+
+    words: list[TimedWord]
+    language: str | None
+    language_p: float
+    avg_logprob: float
+    no_speech_prob: float
+
+
+@dataclass(slots=True, kw_only=True)
+class Utterance:
+    """Speech from a pause to the next."""
+
+    number: int
+    start: int
+    """First sample of what the recogniser gets."""
+    speech_start: int
+    end: int | None = None
+    """First sample after it; None while it goes on."""
+    agreement: LocalAgreement = field(default_factory=LocalAgreement)
+    heard_until: int = 0
+    """The samples before this one have been through the recogniser."""
+    told: str = ""
+    """Text of the last partial."""
+    language: str | None = None
+    spoken_early: tuple[int, Heard | None] | None = None
+    """What a pause gave before it was known to be the end, with the end of speech it was made for."""
+
+    @property
+    def duration_s(self) -> float:
+        """Of a finished one."""
+        return 0.0 if self.end is None else (self.end - self.start) / SAMPLE_RATE_HZ
+
+    def cut(self, at: int) -> "Utterance":
+        """End this one at sample `at`, or after its last stable word; gives the rest, which goes on."""
+        stable = self.agreement.stable
+        at = max(at, round(stable[-1].end_s * SAMPLE_RATE_HZ) if stable else 0)
+        self.end, self.spoken_early = at, None
+        return Utterance(number=self.number + 1, start=at, speech_start=at, language=self.language)

@@ -1,0 +1,134 @@
+"""Sound is decoded as it arrives: PCM at any rate, Opus in WebM and Ogg; what is no sound is refused."""
+
+import io
+from typing import Literal
+
+import av
+import numpy as np
+import pytest
+import soxr
+
+from neuroedge.contract.errors import InvalidInput, UnreadableMedia, UnsupportedMedia
+from neuroedge.contract.models import Floats
+from neuroedge.infra.media_stream import AudioStream, ContainerStream, open_stream
+from tests.audio_samples import make, tone
+
+Container = Literal["webm_opus", "ogg_opus"]
+FORMATS: dict[Container, str] = {"webm_opus": "webm", "ogg_opus": "ogg"}
+
+
+def encoded(samples: Floats, encoding: Container) -> bytes:
+    """As a browser's recorder writes it: short clusters, no index."""
+    out = io.BytesIO()
+    form = FORMATS[encoding]
+    options = {"cluster_time_limit": "100", "live": "1"} if form == "webm" else {"page_duration": "100000"}
+    rate_hz = 48_000
+    with av.open(out, "w", format=form, options=options) as container:
+        stream = container.add_stream("libopus", rate=rate_hz, layout="mono")
+        frame = av.AudioFrame.from_ndarray(
+            soxr.resample(samples, 16_000, rate_hz).astype(np.float32).reshape(1, -1), format="fltp", layout="mono"
+        )
+        frame.sample_rate = rate_hz
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            container.mux(packet)
+    return out.getvalue()
+
+
+def fed(stream: AudioStream, data: bytes, *, step: int) -> tuple[Floats, Floats]:
+    """What came while `data` was pushed, and at the end."""
+    during = [piece for start in range(0, len(data), step) for piece in stream.push(data[start : start + step])]
+    after = list(stream.finish())
+    stream.close()
+    nothing = [np.empty(0, np.float32)]
+    return np.concatenate(nothing + during), np.concatenate(nothing + after)
+
+
+@pytest.mark.parametrize("step", [1, 999, 100_000])
+def test_pcm_is_the_same_however_it_is_cut(step: int) -> None:
+    """Also within a sample."""
+    samples = tone(0.5)
+    during, after = fed(
+        open_stream("pcm16", sample_rate_hz=16_000), (samples * 32_768).round().astype("<i2").tobytes(), step=step
+    )
+    assert not len(after)
+    assert during == pytest.approx(samples, abs=1e-4)
+
+
+@pytest.mark.parametrize("rate_hz", [8_000, 24_000, 44_100, 48_000])
+def test_pcm_of_another_rate_is_resampled(rate_hz: int) -> None:
+    """The length is right, and a tone stays the tone it was."""
+    there = soxr.resample(tone(2.0), 16_000, rate_hz)
+    during, after = fed(
+        open_stream("pcm16", sample_rate_hz=rate_hz), (there * 32_767).astype("<i2").tobytes(), step=4_000
+    )
+    whole = np.concatenate([during, after])
+    assert len(whole) / 16_000 == pytest.approx(2.0, abs=0.01)
+    spectrum = np.abs(np.fft.rfft(whole)), np.abs(np.fft.rfft(tone(2.0)))
+    assert np.argmax(spectrum[0]) / len(whole) == pytest.approx(np.argmax(spectrum[1]) / 32_000, abs=1e-3)
+
+
+@pytest.mark.parametrize("rate_hz", [0, -1, 7_999, 192_001])
+def test_a_rate_nobody_records_at_is_refused(rate_hz: int) -> None:
+    """With the range there is."""
+    with pytest.raises(InvalidInput, match="Hz"):
+        open_stream("pcm16", sample_rate_hz=rate_hz)
+
+
+@pytest.mark.parametrize("encoding", ["webm_opus", "ogg_opus"])
+def test_opus_is_decoded_while_it_arrives(encoding: Container) -> None:
+    """Nearly all of it is there before the end is known, and it is the sound that was recorded."""
+    samples = tone(3.0)
+    during, after = fed(open_stream(encoding, sample_rate_hz=48_000), encoded(samples, encoding), step=400)
+    assert len(during) / 16_000 > 2.8
+    whole = np.concatenate([during, after])
+    assert len(whole) / 16_000 == pytest.approx(3.0, abs=0.05)
+    power = float(np.mean(whole[8_000:40_000] ** 2) / np.mean(samples[8_000:40_000] ** 2))
+    assert power == pytest.approx(1.0, abs=0.15)
+
+
+def test_what_is_not_what_it_is_said_to_be_is_refused_at_once() -> None:
+    """Ogg sent as WebM, a WAV file, random bytes."""
+    for data in (encoded(tone(0.5), "ogg_opus"), b"RIFF0000WAVEfmt ", np.random.default_rng(0).bytes(1000)):
+        stream = open_stream("webm_opus", sample_rate_hz=48_000)
+        with pytest.raises(UnsupportedMedia, match="no matroska stream"):
+            list(stream.push(data))
+        stream.close()
+
+
+def test_a_broken_container_is_refused() -> None:
+    """The first bytes are right, and then there is no sound, or nothing that can be read."""
+    noise = np.random.default_rng(0).bytes(300_000)
+    for data in (b"\x1a\x45\xdf\xa3" + noise, b"\x1a\x45\xdf\xa3" + bytes(300_000)):
+        stream = open_stream("webm_opus", sample_rate_hz=48_000)
+        with pytest.raises((UnreadableMedia, UnsupportedMedia)):
+            fed(stream, data * 5, step=50_000)
+        stream.close()
+
+
+def test_a_container_with_another_codec_is_refused() -> None:
+    """Vorbis is not what was said to come."""
+    stream = open_stream("ogg_opus", sample_rate_hz=48_000)
+    with pytest.raises(UnsupportedMedia, match="not Opus"):
+        fed(stream, make("ogg_vorbis", np.stack([tone(1.0, rate_hz=48_000)] * 2), layout="stereo"), step=500)
+    stream.close()
+
+
+def test_an_end_without_any_bytes_is_no_error() -> None:
+    """Who connects and leaves again has sent nothing wrong."""
+    for encoding in ("pcm16", "webm_opus", "ogg_opus"):
+        stream = open_stream(encoding, sample_rate_hz=48_000)  # type: ignore[arg-type]
+        assert list(stream.finish()) == []
+        stream.close()
+
+
+def test_closing_in_the_middle_ends_the_thread() -> None:
+    """Whatever it was doing: waiting for bytes, or for somebody to take the sound."""
+    data = encoded(tone(60.0), "webm_opus")
+    waiting = ContainerStream("webm_opus")
+    list(waiting.push(data[:3_000]))
+    full = ContainerStream("webm_opus")
+    next(full.push(data))
+    for stream in (waiting, full):
+        stream.close()
+        stream._thread.join(timeout=5)
+        assert not stream._thread.is_alive()

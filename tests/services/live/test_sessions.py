@@ -1,0 +1,360 @@
+"""Live sessions over scripted models: what is told when, what waits, what is refused, and how sessions end."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+
+from neuroedge.contract.errors import (
+    Conflict,
+    Forbidden,
+    InvalidInput,
+    ModelFailed,
+    NotFound,
+    Overloaded,
+    TooLarge,
+    Unavailable,
+    UnsupportedMedia,
+)
+from neuroedge.contract.principal import Principal
+from neuroedge.infra.live_metrics import LiveMetrics
+from neuroedge.services.live import session as session_module
+from neuroedge.services.live.options import LiveLimits, LiveOptions
+from neuroedge.services.live.session import LiveSession
+from neuroedge.services.live.sessions import LiveSessions
+from neuroedge.stores.ledgers import UsageRow
+from tests.fakes import FakeModels, SystemClock, make_principal
+from tests.services.live.scripted import CountsWords, LoudIsSpeech, pcm16, silence, spoken
+
+pytestmark = pytest.mark.anyio
+CHUNK = 3200
+
+
+class Rows:
+    """A usage ledger in a list."""
+
+    def __init__(self) -> None:
+        self.rows: list[UsageRow] = []
+
+    async def record(self, row: UsageRow) -> None:
+        """Keep it."""
+        self.rows.append(row)
+
+
+class Live:
+    """Sessions over scripted models."""
+
+    def __init__(self, **limits: Any) -> None:
+        self.stt, self.usage = CountsWords(), Rows()
+        self.sessions = LiveSessions(
+            models=FakeModels({"speech_to_text": self.stt, "voice_activity": LoudIsSpeech()}),
+            usage=self.usage,  # type: ignore[arg-type]
+            clock=SystemClock(),
+            metrics=LiveMetrics(CollectorRegistry()),
+            limits=LiveLimits(**limits),
+        )
+        self.me = make_principal()
+        self.holder = asyncio.Event()
+
+    async def start(self, principal: Principal | None = None, **options: Any) -> LiveSession:
+        """A session of this principal's."""
+        return await self.sessions.start(principal or self.me, LiveOptions(**options), self.holder)
+
+
+@pytest.fixture
+async def live() -> AsyncIterator[Live]:
+    """Sessions that end with the test."""
+    found = Live()
+    yield found
+    await found.sessions.close()
+
+
+async def say(session: LiveSession, samples: np.ndarray) -> None:
+    """Feed it in steps of 100 ms, leaving the recogniser its turns."""
+    data = pcm16(samples)
+    for start in range(0, len(data), CHUNK):
+        await session.feed(data[start : start + CHUNK])
+        for _ in range(8):
+            await asyncio.sleep(0)
+
+
+def told(session: LiveSession, type_: str) -> list[dict[str, Any]]:
+    """What was told of a type."""
+    return [event.data for event in session.events.after(0) if event.type == type_]
+
+
+async def closed(session: LiveSession) -> None:
+    """Return when it has ended."""
+    last = 0
+    async with asyncio.timeout(5):
+        while session.reason is None:
+            last = (await session.events.wait(last))[-1].number
+
+
+async def test_two_utterances_become_two_finals_with_times_from_the_start(live: Live) -> None:
+    """Events come in order; each final names its words, their times in the stream, and its language."""
+    session = await live.start()
+    await say(session, np.concatenate([silence(1.0), spoken(0.1, 0.2, 0.3), silence(1.0), spoken(0.4), silence(1.0)]))
+    await session.finish()
+    order = [(e.type, e.data.get("utterance")) for e in session.events.after(0) if e.type != "partial"]
+    assert order == [
+        ("speech_started", 1),
+        ("speech_stopped", 1),
+        ("final", 1),
+        ("speech_started", 2),
+        ("speech_stopped", 2),
+        ("final", 2),
+        ("closed", None),
+    ]
+    first, second = told(session, "final")
+    assert (first["text"], second["text"]) == ("w10 w20 w30", "w40")
+    assert [word["start_s"] for word in first["words"]] == pytest.approx([1.0, 1.4, 1.8], abs=0.05)
+    assert second["words"][0]["start_s"] == pytest.approx(3.2, abs=0.05)
+    assert (first["language"], first["reliable"], first["warnings"]) == ("en", True, [])
+    assert told(session, "closed")[0]["audio_s"] == pytest.approx(4.6)
+    assert session.reason == "stopped"
+
+
+async def test_partials_grow_and_what_is_stable_stays(live: Live) -> None:
+    """Each partial's stable part begins with the one before, and the final with the last."""
+    session = await live.start()
+    partials: list[dict[str, Any]] = []
+
+    async def listen() -> None:
+        last = 0
+        while True:
+            for event in await session.events.wait(last):
+                last = event.number
+                if event.type == "partial":
+                    partials.append(event.data)
+
+    listener = asyncio.create_task(listen())
+    await say(session, np.concatenate([spoken(*(n / 20 for n in range(1, 11))), silence(1.0)]))
+    await session.finish()
+    listener.cancel()
+    stable = [partial["stable"] for partial in partials]
+    assert len(stable) >= 5
+    assert all(later.startswith(sooner) for sooner, later in pairwise(stable))
+    assert stable[-1].startswith("w5 w10 w15")
+    assert told(session, "final")[0]["text"].startswith(stable[-1])
+    assert told(session, "partial") == [], "a final replaces them"
+
+
+async def test_without_partials_only_the_end_is_recognised(live: Live) -> None:
+    """Who does not want them does not pay for them: one call an utterance, made in its pause."""
+    session = await live.start(partials=False)
+    await say(session, np.concatenate([spoken(0.1, 0.2, 0.3, 0.4), silence(1.0)]))
+    await session.finish()
+    assert told(session, "final")[0]["text"] == "w10 w20 w30 w40"
+    assert len(live.stt.calls) == 1
+    assert live.stt.calls[0]["beam_size"] == 5
+    assert live.stt.calls[0]["live"]
+
+
+async def test_speech_without_a_pause_is_cut_and_nothing_is_lost_or_repeated(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twelve seconds at a limit of four: several finals that together hold every word once."""
+    monkeypatch.setattr(session_module, "MAX_UTTERANCE_S", 4.0)
+    session = await live.start()
+    levels = [n / 40 for n in range(1, 31)]
+    await say(session, np.concatenate([spoken(*levels), silence(1.0)]))
+    await session.finish()
+    finals = told(session, "final")
+    assert len(finals) >= 3
+    heard = [int(word["w"][1:]) for final in finals for word in final["words"]]
+    assert heard == sorted(heard)
+    assert len(set(heard)) >= 28
+    assert max(final["end_s"] - final["start_s"] for final in finals) <= 4.2
+
+
+async def test_silence_and_a_stop_tell_nothing_but_the_end(live: Live) -> None:
+    """No words are made of nothing."""
+    session = await live.start()
+    await say(session, silence(2.0))
+    await session.finish()
+    assert [event.type for event in session.events.after(0)] == ["closed"]
+    assert live.stt.calls == []
+
+
+async def test_a_stop_tells_what_was_being_said(live: Live) -> None:
+    """No pause is needed at the end."""
+    session = await live.start()
+    await say(session, spoken(0.1, 0.2))
+    await session.finish()
+    assert told(session, "final")[0]["text"] == "w10 w20"
+
+
+async def test_flush_ends_an_utterance_and_clear_forgets_it(live: Live) -> None:
+    """After both the session goes on."""
+    session = await live.start()
+    await say(session, spoken(0.1, 0.2))
+    await session.flush()
+    assert [final["text"] for final in told(session, "final")] == ["w10 w20"]
+    assert told(session, "flushed")
+    await say(session, np.concatenate([silence(0.3), spoken(0.3)]))
+    await session.clear()
+    await say(session, np.concatenate([silence(1.0), spoken(0.5), silence(1.0)]))
+    await session.finish()
+    assert [final["text"] for final in told(session, "final")] == ["w10 w20", "w50"]
+
+
+async def test_a_client_that_is_too_fast_waits(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Feeding returns only when there is room: what waits stays bounded, and every word is told in the end."""
+    monkeypatch.setattr(session_module, "MAX_AHEAD_S", 3.0)
+    live.stt.delay_s = 0.02
+    session = await live.start(partials=False)
+    waiting: list[float] = []
+    for n in range(1, 21):
+        await session.feed(pcm16(np.concatenate([spoken(n / 50, n / 50), silence(0.8)])))
+        waiting.append(sum(utterance.duration_s for utterance in session._finished))
+    await session.finish()
+    assert max(waiting) <= 3.0
+    assert [final["text"] for final in told(session, "final")] == [f"w{n * 2} w{n * 2}" for n in range(1, 21)]
+
+
+async def test_a_failing_model_costs_an_utterance_not_the_session(live: Live) -> None:
+    """Its error is told with the utterance's number, what was stable is kept, and the next one is heard."""
+    session = await live.start(partials=False)
+    live.stt.failures = [ModelFailed("the model broke"), ModelFailed("the model broke")]
+    await say(session, np.concatenate([spoken(0.1, 0.2), silence(1.0)]))
+    await say(session, np.concatenate([spoken(0.3, 0.4), silence(1.0)]))
+    await session.finish()
+    error = told(session, "error")[0]
+    assert (error["code"], error["utterance"], error["fatal"]) == ("model_failed", 1, False)
+    assert [(final["text"], final["reliable"]) for final in told(session, "final")] == [
+        ("", False),
+        ("w30 w40", True),
+    ]
+
+
+async def test_an_unknown_language_is_refused_at_the_start(live: Live) -> None:
+    """Before any sound; nothing is left open."""
+    with pytest.raises(InvalidInput, match="does not know the language"):
+        await live.start(language="xx")
+    session = await live.start()
+    assert session.reason is None
+
+
+async def test_bytes_that_are_no_sound_end_the_session(live: Live) -> None:
+    """With a problem of its own, told before the end; then nothing more is taken."""
+    session = await live.start(encoding="webm_opus")
+    with pytest.raises(UnsupportedMedia):
+        await session.feed(b"this is no webm at all")
+    assert told(session, "error")[0]["code"] == "unsupported_media"
+    assert (session.reason, session.status) == ("error", 415)
+    with pytest.raises(Conflict):
+        await session.feed(b"more")
+
+
+async def test_a_session_has_a_longest_length() -> None:
+    """Too much sound ends it, with what limit it was."""
+    live = Live(max_audio_s=1.0)
+    session = await live.start()
+    with pytest.raises(TooLarge, match="1 s"):
+        await say(session, silence(1.5))
+    assert session.reason == "error"
+    await live.sessions.close()
+
+
+async def test_an_organisation_has_so_many_sessions_and_another_its_own() -> None:
+    """The limit counts what is open; one that ended makes room."""
+    live = Live(sessions=2)
+    first, _ = await live.start(), await live.start()
+    with pytest.raises(Overloaded, match="2 live sessions"):
+        await live.start()
+    assert (await live.start(make_principal())).reason is None
+    await first.finish()
+    assert (await live.start()).reason is None
+    await live.sessions.close()
+
+
+async def test_who_may_not_run_engines_may_not_listen_either(live: Live) -> None:
+    """Neither by role nor by what an API key allows."""
+    with pytest.raises(Forbidden):
+        await live.start(replace(live.me, permissions=frozenset({"read"})))
+    with pytest.raises(Forbidden, match="API key"):
+        await live.start(replace(live.me, engines=frozenset({"embedding"})))
+
+
+async def test_a_lost_session_is_found_by_its_user_alone(live: Live) -> None:
+    """Another tenant, and another user of the same one, get what an id that never existed gets."""
+    session = await live.start()
+    await say(session, spoken(0.1, 0.2))
+    live.sessions.let_go(session, live.holder)
+    colleague = replace(live.me, user_id=uuid4())
+    for other in (make_principal(), colleague):
+        with pytest.raises(NotFound) as theirs:
+            await live.sessions.resume(other, session.id, asyncio.Event())
+        with pytest.raises(NotFound) as never:
+            await live.sessions.resume(other, uuid4(), asyncio.Event())
+        assert str(theirs.value) == str(never.value)
+    again = await live.sessions.resume(live.me, session.id, asyncio.Event())
+    assert again is session
+    assert again.received_bytes == len(pcm16(spoken(0.1, 0.2)))
+    await say(again, np.concatenate([spoken(0.3), silence(1.0)]))
+    await again.finish()
+    assert told(again, "final")[0]["text"] == "w10 w20 w30"
+
+
+async def test_another_connection_takes_the_session_over(live: Live) -> None:
+    """The one that had it is told, and its going ends nothing."""
+    session = await live.start()
+    other = asyncio.Event()
+    await live.sessions.resume(live.me, session.id, other)
+    assert live.holder.is_set()
+    assert live.sessions.held(session, other)
+    assert not live.sessions.held(session, live.holder)
+    live.sessions.let_go(session, live.holder)
+    assert live.sessions.held(session, other)
+
+
+async def test_a_lost_session_ends_when_nobody_comes_back() -> None:
+    """After the time for it; its usage is written, once."""
+    live = Live(resume_s=0.01)
+    session = await live.start()
+    live.sessions.let_go(session, live.holder)
+    await closed(session)
+    with pytest.raises(NotFound):
+        await live.sessions.resume(live.me, session.id, asyncio.Event())
+    await live.sessions.close()
+    assert [(row.engine, row.outcome, row.org_id) for row in live.usage.rows] == [
+        ("transcription", "ok", live.me.org_id)
+    ]
+
+
+async def test_a_stopping_server_lets_sessions_finish_their_words(live: Live) -> None:
+    """What is being said becomes a final; no new session opens."""
+    session = await live.start()
+    await say(session, spoken(0.1, 0.2))
+    stopping = asyncio.create_task(live.sessions.stop())
+    await closed(session)
+    live.sessions.let_go(session, live.holder)
+    await stopping
+    assert told(session, "final")[0]["text"] == "w10 w20"
+    assert session.reason == "shutdown"
+    with pytest.raises(Unavailable):
+        await live.start()
+
+
+async def test_a_hot_word_and_a_prompt_reach_the_model(live: Live) -> None:
+    """With the language, where one was named."""
+    session = await live.start(language="de", hot_words=["Dashwood"], prompt="Ein Roman.")
+    await say(session, np.concatenate([spoken(0.1, 0.2), silence(1.0)]))
+    await session.finish()
+    assert {(c["language"], c["prompt"], *c["hot_words"]) for c in live.stt.calls} == {("de", "Ein Roman.", "Dashwood")}
+
+
+async def test_many_events_are_kept_to_a_bound_and_the_loss_is_known(live: Live) -> None:
+    """The oldest go; a client that asks after them learns that some are gone."""
+    session = await live.start()
+    for n in range(1005):
+        session.events.add("speech_started", utterance=n)
+    assert len(session.events.after(0)) == 1000
+    assert session.events.lost_until == 5
