@@ -22,6 +22,10 @@ CHANGE_NATS: Final = 3.0
 MIN_LETTERS: Final = 4
 """Fewer letters are no evidence in scripts of many languages."""
 _LEAST_P: Final = 1e-6
+_RARE: Final = 0.1
+"""How likely, beforehand, a language without a two-letter code is beside one with it: few texts are in it."""
+_SHORT_CHARS: Final = 20
+"""A shorter sentence is told together with the next one."""
 _SCRIPTS: Final = {
     "Latn": "Latin",
     "Cyrl": "Cyrillic",
@@ -136,9 +140,10 @@ def guesses(text: str, *, among: Sequence[str] | None = None) -> list[Guess]:
         if unknown := set(among) - set(_identifier().labels):
             raise ValueError(f"languages that are not known: {', '.join(sorted(unknown))}")
         allowed &= frozenset(among)
-    ranked = [(lang, p) for lang, p in _identifier().rank(text) if lang in allowed]
+    ranked = [(lang, p * (1 if len(lang) == 2 else _RARE)) for lang, p in _identifier().rank(text) if lang in allowed]
     total = sum(p for _, p in ranked)
-    return [Guess(lang=lang, p=p / total) for lang, p in ranked] if total > 0 else []
+    found_of = [Guess(lang=lang, p=p / total) for lang, p in ranked] if total > 0 else []
+    return sorted(found_of, key=lambda guess: -guess.p)
 
 
 def pieces(text: str, *, among: Sequence[str] | None = None) -> list[LanguagePiece]:
@@ -207,7 +212,7 @@ def _units(text: str) -> Iterator[tuple[int, int, str]]:
             if waiting is not None and not script:
                 waiting = (waiting[0], end, waiting[2])
                 continue
-            if waiting is not None and not waiting[2]:
+            if waiting is not None and (not waiting[2] or _short(waiting, script)):
                 waiting = (waiting[0], end, script)
                 continue
             if waiting is not None:
@@ -215,6 +220,11 @@ def _units(text: str) -> Iterator[tuple[int, int, str]]:
             waiting = (start, end, script)
     if waiting is not None and waiting[2]:
         yield waiting
+
+
+def _short(piece: tuple[int, int, str], script: str) -> bool:
+    start, end, of = piece
+    return of == script and end - start < _SHORT_CHARS
 
 
 def _script_runs(sentence: str, offset: int, *, japanese: bool) -> Iterator[tuple[int, int, str]]:
