@@ -10,7 +10,7 @@ PYTEST_ARGS ?=
 # Each file is run by one worker, with servers of its own: many tests wait for something to die or come back.
 PYTEST_WORKERS ?= 2
 # Small models beside the default set that tests of the runtimes use.
-TEST_MODELS := smollm2-135m-instruct whisper-tiny-en
+TEST_MODELS := smollm2-135m-instruct whisper-tiny-en piper-joe
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo run test test-external check bench docs lock clean

@@ -158,10 +158,12 @@ async def _stream(server: Served, token: str, recording: Recording) -> Streamed:
 def _judged(
     recording: Recording, events: list[tuple[float, dict[str, Any]]], *, began: float, ended: float
 ) -> Streamed:
-    first_s, final_s, finals, seen = [], [], [], set()
+    first_s, final_s, finals, awaited = [], [], [], set()
     for at, event in events:
-        if event["type"] == "partial" and event["text"] and event["utterance"] not in seen:
-            seen.add(event["utterance"])
+        if event["type"] == "speech_started":  # what follows a cut does not start so
+            awaited.add(event["utterance"])
+        elif event["type"] == "partial" and event["text"] and event["utterance"] in awaited:
+            awaited.remove(event["utterance"])
             start = min((span[0] for span in recording.spans), key=lambda s: abs(s - event["start_s"]))
             first_s.append(at - began - start)
         elif event["type"] == "final":

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from benchmarks import engine_table
+
 RESULTS = Path(__file__).parent / "results"
 _LIBRARIES = ("neuroedge", "faster-whisper", "ctranslate2", "onnxruntime", "xllamacpp", "fastapi", "psycopg")
 
@@ -98,6 +100,7 @@ def render() -> str:
         "# Benchmarks",
         "",
         "Medians with the range of all runs. Machines are noisy: compare ratios of one run, not absolute times.",
+        *_engines(),
     ]
     for path in sorted(RESULTS.glob("*.json")):
         body = json.loads(path.read_text())
@@ -119,6 +122,22 @@ def render() -> str:
                 f" {f['target']}{met} | {f['note']} |"
             )
     return "\n".join(parts) + "\n"
+
+
+def _engines() -> list[str]:
+    """One row for each engine."""
+    from neuroedge.services.engines import discover
+
+    names = sorted(engine.name for engine in discover() if engine.__module__.startswith("neuroedge."))
+    return [
+        "",
+        "## Engines",
+        "",
+        f"{engine_table.measured(RESULTS, names)} of {len(names)} engines have a figure; ✓ the target is met, ✗ it is",
+        "not, and the engine's card in docs/engines says why. All figures, their conditions and machines stand below.",
+        "",
+        *engine_table.rows(RESULTS, names),
+    ]
 
 
 if __name__ == "__main__":

@@ -15,11 +15,13 @@ from neuroedge.stores import (
     accounts,
     api_keys,
     artifacts,
+    batches,
     chat_attachments,
     chat_messages,
     chat_sessions,
     checkpoints,
     documents,
+    federated,
     files,
     knowledge,
     learners,
@@ -27,12 +29,14 @@ from neuroedge.stores import (
     llm_budgets,
     llm_providers,
     memories,
+    policies,
     privacy,
     recordings,
     reviews,
     safety,
     switches,
     tasks,
+    trained,
     turns,
     voice_relabels,
     voices,
@@ -130,7 +134,21 @@ async def store_everything(db: Database, caller: Principal, word: str) -> Stored
             expires_at=None,
         )
         await _learner(conn, caller, word)
+        await _federation(conn, caller, word)
+        await _recommender(conn, caller, word)
+        await trained.insert(
+            conn,
+            org_id=org_id,
+            user_id=caller.user_id,
+            model_id=new_id(),
+            name=word,
+            kind="classification",
+            card={"target": word},
+            size_bytes=1,
+            sha256="0",
+        )
         task_id = await _task(conn, caller, word)
+        await _batch(conn, caller, word)
         await conn.execute(
             "INSERT INTO rebuilds (org_id, id, model, words) VALUES (%s, %s, 'm', true) ON CONFLICT DO NOTHING",
             [org_id, new_id()],
@@ -291,6 +309,33 @@ async def _knowledge(conn: Connection, org_id: UUID, memory_id: UUID, word: str)
     await knowledge.replace(conn, org_id=org_id, extractor="e", read=[facts])
 
 
+async def _recommender(conn: Connection, caller: Principal, word: str) -> None:
+    made = await policies.insert(conn, org_id=caller.org_id, name=word, settings={}, state={"models": {word: 1}})
+    assert made is not None
+    choice = policies.Choice(id=new_id(), item=word, context=[], propensity=1.0, reward=None)
+    await policies.add_choice(conn, org_id=caller.org_id, of=made.id, choice=choice, keep=10)
+
+
+async def _federation(conn: Connection, caller: Principal, word: str) -> None:
+    org_id = caller.org_id
+    kept = await federated.insert(conn, org_id=org_id, federation_id=new_id(), told={"name": word})
+    client, _ = await federated.add_client(
+        conn, org_id=org_id, federation_id=kept.id, name=word, public_key=f"key of {word}"
+    )
+    opened = await federated.open_round(
+        conn,
+        org_id=org_id,
+        federation_id=kept.id,
+        phase="update",
+        deadline=datetime.now(UTC) + timedelta(hours=1),
+        told={"base_version": 0, "note": word},
+    )
+    assert opened is not None
+    await federated.add_message(
+        conn, org_id=org_id, round_id=opened.id, client_id=client.id, kind="update", told={"payload": word}
+    )
+
+
 async def _learner(conn: Connection, caller: Principal, word: str) -> None:
     consents = [{"granted": True, "by": "school", "policy": word}]
     kept = await learners.save(conn, org_id=caller.org_id, name=word, consented=True, consents=consents)
@@ -413,6 +458,23 @@ async def _chat(conn: Connection, caller: Principal, word: str) -> None:
     await checkpoints.put_writes(
         conn, org_id=org_id, user_id=user_id, thread_id=turn_id, checkpoint_id="c", writes=[write]
     )
+
+
+async def _batch(conn: Connection, caller: Principal, word: str) -> None:
+    batch = batches.NewBatch(
+        id=new_id(),
+        user_id=caller.user_id,
+        request_id="r",
+        priority="normal",
+        idempotency_key=None,
+        fingerprint=b"f",
+    )
+    item = batches.NewItem(name=word, engine="embedding", payload={"texts": [word]})
+    assert await batches.insert(conn, org_id=caller.org_id, batch=batch, items=[item])
+    await batches.start(conn, batch.id)
+    taken = await batches.take(conn, batch.id, limit=1)
+    outcome = {"result": {"text": word}}
+    assert await batches.finish_item(conn, batch.id, taken[0].id, state="succeeded", outcome=outcome)
 
 
 async def _task(conn: Connection, caller: Principal, word: str) -> UUID:

@@ -216,6 +216,9 @@ class Settings(BaseSettings):
     task_queue_limit: int = Field(
         default=10_000, ge=1, description="Most unfinished background tasks of one organisation; more get a 429."
     )
+    batch_item_limit: int = Field(
+        default=20_000, ge=1, description="Most waiting items of one organisation's bulk jobs; more get a 429."
+    )
     task_retry_s: float = Field(
         default=2.0, gt=0, le=300, description="Seconds before a failed task's second run; doubled with each failure."
     )

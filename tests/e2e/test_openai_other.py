@@ -195,6 +195,8 @@ def test_speech_becomes_text_in_every_format(client: openai.OpenAI, sample_call:
     assert str(text).strip() == plain.text
 
 
+# OpenAI's SDK calls its translations deprecated; applications still use them.
+@pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
 def test_speech_that_cannot_be_read_is_told(client: openai.OpenAI, sample_call: SampleCall) -> None:
     """No audio, nothing, another format, another model, times where there are none; translations likewise."""
     create = client.audio.transcriptions.create
@@ -218,6 +220,8 @@ def test_speech_that_cannot_be_read_is_told(client: openai.OpenAI, sample_call: 
     _raised(openai.NotFoundError, lambda: translate(model="whisper-9000", file=wav))
 
 
+# OpenAI's SDK calls its translations deprecated; applications still use them.
+@pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
 def test_speech_becomes_english(client: openai.OpenAI, sample_call: SampleCall) -> None:
     """English stays English; the verbose form says what was done."""
     told: Any = client.audio.translations.create(

@@ -30,6 +30,10 @@ def test_engines_are_listed_with_group_method_and_schemas(account: httpx.Client)
     names = {engine["name"] for engine in listed["engines"]}
     assert names >= {"audio", "transcription", "diarization", "emotion", "embedding", "memory", "search", "chat"}
     assert listed["count"] == len(names)
+    assert account.get("/engines").json().keys() == listed.keys()
+    assert account.get("/engines/audio/health").json() == account.get("/v1/engines/audio/health").json()
+    states = {engine["health"]["status"] for engine in listed["engines"]}
+    assert states <= {"ready", "degraded", "unavailable"}
     shown = account.get("/v1/engines/search").json()
     assert "query" in shown["input_schema"]["properties"]
     assert shown["example"]["query"]

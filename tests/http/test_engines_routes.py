@@ -210,6 +210,33 @@ def test_nobody_and_viewers_do_not_run(app: FastAPI) -> None:
         assert _post(nobody, b"{").status_code == 403
 
 
+def test_half_a_surrogate_pair_is_refused(caller: TestClient) -> None:
+    """It is JSON, but no text; a whole pair is a character as any other."""
+    half = _post(caller, b'{"any": {"a": "x\\ud83d"}}')
+    assert half.status_code == 422
+    assert "surrogate" in half.json()["detail"]
+    assert half.json()["hint"]
+    whole = _post(caller, b'{"any": {"a": "\\ud83e\\udd80"}}')
+    assert whole.json()["result"]["got"]["any"] == {"a": "\U0001f980"}
+
+
+def test_the_list_tells_health_and_latency(app: FastAPI, caller: TestClient) -> None:
+    """Median and 95th percentile of successful calls; failed ones and engines never called count nothing."""
+    metrics = app.state.platform.metrics
+    for seconds in [0.02] * 9 + [4.0]:
+        metrics.observe_engine("echo_back", "ok", seconds)
+    metrics.observe_engine("echo_back", "internal", 50)
+    listed = {engine["name"]: engine for engine in caller.get("/v1/engines").json()["engines"]}
+    assert listed["echo_back"]["health"]["status"] == "ready"
+    latency = listed["echo_back"]["latency"]
+    assert latency["calls"] == 10
+    assert 0.01 < latency["p50_s"] <= 0.025
+    assert 2.5 < latency["p95_s"] <= 5
+    assert latency["histogram"] == [{"up_to_s": 0.025, "calls": 9}, {"up_to_s": 5.0, "calls": 1}]
+    assert listed["other"]["latency"] == {"calls": 0, "p50_s": None, "p95_s": None, "histogram": []}
+    assert caller.get("/engines").json()["count"] == 2
+
+
 def test_pages_show_the_engine_that_answers_now(app: FastAPI, caller: TestClient) -> None:
     """After a replacement: version, generation, schema, example, answers and OpenAPI are the new one's."""
     before = caller.get("/openapi.json").json()

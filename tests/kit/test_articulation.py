@@ -12,12 +12,9 @@ from neuroedge.kit.articulation import (
     measures,
     mismatch,
     rivals,
-    telephone_band,
     views,
-    voiced_share,
 )
 from neuroedge.kit.phonology import INDEX, PHONES, phones_of
-from neuroedge.kit.waveform import Span
 
 FRAME_S = 0.02
 
@@ -113,24 +110,3 @@ def test_views_are_the_same_speech_at_other_levels_and_tempi() -> None:
     lengths = [round((len(wave) - 2 * PAD_S * 16_000) / slower) for wave, slower in views(samples)]
     assert lengths == pytest.approx([16_000] * 3, abs=2)
     assert all(np.isfinite(wave).all() for wave, _ in views(np.zeros(100, np.float32)))
-
-
-def test_a_telephone_band_is_seen() -> None:
-    """White noise has it all, noise cut at 3.4 kHz has not."""
-    noise = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
-    assert not telephone_band(noise)
-    spectrum = np.fft.rfft(noise)
-    spectrum[np.fft.rfftfreq(16_000, 1 / 16_000) > 3400] = 0
-    assert telephone_band(np.fft.irfft(spectrum).astype(np.float32))
-    assert not telephone_band(noise[:10])
-
-
-def test_a_buzz_has_a_voice_and_noise_has_none() -> None:
-    """120 pulses a second against white noise; too little speech says nothing."""
-    buzz = np.zeros(16_000, np.float32)
-    buzz[::133] = 0.5
-    noise = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
-    whole = [Span(start_s=0.0, end_s=1.0)]
-    assert voiced_share(buzz, whole) == pytest.approx(1.0)
-    assert voiced_share(noise, whole) == pytest.approx(0.0, abs=0.1)
-    assert voiced_share(noise, []) is None

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuroedge.kit.diarization import Turn
-from neuroedge.kit.speakers_to_words import TimedWord, segments_by_speaker
+from neuroedge.kit.speakers_to_words import TimedWord, joined, segments_by_speaker, with_spaces
 
 
 def _turn(speaker: str, start_s: float, end_s: float, confidence: float = 0.9) -> Turn:
@@ -121,6 +121,24 @@ def test_text_is_joined_with_and_without_leading_spaces(words: list[str], text: 
     """Whisper's tokens carry their spaces; other recognisers' do not; some scripts write none."""
     timed = [TimedWord(w=w, start_s=i, end_s=i + 0.9, p=1) for i, w in enumerate(words)]
     assert segments_by_speaker(timed, [])[0].text == text
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["rather", "cold", "-hearted", "and", "don", "'t"], "rather cold-hearted and don't"),
+        (["今日", "は", "雨", "。"], "今日は雨。"),
+        (["", "to", "you"], "to you"),
+        (["said", "otherwise", "than", "the", "text"], "said so than the text"),
+        ([], ""),
+    ],
+)
+def test_spaces_are_where_the_text_has_them(words: list[str], text: str) -> None:
+    """What no space parts is not parted; what the text does not have at all stands apart."""
+    spaced = with_spaces(words, text)
+    timed = [TimedWord(w=w, start_s=i, end_s=i + 0.9, p=1) for i, w in enumerate(spaced)]
+    assert [w.strip() for w in spaced] == words
+    assert joined(timed) == (text if "otherwise" not in words else "said otherwise than the text")
 
 
 def test_without_words_or_turns() -> None:

@@ -6,7 +6,7 @@ from benchmarks.voices import RATE_HZ, chord, syllables, vowel, whisper
 
 from neuroedge.kit.pitch import track
 from neuroedge.kit.syllables import talk
-from neuroedge.kit.voice_signal import VoiceSignal, second_voice_share, voice_signal
+from neuroedge.kit.voice_signal import VoiceSignal, second_voice_share, telephone_band, voice_signal, voiced_share
 from neuroedge.kit.waveform import Floats, Span
 
 
@@ -78,3 +78,24 @@ def test_a_telephones_band_is_told_by_rate_and_by_spectrum() -> None:
     assert not _judge(samples).narrow_band
     assert _judge(samples, source_rate_hz=8_000).narrow_band
     assert _judge(soxr.resample(soxr.resample(samples, 16_000, 8_000), 8_000, 16_000)).narrow_band
+
+
+def test_a_telephone_band_is_seen() -> None:
+    """White noise has it all, noise cut at 3.4 kHz has not."""
+    noise = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
+    assert not telephone_band(noise)
+    spectrum = np.fft.rfft(noise)
+    spectrum[np.fft.rfftfreq(16_000, 1 / 16_000) > 3400] = 0
+    assert telephone_band(np.fft.irfft(spectrum).astype(np.float32))
+    assert not telephone_band(noise[:10])
+
+
+def test_a_buzz_has_a_voice_and_noise_has_none() -> None:
+    """120 pulses a second against white noise; too little speech says nothing."""
+    buzz = np.zeros(16_000, np.float32)
+    buzz[::133] = 0.5
+    noise = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
+    whole = [Span(start_s=0.0, end_s=1.0)]
+    assert voiced_share(buzz, whole) == pytest.approx(1.0)
+    assert voiced_share(noise, whole) == pytest.approx(0.0, abs=0.1)
+    assert voiced_share(noise, []) is None

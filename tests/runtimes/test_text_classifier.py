@@ -181,3 +181,21 @@ def test_the_shipped_head_is_the_one_its_card_describes() -> None:
     assert set(head.labels) == set(card["figures"]["test"]["f1_by_label"])
     assert len(head.labels) == 28 + 7
     head.close()
+
+
+@pytest.mark.anyio
+async def test_labels_that_exclude_each_other_sum_to_one(tmp_path: Path) -> None:
+    """The first two by softmax of the scaled scores, the third by itself as before; more than there are is refused."""
+    vectors = np.random.default_rng(4).normal(size=(5, DIM)).astype(np.float32)
+    plain = load("h", _write(tmp_path, _arrays(words=False)), threads=1, options={})
+    before = await plain.predict(vectors)
+    arrays = _arrays(words=False) | {"exclusive": np.int64(2)}
+    joint = load("h", _write(tmp_path, arrays), threads=1, options={})
+    p = await joint.predict(vectors)
+    plain.close()
+    joint.close()
+    odds = before[:, :2] / (1 - before[:, :2])
+    assert p[:, :2] == pytest.approx(odds / odds.sum(axis=1, keepdims=True), abs=1e-5)
+    assert p[:, 2].tolist() == before[:, 2].tolist()
+    with pytest.raises(ModelUnavailable, match="exclusive"):
+        load("h", _write(tmp_path, arrays | {"exclusive": np.int64(4)}), threads=1, options={})

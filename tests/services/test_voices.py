@@ -12,7 +12,8 @@ from neuroedge.contract.errors import Conflict, InvalidInput, NotFound
 from neuroedge.contract.models import Floats
 from neuroedge.contract.ports import AudioSource
 from neuroedge.contract.principal import Principal
-from neuroedge.engines.speech.speaker import Output, SpeechQuality, VoiceCandidate, VoicePartAnswer
+from neuroedge.contract.speaker import SpeechQuality, VoiceCandidate, VoicePartAnswer
+from neuroedge.engines.speech.speaker import Output
 from neuroedge.kit.speaker_calibration import calibration_of
 from neuroedge.services.voice_drafts import ConsentDraft, ConsentRequired, VoiceChanges, VoiceDraft
 from neuroedge.services.voice_naming import MAX_STARTS, RELABEL_TASK, RENAME_TASK, VoiceNaming

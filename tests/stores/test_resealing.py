@@ -17,6 +17,7 @@ OTHER_BYTES = {
     ("refresh_tokens", "token_hash"),
     ("api_keys", "secret_hash"),
     ("tasks", "fingerprint"),
+    ("batches", "fingerprint"),
     ("turns", "fingerprint"),
 }
 """Columns of bytes that hold no sealed content: wrapped keys and hashes."""

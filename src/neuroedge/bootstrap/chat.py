@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from neuroedge.bootstrap.content import page_reader_of, parse_limits
+from neuroedge.bootstrap.content import page_reader_of
+from neuroedge.bootstrap.content_ports import parse_limits
 from neuroedge.bootstrap.core import Core
 from neuroedge.infra.documents.parser import DocumentParser
 from neuroedge.services.chat.attachments import Attachments

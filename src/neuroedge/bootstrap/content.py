@@ -1,8 +1,8 @@
 """What is taken in and remembered: recordings, documents, memories, knowledge, and what the law asks of them."""
 
+from neuroedge.bootstrap.content_ports import parse_limits
 from neuroedge.bootstrap.core import Core
 from neuroedge.contract.models import OCR
-from neuroedge.infra.documents.outcome import ParseLimits
 from neuroedge.infra.documents.parser import DocumentParser
 from neuroedge.infra.fetch import Fetcher
 from neuroedge.runtimes.pool import Pool
@@ -16,7 +16,6 @@ from neuroedge.services.run_engine import EngineRunner
 from neuroedge.services.scanned_pages import OpenPageReader, ScannedPages
 from neuroedge.services.task_progress import TaskProgress
 from neuroedge.services.tasks import Tasks
-from neuroedge.settings import Settings
 
 
 def recordings_of(core: Core) -> tuple[Recordings, RecordingProgress]:
@@ -78,14 +77,3 @@ def page_reader_of(runner: EngineRunner, pool: Pool) -> OpenPageReader | None:
     if status.state == "missing":
         return None
     return lambda principal, request_id: EnginePageReader(runner, principal, request_id=request_id, model_id=status.id)
-
-
-def parse_limits(settings: Settings) -> ParseLimits:
-    """What one file may cost."""
-    return ParseLimits(
-        memory_bytes=settings.document_parse_memory_bytes,
-        time_s=settings.document_parse_s,
-        pages=settings.document_max_pages,
-        characters=settings.document_max_characters,
-        file_bytes=settings.document_max_bytes,
-    )

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import valkey.asyncio
 
+from neuroedge.bootstrap.content_ports import documents_port, pictures_port
 from neuroedge.bootstrap.ending import ended
 from neuroedge.bootstrap.inference import catalogue_of, open_pool
 from neuroedge.bootstrap.llm import gateway_of
 from neuroedge.bootstrap.llm_accounts import LLMAccounts, open_llm_accounts
 from neuroedge.bootstrap.servers import Servers, app_password, open_servers, open_vault
 from neuroedge.bootstrap.speech_output import speech_output_of
+from neuroedge.bootstrap.trained import graphs_of, trained_port
 from neuroedge.infra.blobs import open_store
 from neuroedge.infra.breaker import Breakers
 from neuroedge.infra.cache.disk import DiskLevel
@@ -31,6 +33,7 @@ from neuroedge.infra.tokens import AccessTokens
 from neuroedge.infra.vault import Vault
 from neuroedge.runtimes.catalogue import Catalogue
 from neuroedge.runtimes.pool import Pool
+from neuroedge.runtimes.tabular import TabularSessions
 from neuroedge.services import engines
 from neuroedge.services.accounts import PROBE
 from neuroedge.services.llm.gateway import Gateway
@@ -62,6 +65,7 @@ class Core:
     catalogue: Catalogue
     pool: Pool
     speech_output: SpeechOutputs
+    trained_graphs: TabularSessions
     llm_accounts: LLMAccounts
     gateway: Gateway
     contexts: Contexts
@@ -110,6 +114,7 @@ async def open_core(settings: Settings, stack: AsyncExitStack) -> Core:
     speech_output = await speech_output_of(
         settings, catalogue=catalogue, models=pool, accounts=accounts, breakers=breakers, clock=clock, stack=stack
     )
+    graphs = graphs_of(stack)
     contexts = Contexts(
         db=db,
         models=pool,
@@ -122,6 +127,9 @@ async def open_core(settings: Settings, stack: AsyncExitStack) -> Core:
         max_audio_bytes=settings.max_upload_bytes,
         max_audio_s=settings.max_audio_s,
         speech_output=speech_output.of,
+        trained=trained_port(db, graphs),
+        documents=documents_port(settings, tmp=settings.data_dir / "tmp"),
+        pictures=pictures_port(),
     )
     usage = UsageLedger(table=UsageTable(db, to_disk=settings.usage_to_disk), metrics=metrics)
     stack.push_async_callback(usage.close)
@@ -145,6 +153,7 @@ async def open_core(settings: Settings, stack: AsyncExitStack) -> Core:
         catalogue=catalogue,
         pool=pool,
         speech_output=speech_output,
+        trained_graphs=graphs,
         llm_accounts=accounts,
         gateway=gateway,
         contexts=contexts,

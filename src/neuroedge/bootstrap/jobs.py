@@ -1,10 +1,12 @@
 """What workers run: the jobs of each service, and their housekeeping."""
 
+from neuroedge.bootstrap.batches import register_batches
 from neuroedge.http.platform import Platform
 from neuroedge.infra.clock import SystemClock
 from neuroedge.jobs import artifacts as artifact_jobs
 from neuroedge.jobs import chats as chat_jobs
 from neuroedge.jobs import documents as document_jobs
+from neuroedge.jobs import federated as federated_jobs
 from neuroedge.jobs import index as index_jobs
 from neuroedge.jobs import keys as key_jobs
 from neuroedge.jobs import knowledge as knowledge_jobs
@@ -30,6 +32,7 @@ def register_jobs(platform: Platform) -> None:
         metrics=metrics,
     )
     voice_jobs.register(app, naming=platform.voice_naming, metrics=metrics)
+    federated_jobs.register(app, rounds=platform.federated_rounds, metrics=metrics)
     document_jobs.register(app, process=platform.document_process, documents=platform.documents, metrics=metrics)
     chat_jobs.register(app, attachments=platform.chat_attachments, search=platform.chat_search, metrics=metrics)
     artifact_jobs.register(app, generation=platform.artifact_generation, artifacts=platform.artifacts, metrics=metrics)
@@ -47,6 +50,7 @@ def register_jobs(platform: Platform) -> None:
         retry_wait_s=settings.task_retry_s,
     )
     task_jobs.register(app, runs=runs, tasks=platform.tasks, metrics=metrics)
+    register_batches(platform)
 
 
 async def run_worker(platform: Platform, *, signals: bool) -> None:
@@ -60,9 +64,12 @@ async def run_worker(platform: Platform, *, signals: bool) -> None:
             "artifact_orphans_swept": platform.artifacts.sweep,
             "files_swept": platform.files.sweep,
             "voices_swept": platform.voice_naming.sweep,
+            "federations_swept": platform.federations.sweep,
             "exports_swept": platform.privacy.sweep,
             "expired_memories_swept": platform.memories.sweep,
             "tasks_swept": platform.tasks.sweep,
+            "batches_swept": platform.batches.sweep,
+            "trained_models_swept": platform.trained.sweep,
         },
         settings=platform.settings,
         metrics=platform.metrics,

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 from neuroedge.bootstrap.artifacts import artifacts_of
 from neuroedge.bootstrap.assistant import assistant_of
+from neuroedge.bootstrap.batches import batches_of
 from neuroedge.bootstrap.chat import chats_of
 from neuroedge.bootstrap.content import documents_of, recordings_of, tasks_of
 from neuroedge.bootstrap.core import Core, open_core
 from neuroedge.bootstrap.ending import ended
+from neuroedge.bootstrap.federated import federations_of
 from neuroedge.bootstrap.inference import share_device
 from neuroedge.bootstrap.jobs import register_jobs, run_worker
 from neuroedge.bootstrap.live import live_of
@@ -31,9 +33,11 @@ from neuroedge.services.llm.reports import UsageReports
 from neuroedge.services.memory import MemoryService
 from neuroedge.services.memory_merge import MemoryMerge
 from neuroedge.services.memory_transfer import MemoryTransfer
+from neuroedge.services.policies import Policies
 from neuroedge.services.privacy import Privacy
 from neuroedge.services.reembedding import Reembedding
 from neuroedge.services.switches import Switches
+from neuroedge.services.trained import TrainedCatalogue
 from neuroedge.settings import Settings
 
 if TYPE_CHECKING:
@@ -65,8 +69,10 @@ async def open_platform(settings: Settings, *, worker: bool) -> AsyncIterator[Pl
 def _assemble(core: Core) -> Platform:
     recordings, recording_progress = recordings_of(core)
     voices, voice_naming = voices_of(core)
+    federations, federated_rounds = federations_of(core)
     documents, document_progress, document_process = documents_of(core, recordings)
     tasks, task_progress = tasks_of(core)
+    batches, batch_progress = batches_of(core)
     chats, mcp = chats_of(core), mcp_tools_of(core)
     db, runner, queue = core.db, core.runner, core.queue
     memories = MemoryService(db=db, runner=runner)
@@ -105,6 +111,9 @@ def _assemble(core: Core) -> Platform:
         live=live_of(core),
         knowledge=Knowledge(db=db, runner=runner, queue=queue),
         learners=Learners(db=db),
+        policies=Policies(db=db),
+        federations=federations,
+        federated_rounds=federated_rounds,
         memories=memories,
         memory_merge=MemoryMerge(db=db),
         memory_transfer=MemoryTransfer(db=db, memory=memories),
@@ -130,6 +139,9 @@ def _assemble(core: Core) -> Platform:
         reviews=safety.reviews,
         tasks=tasks,
         task_progress=task_progress,
+        batches=batches,
+        batch_progress=batch_progress,
+        trained=TrainedCatalogue(db=db, contexts=core.contexts, graphs=core.trained_graphs),
     )
 
 

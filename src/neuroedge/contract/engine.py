@@ -13,6 +13,8 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args, get_origi
 from pydantic import BaseModel, ConfigDict, Field
 
 from neuroedge.contract.chat import LLM, ChatDelta
+from neuroedge.contract.content import Documents, NoDocuments, NoPictures, Pictures
+from neuroedge.contract.index_trials import Indexes, NoIndexes
 from neuroedge.contract.models import ModelRef, Models
 from neuroedge.contract.ports import (
     Blobs,
@@ -22,10 +24,12 @@ from neuroedge.contract.ports import (
     Memories,
     NoSound,
     NothingAllowed,
+    NoTrainedModels,
     NoVoices,
     Progress,
     Sound,
     Switches,
+    TrainedModels,
     Voices,
 )
 from neuroedge.contract.principal import RUN_ENGINES, Principal
@@ -96,6 +100,10 @@ class EngineContext:
     speech_output: SpeechOutput = field(default_factory=NoSpeechOutput)
     sound: Sound = field(default_factory=NoSound)
     voices: Voices = field(default_factory=NoVoices)
+    documents: Documents = field(default_factory=NoDocuments)
+    pictures: Pictures = field(default_factory=NoPictures)
+    indexes: Indexes = field(default_factory=NoIndexes)
+    trained: TrainedModels = field(default_factory=NoTrainedModels)
 
 
 class Engine(ABC, Generic[In, Out]):

@@ -274,6 +274,41 @@ class TextReader(Protocol):
         ...
 
 
+class ImageSafety(Protocol):
+    """Tells pictures that are not safe for work."""
+
+    model_id: str
+
+    async def p_unsafe(self, image: bytes) -> float:
+        """Probability (0 to 1) that a PNG, JPEG, TIFF, WebP, GIF or BMP file shows nudity; its first frame counts.
+
+        Raises what TextReader.read raises.
+        """
+        ...
+
+
+class ImageTextEncoder(Protocol):
+    """Pictures and texts as vectors of one space."""
+
+    model_id: str
+    method: str
+    """clip or siglip."""
+    dim: int
+    max_tokens: int
+
+    async def encode_images(self, images: Sequence[bytes]) -> Floats:
+        """L2-normalised vectors [len(images), dim] of picture files; raises what TextReader.read raises."""
+        ...
+
+    async def encode_texts(self, texts: Sequence[str]) -> Floats:
+        """L2-normalised vectors [len(texts), dim]; longer texts are cut at `max_tokens`."""
+        ...
+
+    def probabilities(self, cosines: Floats) -> Floats:
+        """Of cosines [n] of one picture with n labels: softmax for clip (sum 1), one by one for siglip."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhonePosteriors:
     """What a recogniser trained by connectionist temporal classification (CTC) hears in each frame."""
@@ -298,6 +333,32 @@ class PhonemeRecogniser(Protocol):
 
     async def pronounce(self, words: Sequence[str]) -> list[list[tuple[str, ...]]]:
         """The ways to say each English word, as phones in IPA, the commonest first; none for what has no letters."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Translated:
+    """A sentence in another language."""
+
+    text: str
+    score: float
+    """Mean natural logarithm of the probability of its pieces."""
+
+
+class Translator(Protocol):
+    """Neural machine translation, sentence by sentence."""
+
+    model_id: str
+
+    def serves(self, source: str, target: str) -> bool:
+        """Whether it translates between these languages (BCP 47 primary subtags: en, hi)."""
+        ...
+
+    async def translate(self, texts: Sequence[str], *, source: str, target: str) -> list[Translated]:
+        """Each text in the target language, in order.
+
+        Raises InvalidInput for languages it does not serve and for a text of more pieces than it reads at once.
+        """
         ...
 
 
@@ -327,4 +388,10 @@ EMOTION_TEXT = ModelRef("emotion_text", TextClassifier)  # type: ignore[type-abs
 CHAT = ModelRef("chat", ChatModel)  # type: ignore[type-abstract]
 ENTITIES = ModelRef("entities", TextParser)  # type: ignore[type-abstract]
 OCR = ModelRef("ocr", TextReader)  # type: ignore[type-abstract]
+IMAGE_SAFETY = ModelRef("image_safety", ImageSafety)  # type: ignore[type-abstract]
+IMAGE_EMBEDDING = ModelRef("image_embedding", ImageTextEncoder)  # type: ignore[type-abstract]
+"""Optional: no model comes with NeuroEdge; the engine vision has a default without it."""
 PHONEMES = ModelRef("phonemes", PhonemeRecogniser)  # type: ignore[type-abstract]
+TRANSLATION = ModelRef("translation", Translator)  # type: ignore[type-abstract]
+"""Optional: no model comes with NeuroEdge. One of several languages serves the role; one of a pair is found by its
+catalogue id, nmt-en-hi."""

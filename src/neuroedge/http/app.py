@@ -12,7 +12,19 @@ from fastapi_offline import FastAPIOffline
 from neuroedge.contract.errors import NeuroEdgeError
 from neuroedge.http import anthropic, engine_api, mcp, openai, problems
 from neuroedge.http.anthropic import messages
-from neuroedge.http.dialects import aivo_ml, aivo_speech, localai, nemo, neuroedge, shikshasetu, yourever
+from neuroedge.http.dialects import (
+    aivo_federated,
+    aivo_ml,
+    aivo_speech,
+    localai,
+    nemo,
+    neuroedge,
+    neuroedge_models,
+    shikshasetu,
+    shikshasetu_batch,
+    shikshasetu_content,
+    yourever,
+)
 from neuroedge.http.middleware import DirectRoute, RequestEnvelope
 from neuroedge.http.openai import (
     audio,
@@ -33,10 +45,12 @@ from neuroedge.http.routes import (
     api_keys,
     artifacts,
     auth,
+    batches,
     chat,
     divisions,
     documents,
     engines,
+    federations,
     index,
     keys,
     knowledge,
@@ -46,6 +60,7 @@ from neuroedge.http.routes import (
     models,
     privacy,
     providers,
+    recommenders,
     recordings,
     reviews,
     safety,
@@ -53,6 +68,7 @@ from neuroedge.http.routes import (
     speech,
     system,
     tasks,
+    trained,
     usage,
     voices,
 )
@@ -108,7 +124,7 @@ def create_app(settings: Settings, open_platform: Callable[[], AbstractAsyncCont
         RequestEnvelope,
         max_body_bytes=settings.max_body_bytes,
         max_upload_bytes=settings.max_upload_bytes,
-        refusals={**openai.REFUSALS, **anthropic.REFUSALS, **shikshasetu.REFUSALS},
+        refusals={**openai.REFUSALS, **anthropic.REFUSALS, **shikshasetu.REFUSALS, **shikshasetu_content.REFUSALS},
     )
     problems.install(app)
     # First: routes are looked through in their order, and engine calls are the many.
@@ -121,22 +137,30 @@ def create_app(settings: Settings, open_platform: Callable[[], AbstractAsyncCont
     app.include_router(realtime.router)
     app.include_router(speech.router, responses=_PROBLEMS)
     app.include_router(tasks.router, responses=_PROBLEMS)
+    app.include_router(batches.router, responses=_PROBLEMS)
     app.include_router(documents.router, responses=_PROBLEMS)
     app.include_router(artifacts.router, responses=_PROBLEMS)
     app.include_router(knowledge.router, responses=_PROBLEMS)
     app.include_router(learners.router, responses=_PROBLEMS)
+    app.include_router(recommenders.router, responses=_PROBLEMS)
+    app.include_router(federations.router, responses=_PROBLEMS)
     app.include_router(memories.router, responses=_PROBLEMS)
     app.include_router(sessions.router, responses=_PROBLEMS)
     app.include_router(chat.router, responses=_PROBLEMS)
     app.include_router(divisions.router, responses=_PROBLEMS)
     app.include_router(models.router, responses=_PROBLEMS)
+    app.include_router(trained.router, responses=_PROBLEMS)
     app.include_router(nemo.router, responses=_PROBLEMS)
     app.include_router(localai.router, responses=_PROBLEMS)
     app.include_router(neuroedge.router, responses=_PROBLEMS)
+    app.include_router(neuroedge_models.router, responses=_PROBLEMS)
     app.include_router(yourever.router, responses=_PROBLEMS)
+    app.include_router(aivo_federated.router, responses=_PROBLEMS)
     app.include_router(aivo_ml.router, responses=_PROBLEMS)
     app.include_router(aivo_speech.router, responses=_PROBLEMS)
     app.include_router(shikshasetu.router)
+    app.include_router(shikshasetu_batch.router)
+    app.include_router(shikshasetu_content.router)
     app.include_router(privacy.router, responses=_PROBLEMS)
     app.include_router(safety.router, responses=_PROBLEMS)
     app.include_router(reviews.router, responses=_PROBLEMS)

@@ -105,7 +105,7 @@ def _renamed(value: Any, names: dict[str, str]) -> Any:
 
 def _free(name: str, taken: set[str]) -> str:
     while name in taken:
-        name += "_"
+        name = f"Engine{name}"
     return name
 
 

@@ -14,7 +14,8 @@ _HINT = "send a JSON object; GET /v1/engines/{name} shows an engine's schema and
 async def json_object(request: Request) -> dict[str, Any]:
     """The body. Raises UnsupportedMedia for another content type, InvalidInput for what is no JSON object.
 
-    Names that stand twice are refused, as which one counts is anybody's guess, and so are NaN and Infinity.
+    Names that stand twice are refused, as which one counts is anybody's guess, and so are NaN, Infinity and halves of
+    surrogate pairs.
     """
     _check_type(request.headers.get("content-type", ""))
     body = await request.body()
@@ -22,6 +23,8 @@ async def json_object(request: Request) -> dict[str, Any]:
         raise _invalid("the request has no body", "missing", 0)
     try:
         value = json.loads(body, object_pairs_hook=_unique, parse_constant=_no_number)
+        if b"\\ud" in body or b"\\uD" in body:
+            _refuse_halves(value)
     except json.JSONDecodeError as error:
         raise _invalid(f"the body is not JSON: {error.msg}", "json_invalid", error.pos) from error
     except (ValueError, RecursionError) as error:
@@ -53,6 +56,14 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name in names if names.count(name) > 1)
         raise _Refused(f"the name {twice[:100]!r} stands twice in one object")
     return found
+
+
+def _refuse_halves(value: Any) -> None:
+    """Half a surrogate pair is no character: nothing could store it or answer with it."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise _Refused("a text holds half a surrogate pair") from error
 
 
 def _no_number(literal: str) -> NoReturn:

@@ -39,6 +39,7 @@ UPLOAD_ROUTES = {
     ("POST", "/emotion/analyze"),
     ("POST", "/v1/audio/transcriptions"),
     ("POST", "/v1/audio/translations"),
+    ("POST", "/audio/transcribe"),
     ("POST", "/v1/files"),
     ("POST", "/v1/sessions/{session_id}/attachments"),
 }

@@ -19,6 +19,8 @@ from neuroedge.services.artifact_generation import ArtifactGeneration
 from neuroedge.services.artifact_progress import ArtifactProgress
 from neuroedge.services.artifact_versions import ArtifactVersions
 from neuroedge.services.artifacts import Artifacts
+from neuroedge.services.batch_progress import BatchProgress
+from neuroedge.services.batches import Batches
 from neuroedge.services.chat.assistant import Assistant
 from neuroedge.services.chat.attachments import Attachments
 from neuroedge.services.chat.progress import SessionProgress
@@ -30,6 +32,8 @@ from neuroedge.services.divisions import Divisions
 from neuroedge.services.document_process import DocumentProcess
 from neuroedge.services.document_progress import DocumentProgress
 from neuroedge.services.documents import Documents
+from neuroedge.services.federated import Federations
+from neuroedge.services.federated_rounds import FederatedRounds
 from neuroedge.services.files import Files
 from neuroedge.services.idempotency import Idempotency
 from neuroedge.services.index import MemoryIndex
@@ -44,6 +48,7 @@ from neuroedge.services.mcp_tools import McpTools
 from neuroedge.services.memory import MemoryService
 from neuroedge.services.memory_merge import MemoryMerge
 from neuroedge.services.memory_transfer import MemoryTransfer
+from neuroedge.services.policies import Policies
 from neuroedge.services.privacy import Privacy
 from neuroedge.services.recording_progress import RecordingProgress
 from neuroedge.services.recordings import Recordings
@@ -56,6 +61,7 @@ from neuroedge.services.speech_output import SpeechOutputs
 from neuroedge.services.switches import Switches
 from neuroedge.services.task_progress import TaskProgress
 from neuroedge.services.tasks import Tasks
+from neuroedge.services.trained import TrainedCatalogue
 from neuroedge.services.voice_naming import VoiceNaming
 from neuroedge.services.voices import Voices
 from neuroedge.settings import Settings
@@ -93,6 +99,9 @@ class Platform:
     document_process: DocumentProcess
     knowledge: Knowledge
     learners: Learners
+    policies: Policies
+    federations: Federations
+    federated_rounds: FederatedRounds
     memories: MemoryService
     memory_merge: MemoryMerge
     memory_transfer: MemoryTransfer
@@ -118,6 +127,9 @@ class Platform:
     reviews: Reviews
     tasks: Tasks
     task_progress: TaskProgress
+    batches: Batches
+    batch_progress: BatchProgress
+    trained: TrainedCatalogue
     providers: Providers
     budgets: Budgets
     usage_reports: UsageReports

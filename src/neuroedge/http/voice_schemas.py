@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from neuroedge.contract.ports import AudioSource, VoicePurpose
-from neuroedge.engines.speech.speaker import VoicePartAnswer
+from neuroedge.contract.speaker import VoicePartAnswer
 from neuroedge.services.voice_drafts import VoiceDraft
 from neuroedge.services.voices import MAX_SAMPLES, VoiceDetail
 from neuroedge.stores.voice_relabels import Relabel

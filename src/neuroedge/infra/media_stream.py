@@ -165,9 +165,9 @@ class ContainerStream:
             for packet in container.demux(stream):
                 for frame in packet.decode():
                     for mono in resampler.resample(frame):
-                        yield mono.to_ndarray().reshape(-1)
+                        yield mono.to_ndarray().reshape(-1).astype(np.float32, copy=False)
             for mono in resampler.resample(None):
-                yield mono.to_ndarray().reshape(-1)
+                yield mono.to_ndarray().reshape(-1).astype(np.float32, copy=False)
 
     def _give(self, found: Floats | NeuroEdgeError | None) -> None:
         while not self._closed.is_set():

@@ -3,7 +3,8 @@
 import json
 import logging
 import sys
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import structlog
@@ -12,6 +13,32 @@ from pydantic_core import to_json
 from structlog.typing import Processor
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latency:
+    """How long calls took: each bucket's upper bound in seconds with how many calls were within it, not below it."""
+
+    buckets: Sequence[tuple[float, int]]
+
+    @property
+    def calls(self) -> int:
+        """All of them."""
+        return sum(count for _, count in self.buckets)
+
+    def quantile_s(self, share: float) -> float | None:
+        """Seconds that `share` of the calls did not exceed, linear within a bucket; None without a call.
+
+        As Prometheus' histogram_quantile: beyond the last bound it is that bound.
+        """
+        wanted, before, low = share * self.calls, 0, 0.0
+        if self.calls == 0:
+            return None
+        for high, count in self.buckets:
+            if count and before + count >= wanted:
+                return low if high == float("inf") else low + (high - low) * (wanted - before) / count
+            before, low = before + count, low if high == float("inf") else high
+        return low
 
 
 class Metrics:
@@ -101,6 +128,23 @@ class Metrics:
         if child is None:
             child = self._engines[engine, outcome] = self.engine_seconds.labels(engine, outcome)
         child.observe(seconds)
+
+    def engine_latency(self) -> dict[str, Latency]:
+        """Of each engine that answered: its successful calls since the process started."""
+        found: dict[str, list[tuple[float, int]]] = {}
+        for metric in self.engine_seconds.collect():
+            for sample in metric.samples:
+                if sample.name.endswith("_bucket") and sample.labels["outcome"] == "ok":
+                    found.setdefault(sample.labels["engine"], []).append(
+                        (float(sample.labels["le"]), int(sample.value))
+                    )
+        return {name: Latency(buckets=_apart(sorted(counted))) for name, counted in found.items()}
+
+
+def _apart(within: list[tuple[float, int]]) -> list[tuple[float, int]]:
+    """Counts of each bucket alone, from counts of all up to it."""
+    below = [0, *(count for _, count in within[:-1])]
+    return [(bound, count - less) for (bound, count), less in zip(within, below, strict=True)]
 
 
 class _Lines:

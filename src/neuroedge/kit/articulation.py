@@ -28,7 +28,7 @@ from neuroedge.kit.phonology import (
     in_cluster,
     realised,
 )
-from neuroedge.kit.waveform import SAMPLE_RATE_HZ, Floats, Span
+from neuroedge.kit.waveform import SAMPLE_RATE_HZ, Floats
 
 Doubles = NDArray[np.float64]
 
@@ -304,35 +304,3 @@ def _cost(a: str, b: str) -> float:
     if a in VOWELS and b in VOWELS:
         return 0.5
     return 0.5 if any(a in group and b in group for group in (*_MANNERS, *_PLACES)) else 1.0
-
-
-def telephone_band(samples: Floats) -> bool:
-    """Whether next to nothing lies above 4 kHz, as after a telephone line, which takes what tells s from f and th."""
-    from scipy.signal import welch
-
-    if len(samples) < SAMPLE_RATE_HZ // 10:
-        return False
-    hz, power = welch(samples, SAMPLE_RATE_HZ, nperseg=512)
-    total = float(power.sum())
-    return total > 0 and float(power[hz > 4200].sum()) < 1e-5 * total
-
-
-def voiced_share(samples: Floats, speech: Sequence[Span]) -> float | None:
-    """Share (0..1) of the louder half of the speech that has a pitch; whispered speech has next to none.
-
-    A frame of 40 ms is voiced when its autocorrelation reaches 0.4 at a lag of 2 to 14 ms. None under 0.2 s.
-    """
-    size = SAMPLE_RATE_HZ // 25
-    pieces = [samples[round(s.start_s * SAMPLE_RATE_HZ) : round(s.end_s * SAMPLE_RATE_HZ)] for s in speech]
-    frames = [p[: len(p) // size * size].reshape(-1, size) for p in pieces]
-    joined = np.concatenate(frames).astype(np.float64) if frames else np.zeros((0, size))
-    if len(joined) < 5:
-        return None
-    joined = joined - joined.mean(axis=1, keepdims=True)
-    power = np.einsum("ij,ij->i", joined, joined)
-    joined = joined[power >= np.median(power)]
-    spectrum = np.abs(np.fft.rfft(joined, 2 * size, axis=1)) ** 2
-    lags = np.fft.irfft(spectrum, axis=1)[:, :size]
-    shape = np.arange(size, 0, -1) / size
-    normal = lags / (np.maximum(lags[:, :1], 1e-12) * shape)
-    return float((normal[:, SAMPLE_RATE_HZ // 500 : SAMPLE_RATE_HZ // 70].max(axis=1) > 0.4).mean())

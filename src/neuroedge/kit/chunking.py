@@ -14,7 +14,7 @@ import math
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 BlockType = Literal["heading", "paragraph", "table", "list", "code"]
@@ -40,6 +40,8 @@ class Block:
     text: str
     page: int | None = None
     level: int | None = None
+    bbox: tuple[float, float, float, float] | None = field(default=None, compare=False)
+    """Left, top, right, bottom on the page, in parts of its width and height from the upper left, where it is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

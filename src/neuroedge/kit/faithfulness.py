@@ -50,17 +50,17 @@ class Faithfulness:
         if coverage < self._min_coverage:
             faults.append(f"{coverage:.0%} of its words are in the text, less than {self._min_coverage:.0%}")
         held = " ".join(self._sentences[i] for i in sources)
-        first_word = re.match(r"\W*(\w+)", sentence)
-        # The first word's capital is the sentence's, unless the word is nowhere in the text.
-        names = [
-            n
-            for n in invented(sentence, question="", source=self._whole)
-            if first_word is None or n[0].isdigit() or n != first_word.group(1).lower()
-        ]
+        names = self._beginning(sentence) + invented(sentence, question="", source=self._whole)
         if names:
             faults.append(f"the text does not hold: {', '.join(names[:3])}")
         faults += self._turned(sentence, sources, held)
         return Support(sources=sources, coverage=coverage, faults=faults)
+
+    def _beginning(self, sentence: str) -> list[str]:
+        """The first word, where the text does not hold it: whether it is a name its capital does not tell."""
+        first = re.findall(r"\w+", sentence)[:1]
+        known = frozenset().union(*self._stems)
+        return [word for word in first if not set(content_stems(word)) <= known and not word[0].isdigit()]
 
     def _holding(self, wanted: set[str]) -> tuple[list[int], set[str]]:
         sources, missing = list[int](), set(wanted)

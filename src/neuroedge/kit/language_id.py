@@ -272,7 +272,7 @@ def _allowed(script: str) -> frozenset[str]:
 
 @lru_cache(maxsize=1)
 def _pattern() -> Any:
-    import regex
+    import regex  # type: ignore[import-untyped]
 
     known = "|".join(rf"(?P<{code}>(?:\p{{Script={name}}}\p{{M}}*)+)" for code, name in _SCRIPTS.items())
     return regex.compile(rf"{known}|(?P<{OTHER_SCRIPT}>(?:\p{{L}}\p{{M}}*)+)")

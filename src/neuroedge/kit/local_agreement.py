@@ -74,9 +74,9 @@ def without_echo(words: Sequence[TimedWord]) -> list[TimedWord]:
 
 def same_word(a: str, b: str) -> bool:
     """Whether two words differ in case and punctuation only."""
-    return a == b or _bare(a) == _bare(b)
+    return a.strip() == b.strip() or _bare(a) == _bare(b)
 
 
 def _bare(word: str) -> str:
-    folded = unicodedata.normalize("NFKC", word).casefold()
+    folded = unicodedata.normalize("NFKC", word.strip()).casefold()
     return "".join(c for c in folded if unicodedata.category(c)[0] in "LMN") or folded

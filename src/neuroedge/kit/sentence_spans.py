@@ -1,4 +1,4 @@
-"""Where the sentences of a text stand: full stops that are not abbreviations', dandas, ideographic stops, blank lines."""
+"""Where sentences stand: after full stops but those of abbreviations, dandas, ideographic stops, blank lines."""
 
 import re
 from typing import Final

@@ -114,11 +114,15 @@ def _sentences(words: Sequence[TimedWord]) -> list[Sequence[TimedWord]]:
     parts: list[Sequence[TimedWord]] = []
     first = 0
     for i, word in enumerate(words):
-        ends = word.w.strip().rstrip(_CLOSING).endswith(_SENTENCE_ENDS)
-        if ends and word.end_s - words[first].start_s > _LONG_S:
+        if ends_sentence(word.w) and word.end_s - words[first].start_s > _LONG_S:
             parts.append(words[first : i + 1])
             first = i + 1
     return [*parts, words[first:]] if first < len(words) else parts
+
+
+def ends_sentence(word: str) -> bool:
+    """Whether a sentence is over with this word."""
+    return word.strip().rstrip(_CLOSING).endswith(_SENTENCE_ENDS)
 
 
 def _readable(words: Sequence[TimedWord]) -> list[Sequence[TimedWord]]:
@@ -143,8 +147,23 @@ def _fitting(words: Sequence[TimedWord]) -> int:
 
 
 def joined(words: Sequence[TimedWord]) -> str:
-    """The text of words that carry no spaces of their own."""
-    return _text([word.w for word in words], spaced=False)
+    """The text of words, by the spaces they carry; where none carries one, by how their script is written."""
+    return _text([word.w for word in words], spaced=any(word.w.startswith(" ") for word in words))
+
+
+def with_spaces(words: Sequence[str], text: str) -> list[str]:
+    """The words with a leading space where `text`, which they make up, has one; the first one always has.
+
+    "cold-hearted" may be two words, "cold" and "-hearted", that no space parts. A word the text does not have gets one.
+    """
+    found: list[str] = []
+    at = 0
+    for word in words:
+        start = text.find(word, at)
+        parted = not at or start != at
+        found.append(f" {word}" if parted else word)
+        at = start + len(word) if start >= 0 else at
+    return found
 
 
 def _segment(words: Sequence[TimedWord], speaker: str | None, *, spaced: bool) -> SpokenSegment:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 MAX_PIXELS: Final = 50_000_000
 MAX_SIDE_PX: Final = 65_000
-_FORMATS: Final = ("PNG", "JPEG", "TIFF", "WEBP", "GIF", "BMP")
+FORMATS: Final = ("PNG", "JPEG", "TIFF", "WEBP", "GIF", "BMP")
 _DEEP: Final = ("I", "I;16", "I;16B", "I;16L", "F")
 """Pillow's modes of more than 8 bits a channel, which its own conversion would clip."""
 _MARGIN_PX: Final = 16
@@ -59,7 +59,7 @@ def decode(data: bytes, *, page: int = 1, max_pixels: int, least_side_px: int) -
     """
     from PIL import Image, ImageOps
 
-    with _decoding(data) as image:
+    with decoding(data) as image:
         pages = int(getattr(image, "n_frames", 1)) if image.format == "TIFF" else 1
         if page > pages:
             raise InvalidInput(f"page {page} was asked for, the file has {pages}", hint=f"ask for 1 to {pages}")
@@ -70,7 +70,7 @@ def decode(data: bytes, *, page: int = 1, max_pixels: int, least_side_px: int) -
         size = image.size
         scale = _scale(size, max_pixels=max_pixels, least_side_px=least_side_px)
         width, height = (max(1, round(side * scale)) for side in size)
-        scaled = _rgb(_thinned(image, scale)).resize((width, height), Image.Resampling.LANCZOS)
+        scaled = rgb(_thinned(image, scale)).resize((width, height), Image.Resampling.LANCZOS)
         pixels = np.asarray(scaled)[:, :, ::-1]
         margins = ((_MARGIN_PX, _MARGIN_PX), (_MARGIN_PX, _MARGIN_PX), (0, 0))
         return Picture(
@@ -83,13 +83,14 @@ def decode(data: bytes, *, page: int = 1, max_pixels: int, least_side_px: int) -
 
 
 @contextmanager
-def _decoding(data: bytes) -> Iterator["Image"]:
+def decoding(data: bytes) -> Iterator["Image"]:
+    """An opened picture within the limits; whatever reading it raises becomes one of our errors."""
     from PIL import Image, UnidentifiedImageError
 
     if not data:
         raise EmptyMedia("the image has no bytes", hint="send the file's bytes")
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_size(image)
             yield image
     except NeuroEdgeError:
@@ -97,7 +98,7 @@ def _decoding(data: bytes) -> Iterator["Image"]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large() from error
     except UnidentifiedImageError as error:
-        raise UnsupportedMedia("the bytes are of no image that is read", hint=f"send {', '.join(_FORMATS)}") from error
+        raise UnsupportedMedia("the bytes are of no image that is read", hint=f"send {', '.join(FORMATS)}") from error
     except Exception as error:  # Pillow's formats raise OSError, SyntaxError, ValueError, EOFError, struct.error …
         raise UnreadableMedia(f"the image is damaged or cut off: {error}", hint="send the whole file again") from error
 
@@ -125,7 +126,8 @@ def _thinned(image: "Image", scale: float) -> "Image":
     return image.reduce(factor) if factor > 1 and image.mode in ("L", "RGB", "RGBA", "CMYK") else image
 
 
-def _rgb(image: "Image") -> "Image":
+def rgb(image: "Image") -> "Image":
+    """In 8 bits a channel: what is transparent becomes white, deeper channels are stretched to the range used."""
     from PIL import Image
 
     if image.mode in _DEEP:

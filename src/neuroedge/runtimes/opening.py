@@ -27,9 +27,12 @@ RUNTIMES: Final = {
     "llama-rerank": "neuroedge.runtimes.reranking.gguf",
     "spacy": "neuroedge.runtimes.entities",
     "paddle-ocr": "neuroedge.runtimes.ocr",
+    "open-nsfw": "neuroedge.runtimes.image_safety",
+    "clip-onnx": "neuroedge.runtimes.clip",
     "piper": "neuroedge.runtimes.piper_voice",
     "espeak": "neuroedge.runtimes.espeak",
     "hama-ctc": "neuroedge.runtimes.phonemes",
+    "ctranslate2-translation": "neuroedge.runtimes.translation",
 }
 """Runtime names of the catalogue and the module whose `load` makes the model; imported on first use."""
 MAPPED: Final = frozenset({"llama-cpp", "llama-text", "llama-rerank"})

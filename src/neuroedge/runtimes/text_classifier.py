@@ -9,6 +9,8 @@ sentence vector, and a linear model over the text's TF-IDF words; then comes a P
     vector_scale f[L], vector_shift f[L]            Platt scaling of the MLP's score alone
     words U[V], idf f[V], word_weights f[V, L], word_bias f[L], mix f[], scale f[L], shift f[L]
                                                     optional, all or none: the words, and Platt scaling of the mix
+    exclusive i[]                                   optional: the first so many labels exclude each other, their
+                                                    probabilities sum to 1 (softmax; the scale is a temperature's)
 """
 
 import re
@@ -64,6 +66,7 @@ class HeadClassifier(Threaded):
         self.abstain_below = float(arrays["abstain_below"])
         self.embedding_model = str(arrays["embedding_model"])
         self.dim = int(arrays["w0"].shape[0])
+        self.exclusive = int(arrays.get("exclusive", np.int64(0)))
         self._words = {str(word): i for i, word in enumerate(arrays.get("words", ()))}
         self._a: dict[str, Floats] = {
             key: arrays[key].astype(np.float32) for key in (*_VECTOR_KEYS, *_WORD_KEYS) if key in arrays
@@ -97,7 +100,11 @@ class HeadClassifier(Threaded):
         else:
             by_words = np.stack([self._word_score(t) for t in texts]) if texts else np.zeros_like(score)
             logit = a["scale"] * ((1 - a["mix"]) * score + a["mix"] * by_words) + a["shift"]
-        return np.asarray(1 / (1 + np.exp(-np.clip(logit, -30, 30))), np.float32)
+        p = np.asarray(1 / (1 + np.exp(-np.clip(logit, -30, 30))), np.float32)
+        if self.exclusive:
+            raised = np.exp(logit[:, : self.exclusive] - logit[:, : self.exclusive].max(axis=1, keepdims=True))
+            p[:, : self.exclusive] = raised / raised.sum(axis=1, keepdims=True)
+        return p
 
     def _word_score(self, text: str) -> Floats:
         """Linear score [labels] over binary, IDF-weighted, L2-normalised words."""
@@ -130,6 +137,9 @@ def _problem(arrays: Mapping[str, NDArray[Any]]) -> str | None:
     for key, shape in shapes.items():
         if arrays[key].shape != shape:
             return f"has {key} {list(arrays[key].shape)}, expected {list(shape)}"
+    exclusive = arrays.get("exclusive", np.int64(0))
+    if exclusive.shape != () or exclusive.dtype.kind != "i" or not 0 <= exclusive <= n:
+        return "has an exclusive that is no number of labels"
     numeric = [k for k in shapes if k not in ("words", "embedding_model")]
     broken = [k for k in numeric if arrays[k].dtype.kind != "f" or not np.isfinite(arrays[k]).all()]
     return f"has no finite numbers in {', '.join(broken)}" if broken else None

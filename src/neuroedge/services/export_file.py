@@ -24,7 +24,9 @@ documents   what was said of them
 files       names and purposes of what applications keep
 voices      people whose voices you enrolled, with consent; voiceprints are their vectors (float32, base64)
 learners    with the history of consent; learner_events hold what each one did (the whole organisation's exports)
+trained_…   cards of the models that you trained: columns, figures on rows held out
 tasks       with payload and result
+batch_…     bulk jobs; batch_items hold the payload and the outcome of each call
 usage       calls of engines
 llm_calls   calls to language models: tokens, cost, how they ended
 audit       what was done

@@ -38,9 +38,11 @@ _TOPIC: Final = {
     "recordings": "recording",
     "documents": "document",
     "tasks": "task",
+    "batches": "batch",
     "chat_sessions": "chat_session",
     "artifacts": "artifact",
     "files": "file",
+    "trained_models": "trained_model",
 }
 """Tables whose rows have objects below `<table>/<id>` and events under `<topic>:<id>`."""
 

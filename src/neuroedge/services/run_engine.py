@@ -12,10 +12,11 @@ from pydantic import BaseModel, ValidationError
 
 from neuroedge.contract import scope
 from neuroedge.contract.chat import LLM
+from neuroedge.contract.content import Documents, NoDocuments, NoPictures, Pictures
 from neuroedge.contract.engine import Engine, EngineContext
 from neuroedge.contract.errors import DeadlineExceeded, EngineBlocked, Forbidden, InvalidInput, NeuroEdgeError
 from neuroedge.contract.models import Models
-from neuroedge.contract.ports import Cache, Clock, Progress
+from neuroedge.contract.ports import Cache, Clock, NoTrainedModels, Progress, TrainedModels
 from neuroedge.contract.principal import Principal
 from neuroedge.contract.speech import NoSpeechOutput, SpeechOutput
 from neuroedge.contract.vault import Cipher
@@ -29,6 +30,7 @@ from neuroedge.services.engines import Registry
 from neuroedge.services.llm.permitted import permitted
 from neuroedge.services.usage import UsageLedger
 from neuroedge.stores.ids import new_id
+from neuroedge.stores.index_trials import TenantIndexes
 from neuroedge.stores.ledgers import UsageRow
 from neuroedge.stores.postgres import Database
 from neuroedge.stores.switches import TenantSwitches
@@ -36,6 +38,8 @@ from neuroedge.stores.tenant_memories import TenantMemories
 from neuroedge.stores.voices import TenantVoices
 
 log = structlog.get_logger(__name__)
+_TRIALS_AT_ONCE = 2
+"""Of vector indexes: each keeps a connection and a processor of the database busy."""
 
 
 async def no_progress(stage: str, fraction: float, **data: Any) -> None:
@@ -58,6 +62,9 @@ class Contexts:
         max_audio_bytes: int,
         max_audio_s: float,
         speech_output: Callable[[Principal, str], SpeechOutput] = lambda principal, request_id: NoSpeechOutput(),
+        trained: Callable[[Principal, TenantBlobs, str], TrainedModels] = lambda *_: NoTrainedModels(),
+        documents: Documents | None = None,
+        pictures: Pictures | None = None,
     ) -> None:
         self._db = db
         self._models = models
@@ -69,6 +76,10 @@ class Contexts:
         self._max_audio_bytes = max_audio_bytes
         self._max_audio_s = max_audio_s
         self._speech_output = speech_output
+        self._trained = trained
+        self._documents = documents or NoDocuments()
+        self._trials = asyncio.Semaphore(_TRIALS_AT_ONCE)
+        self._pictures = pictures or NoPictures()
 
     def blobs(self, principal: Principal) -> TenantBlobs:
         """The caller's objects."""
@@ -111,6 +122,10 @@ class Contexts:
             sound=PyAVSound(self.media(principal)),
             voices=TenantVoices(self._db, principal),
             speech_output=self._speech_output(principal, request_id),
+            trained=self._trained(principal, self.blobs(principal), request_id),
+            documents=self._documents,
+            pictures=self._pictures,
+            indexes=TenantIndexes(self._db, principal, slots=self._trials),
         )
 
 

@@ -111,7 +111,7 @@ class TaskRuns:
             return None
         assert member is not None
         await self._progress.publish(org_id, task_id, "started", {"attempt": attempt, "interrupted": interrupted})
-        return _Run(task=task, attempt=attempt, payload=json.loads(payload), principal=_principal(member))
+        return _Run(task=task, attempt=attempt, payload=json.loads(payload), principal=principal_today(member))
 
     async def _finish(self, run: _Run) -> Outcome:
         """Call the engine and store the outcome."""
@@ -260,7 +260,7 @@ def _until_stored() -> AsyncIterator[stamina.Attempt]:
     return stamina.retry_context(on=Unavailable, attempts=None, timeout=_STORE_FOR_S, wait_max=3.0).__aiter__()
 
 
-def _principal(member: Login) -> Principal:
+def principal_today(member: Login) -> Principal:
     """The user with the role of today, not that of the day the task was made."""
     return Principal(
         user_id=member.user_id,

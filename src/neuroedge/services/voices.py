@@ -17,6 +17,7 @@ from neuroedge.contract.errors import Conflict, InvalidInput, NotFound
 from neuroedge.contract.models import SPEAKER_EMBEDDING, Floats
 from neuroedge.contract.ports import AudioSource
 from neuroedge.contract.principal import Principal
+from neuroedge.contract.speaker import VoicePartAnswer
 from neuroedge.engines.speech import speaker
 from neuroedge.kit.speaker_calibration import calibration_of
 from neuroedge.kit.speaker_scores import decide, llr, pooled, score
@@ -183,7 +184,7 @@ class Voices:
 
     async def verify(
         self, principal: Principal, voice_id: UUID, sample: Sample, *, prior: float = 0.5, request_id: str
-    ) -> speaker.VoicePartAnswer:
+    ) -> VoicePartAnswer:
         """Whether a sample is that person's. Raises NotFound, ConsentRequired, Conflict for one to enrol anew."""
         detail = await self.get(principal, voice_id, request_id=request_id)
         if "verify" not in detail.voice.consent.purposes:
@@ -201,7 +202,7 @@ class Voices:
 
     async def identify(
         self, principal: Principal, sample: Sample, *, prior: float = 0.5, top: int = 5, request_id: str
-    ) -> speaker.VoicePartAnswer:
+    ) -> VoicePartAnswer:
         """Who of the people who agreed to it a sample is from, or nobody."""
         found = await self._ask(
             principal, sample, {"enrolled": "identify", "prior": prior, "top": top}, request_id=request_id
@@ -212,7 +213,7 @@ class Voices:
 
     async def _ask(
         self, principal: Principal, sample: Sample, asked: dict[str, Any], *, request_id: str
-    ) -> speaker.VoicePartAnswer:
+    ) -> VoicePartAnswer:
         (answer,) = await self._answers(principal, [sample], asked, request_id=request_id)
         return answer.parts[0]
 

@@ -39,14 +39,23 @@ EXPORTED: Final = (
     "files",
     *("voices", "voiceprints", "voice_relabels"),
     *("learners", "learner_events"),
+    *("recommenders", "recommender_choices"),
+    *("federations", "federation_clients", "federation_rounds", "federation_messages"),
+    *("batches", "batch_items"),
+    "trained_models",
 )
-OF_ORGANISATION: Final = frozenset({"learners", "learner_events"})
+OF_ORGANISATION: Final = frozenset(
+    {"learners", "learner_events", "recommenders", "recommender_choices"}
+    | {"federations", "federation_clients", "federation_rounds", "federation_messages"}
+)
 """Exported tables that hold nothing of one user: they are in an export of the whole organisation only."""
 OWNED: Final = (
     *("memories", "documents", "recordings", "tasks", "artifacts", "chat_sessions"),
     *("safety_decisions", "reviews"),
     "files",
     *("voices", "voice_relabels"),
+    "batches",
+    "trained_models",
 )
 """Tables of a user's things; everything else hangs on these."""
 # Children first, so that each statement's cascade stays small. What is in no list goes with the organisation's row.
@@ -69,8 +78,15 @@ _CLEARED: Final = {
     "memories": "id",
     "documents": "id",
     "files": "id",
+    "federation_messages": "id",
+    "federation_rounds": "id",
+    "federation_clients": "id",
+    "federations": "id",
     "learner_events": "id",
     "learners": "id",
+    "recommender_choices": "id",
+    "recommenders": "id",
+    "trained_models": "id",
     "voiceprints": "id",
     "voices": "id",
     "voice_relabels": "id",
@@ -79,6 +95,8 @@ _CLEARED: Final = {
     "recording_steps": "recording_id, step",
     "recordings": "id",
     "tasks": "id",
+    "batch_items": "id",
+    "batches": "id",
     "chat_attachments": "id",
     "chat_messages": "id",
     "chat_sessions": "id",
@@ -330,6 +348,8 @@ async def rows(
         whose = "recording_id IN (SELECT id FROM recordings WHERE org_id = %(org)s AND user_id = %(user)s) AND"
     if user_id and table == "artifact_versions":
         whose = "artifact_id IN (SELECT id FROM artifacts WHERE org_id = %(org)s AND user_id = %(user)s) AND"
+    if user_id and table == "batch_items":
+        whose = "batch_id IN (SELECT id FROM batches WHERE org_id = %(org)s AND user_id = %(user)s) AND"
     if user_id and table == "voiceprints":
         whose = "voice_id IN (SELECT id FROM voices WHERE org_id = %(org)s AND user_id = %(user)s) AND"
     while True:

@@ -16,7 +16,8 @@ from neuroedge.contract.engine import EngineContext
 from neuroedge.contract.errors import InvalidInput, MediaTooShort
 from neuroedge.contract.models import SAMPLE_RATE_HZ, Floats, ModelRef, ModelStatus
 from neuroedge.contract.ports import Audio, AudioSource, EnrolledVoice, VoicePurpose
-from neuroedge.engines.speech.speaker import WHOLE, GivenVoice, Input, Output, Speaker, VoicePart, VoiceSpan
+from neuroedge.contract.speaker import GivenVoice, VoicePart, VoiceSpan
+from neuroedge.engines.speech.speaker import WHOLE, Input, Output, Speaker
 from neuroedge.infra.media import PyAVMedia
 from neuroedge.runtimes import silero, speaker
 from neuroedge.stores.ids import new_id

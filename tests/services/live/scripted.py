@@ -40,6 +40,8 @@ class CountsWords:
         self.calls: list[dict[str, Any]] = []
         self.failures: list[NeuroEdgeError] = []
         """Raised by the next calls for real sound, in turn."""
+        self.sentence = 0
+        """A word whose number is a multiple of this one ends a sentence."""
 
     async def transcribe(self, samples: Floats, *, language: str | None = None, **asked: Any) -> Transcription:
         """The words that are over by the end of `samples`."""
@@ -50,7 +52,7 @@ class CountsWords:
             if self.failures:
                 raise self.failures.pop(0)
         await asyncio.sleep(self.delay_s)
-        words = _words(samples)
+        words = _words(samples, self.sentence)
         spoken = Utterance(
             text=" ".join(word.w for word in words),
             start_s=0.0,
@@ -67,7 +69,7 @@ class CountsWords:
         )
 
 
-def _words(samples: Floats) -> list[SpokenWord]:
+def _words(samples: Floats, sentence: int) -> list[SpokenWord]:
     loud = np.flatnonzero(np.abs(samples) > 0.01)
     if not len(loud):
         return []
@@ -77,9 +79,10 @@ def _words(samples: Floats) -> list[SpokenWord]:
         piece = samples[start : start + size]
         if len(piece) < size // 2:
             break
+        number = round(float(np.abs(piece).max()) * 100)
         found.append(
             SpokenWord(
-                w=f"w{round(float(np.abs(piece).max()) * 100)}",
+                w=f"w{number}" + ("." if sentence and number % sentence == 0 else ""),
                 start_s=start / SAMPLE_RATE_HZ,
                 end_s=min(start + size, len(samples)) / SAMPLE_RATE_HZ,
                 p=0.9,

@@ -63,3 +63,14 @@ def test_a_flush_ends_what_goes_on() -> None:
     assert heard.flush() == Mark(20, speaking=False)
     assert heard.flush() is None
     assert list(heard.push(SPEECH * 5)) == [Mark(25, speaking=True)]
+
+
+def test_what_is_cut_off_from_outside_is_no_part_of_the_rest() -> None:
+    """The longest length counts from there."""
+    limit = round(10.0 / FRAME_S)
+    heard = endpointer(max_s=10.0)
+    assert list(heard.push(SPEECH * 200)) == [Mark(0, speaking=True)]
+    heard.cut(150)
+    assert list(heard.push(SPEECH * (limit - 51))) == []
+    (mark,) = heard.push(SPEECH)
+    assert mark.cut

@@ -358,3 +358,23 @@ async def test_many_events_are_kept_to_a_bound_and_the_loss_is_known(live: Live)
         session.events.add("speech_started", utterance=n)
     assert len(session.events.after(0)) == 1000
     assert session.events.lost_until == 5
+
+
+async def test_a_long_utterance_ends_with_a_sentence_not_within_one(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its text must not take longer and longer: what comes after the sentence is the next utterance's."""
+    session = await live.start()
+    live.stt.sentence = 10
+    monkeypatch.setattr(session_module, "_LONG_S", 5.0)
+    monkeypatch.setattr(session_module, "_SENTENCE_S", 2.0)
+    levels = [n / 40 for n in range(1, 19)]
+    await say(session, np.concatenate([spoken(*levels), silence(1.0)]))
+    await session.finish()
+    finals = told(session, "final")
+    assert len(finals) > 1
+    assert all(final["text"].endswith(".") for final in finals[:-1])
+    heard = [int(word["w"].strip("w.")) for final in finals for word in final["words"]]
+    assert heard == sorted(set(heard))
+    assert len(heard) >= 17
+    assert len(told(session, "speech_stopped")) == 1

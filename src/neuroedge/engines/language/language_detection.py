@@ -1,7 +1,7 @@
 """Tells the language of a text, its script, and where a mixed text changes.
 
 Method: naive Bayes over byte n-grams (Lui & Baldwin 2012), py3langid (BSD) with its own weights, 139 languages, among
-those of the script (Unicode); stretches of a mixed text by the most probable sequence of languages (kit/language_id.py).
+those of the script (Unicode); stretches of a mixed text by the most probable sequence (kit/language_id.py).
 No model file of ours. Limits: names, single words and code are no evidence, and a text in a language it does not know
 gets one it knows, mostly with a low p; close relatives (Bosnian, Croatian, Serbian; Malay, Indonesian; Danish,
 Norwegian) are confused. Below `min_p` the answer is und, with the alternatives.
@@ -92,7 +92,7 @@ class LanguageDetection(Engine[Input, Output]):
 
     async def post_swap_test(self) -> None:
         """The example's three languages are told."""
-        answer = await self.run(self.example, self.probe)  # type: ignore[arg-type]
+        answer = await self.run(self.example, self.probe)
         if [s.lang for s in answer.segments] != ["en", "de", "hi"]:
             raise NeuroEdgeError("the language_detection engine does not tell the languages of its own example")
 

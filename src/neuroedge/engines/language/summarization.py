@@ -1,11 +1,12 @@
 """Shortens a text to its central sentences, or has a language model write a summary whose sentences are checked.
 
 Method, default `extractive`: LexRank (Erkan & Radev 2004) over TF-IDF cosines of the sentences, or over their vectors
-(role text_embedding), and maximal marginal relevance against repetition. `abstractive`: a language model writes; each
-sentence must be held by sentences of the text (words, numbers, names, negations: kit/faithfulness.py), else it is
-dropped and named. Licence of the code: Apache-2.0; no weights. Limits: extracted sentences may lean on what stood
-before them ("he", "this"); likeness of words is no understanding, and the check of a written sentence sees no wrong
-relation between right words. TF-IDF knows stems of English only. Not for decisions about people without the text.
+(role text_embedding), an early place (after MEAD, Radev 2004), maximal marginal relevance. `abstractive`: a language
+model writes; each sentence must be held by sentences of the text (words, numbers, names, negations:
+kit/faithfulness.py), else it is dropped and named. Licence of the code: Apache-2.0; no weights. Limits: extracted
+sentences may lean on what stood before them ("he", "this"); likeness of words is no understanding, and the check of a
+written sentence sees no wrong relation between right words. TF-IDF knows stems of English only. Not for decisions about
+people without the text.
 """
 
 import asyncio
@@ -30,8 +31,10 @@ POLICY: Final = Policy(query_type="summary")
 MOST_SENTENCES: Final = 2_000
 FEW_SENTENCES: Final = 3
 """A text of fewer has no centre."""
-MEANING_THRESHOLD: Final = 0.3
+MEANING_THRESHOLD: Final = 0.1
 """Cosines of sentence vectors below it are no likeness; chosen on development papers (benchmarks/summarization.py)."""
+POSITION_WEIGHT: Final = 0.5
+"""Chosen on the same papers."""
 _DEFAULT_SENTENCES: Final = 3
 _BATCH: Final = 64
 _TOKENS_KEPT: Final = 400
@@ -62,6 +65,12 @@ class Input(EngineInput):
         default="words", description="What makes sentences alike: TF-IDF, or vectors of the role text_embedding."
     )
     balance: float = Field(default=0.7, ge=0, le=1, description="1: central sentences alone; less: unlike each other.")
+    position_weight: float = Field(
+        default=POSITION_WEIGHT,
+        ge=0,
+        le=1,
+        description="How much an early place counts beside centrality; 0 for talk, whose beginning tells no more.",
+    )
     min_coverage: float = Field(
         default=MIN_COVERAGE, ge=0, le=1, description="Share of a written sentence's words that the text must hold."
     )
@@ -180,8 +189,8 @@ class Summarization(Engine[Input, Output]):
 
     async def post_swap_test(self) -> None:
         """The example's summary is about the wall, in the text's own sentences."""
-        answer = await self.run(self.example, self.probe)  # type: ignore[arg-type]
-        text = self.example.text  # type: ignore[attr-defined]
+        answer = await self.run(self.example, self.probe)
+        text = self.example.text
         if "wall" not in answer.summary or any(text[s.start : s.end] not in answer.summary for s in answer.spans):
             raise NeuroEdgeError("the summarization engine does not summarise its own example")
 
@@ -217,7 +226,13 @@ async def _ranked(payload: Input, places: Sequence[tuple[int, int]], ctx: Engine
 def _extracted(payload: Input, source: _Source, warnings: list[str]) -> list[SummarySentence]:
     """Central sentences up to the wanted length, in the order of the text."""
     wanted = payload.sentences or (_MOST_CHOSEN if payload.words else _DEFAULT_SENTENCES)
-    order = chosen(source.ranks, source.vectors, balance=payload.balance, limit=wanted)
+    order = chosen(
+        source.ranks,
+        source.vectors,
+        balance=payload.balance,
+        limit=wanted,
+        position_weight=payload.position_weight,
+    )
     if payload.words is not None:
         order = _within(order, source, payload.words)
         if not order:

@@ -39,9 +39,7 @@ from neuroedge.kit.articulation import (
     evidence,
     expected_of,
     mismatch,
-    telephone_band,
     views,
-    voiced_share,
 )
 from neuroedge.kit.phonology import (
     CONSONANTS,
@@ -56,6 +54,7 @@ from neuroedge.kit.phonology import (
     processes_of,
 )
 from neuroedge.kit.signal import clipped_fraction, snr_db
+from neuroedge.kit.voice_signal import telephone_band, voiced_share
 
 METHOD: Final = "ctc-goodness+logistic"
 NOTE: Final = (

@@ -76,11 +76,7 @@ class OcrEngine(Engine[Input, Output]):
 
     async def run(self, payload: Input, ctx: EngineContext) -> Output:
         """Read one page. Raises UnsupportedMedia, UnreadableMedia, EmptyMedia, TooLarge, InvalidInput, NotFound."""
-        if payload.image.blob is not None:
-            data = await ctx.blobs.get(payload.image.blob)
-            _check_size(len(data))
-        else:
-            data = await asyncio.to_thread(_decoded, payload.image.base64 or "")
+        data = await bytes_of(payload.image, ctx)
         async with ctx.models.lease(OCR) as model:
             page = await model.read(data, page=payload.page)
             answered_by = model.model_id
@@ -112,6 +108,15 @@ class OcrEngine(Engine[Input, Output]):
             turned_degrees=page.turned_degrees,
             pages=page.pages,
         )
+
+
+async def bytes_of(source: ImageSource, ctx: EngineContext) -> bytes:
+    """The file's bytes. Raises InvalidInput, TooLarge, NotFound."""
+    if source.blob is None:
+        return await asyncio.to_thread(_decoded, source.base64 or "")
+    data = await ctx.blobs.get(source.blob)
+    _check_size(len(data))
+    return data
 
 
 def _decoded(text: str) -> bytes:

@@ -141,6 +141,16 @@ async def personalize(body: MlIn, principal: Predictor, platform: ThePlatform, r
     return _out(body, "learning_path", told, told["next"], None)
 
 
+@router.post("/ml/recommend/content", summary="What to show next")
+async def recommend_content(body: MlIn, principal: Predictor, platform: ThePlatform, request_id: RequestId) -> MlOut:
+    """Of `input.interactions`, for `learnerId` where taste is asked for; prediction: items, the first one drawn."""
+    given = _snake(body.input)
+    if body.learner_id is not None and given.get("method") in ("uses", "ratings"):
+        given.setdefault("user", body.learner_id)
+    told = await _run("recommendation", given, principal, platform, request_id)
+    return _out(body, "recommendation", told, told["items"], None)
+
+
 @router.post("/analytics/focus", summary="Focus with what it is made of")
 async def analyse_focus(body: MlIn, principal: Predictor, platform: ThePlatform, request_id: RequestId) -> MlOut:
     """Prediction: score, interval and components."""

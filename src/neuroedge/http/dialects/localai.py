@@ -18,8 +18,8 @@ from pydantic import AfterValidator, BaseModel, Field
 
 from neuroedge.contract.errors import InvalidInput
 from neuroedge.contract.ports import AudioSource
+from neuroedge.contract.speaker import GivenVoice, VoiceCandidate
 from neuroedge.engines.speech.diarization import SpeakerTurn
-from neuroedge.engines.speech.speaker import GivenVoice, VoiceCandidate
 from neuroedge.engines.speech.speaker import Input as SpeakerInput
 from neuroedge.http.auth import RequestId, Runner, ThePlatform, Writer
 from neuroedge.http.departure import unless_client_leaves

@@ -62,7 +62,7 @@ class ShikshaRoute(APIRoute):
         return answered
 
 
-REFUSALS = dict.fromkeys(("/api/v2/chat", "/api/v2/content/speech"), shiksha_error)
+REFUSALS = dict.fromkeys(("/api/v2/chat", "/api/v2/content/speech", "/api/v2/batch"), shiksha_error)
 """How http/middleware.py refuses a body or a header of this path before a route sees it."""
 router = APIRouter(prefix="/api/v2", tags=["ShikshaSetu dialect"], route_class=ShikshaRoute)
 

@@ -4,9 +4,12 @@ A call reads raw JSON and writes what the engine's Output gives: the engine that
 classes, so that a reload may change them while requests are on their way.
 """
 
+import asyncio
+import math
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Final
 
+import structlog
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -21,14 +24,33 @@ from neuroedge.http.departure import CLIENT_LEFT, ClientLeft, unless_client_leav
 from neuroedge.http.engine_api import RUN_PATH
 from neuroedge.http.json_body import json_object
 from neuroedge.http.platform import Platform
+from neuroedge.infra.telemetry import Latency
 from neuroedge.services.engines import group
 
+log = structlog.get_logger(__name__)
+_HEALTH_S: Final = 5.0
 _NOT_JSON: dict[int | str, dict[str, Any]] = {
     415: {
         "description": "The body is not declared as JSON",
         "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
     }
 }
+
+
+class LatencyBucket(BaseModel):
+    """Calls that took up to so long, and longer than those of the bucket before."""
+
+    up_to_s: float | None = Field(description="Seconds; null: longer than every bound.")
+    calls: int
+
+
+class EngineLatency(BaseModel):
+    """Successful calls since this process started."""
+
+    calls: int
+    p50_s: float | None = Field(default=None, description="Median in seconds, estimated within its bucket.")
+    p95_s: float | None = Field(default=None, description="Seconds that 95 of 100 calls did not exceed.")
+    histogram: list[LatencyBucket] = Field(default_factory=list, description="Buckets with calls.")
 
 
 class EngineOut(BaseModel):
@@ -53,11 +75,18 @@ class EngineDetailOut(EngineOut):
     example: dict[str, Any]
 
 
+class EngineListed(EngineOut):
+    """An engine with how it is and how fast it was."""
+
+    health: Health
+    latency: EngineLatency
+
+
 class EngineList(BaseModel):
     """All engines."""
 
     count: int
-    engines: list[EngineOut]
+    engines: list[EngineListed]
 
 
 class EngineRun(BaseModel):
@@ -120,8 +149,10 @@ def build_router() -> APIRouter:
         openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": _ENVELOPE}}}},
     )
     router.add_api_route("/v1/engines", _list, methods=["GET"], summary="List engines", response_model=EngineList)
+    router.add_api_route("/engines", _list, methods=["GET"], summary="List engines", response_model=EngineList)
     router.add_api_route("/v1/engines/{name}", _show, methods=["GET"], summary="Show an engine")
     router.add_api_route("/v1/engines/{name}/health", _health, methods=["GET"], summary="Health of an engine")
+    router.add_api_route("/engines/{name}/health", _health, methods=["GET"], summary="Health of an engine")
     return router
 
 
@@ -138,8 +169,14 @@ def _add_call(router: APIRouter, path: str, endpoint: Callable[..., Any], **docu
 
 
 async def _list(principal: Reader, platform: ThePlatform) -> EngineList:
-    """Every engine, by name."""
-    found = [EngineOut(**_facts(engine, platform)) for engine in platform.runner.registry]
+    """Every engine, by name, with its health and the latency of its calls."""
+    engines = list(platform.runner.registry)
+    states = await asyncio.gather(*map(_state, engines))
+    latency = platform.metrics.engine_latency()
+    found = [
+        EngineListed(**_facts(engine, platform), health=health, latency=_latency(latency.get(engine.name)))
+        for engine, health in zip(engines, states, strict=True)
+    ]
     return EngineList(count=len(found), engines=found)
 
 
@@ -158,6 +195,31 @@ async def _show(name: str, principal: Reader, platform: ThePlatform) -> EngineDe
 async def _health(name: str, principal: Reader, platform: ThePlatform) -> Health:
     """Whether the engine can answer now, by which method, and what is missing."""
     return await platform.runner.registry.get(name).health()
+
+
+async def _state(engine: Engine[Any, Any]) -> Health:
+    """Its health; one engine that cannot tell does not keep the others' from being shown."""
+    try:
+        async with asyncio.timeout(_HEALTH_S):
+            return await engine.health()
+    except Exception as error:
+        log.warning("health_failed", engine=engine.name, exc_info=error)
+        return Health(status="unavailable", method=engine.method, detail="its health check failed; see the log")
+
+
+def _latency(measured: Latency | None) -> EngineLatency:
+    if measured is None:
+        return EngineLatency(calls=0)
+    return EngineLatency(
+        calls=measured.calls,
+        p50_s=measured.quantile_s(0.5),
+        p95_s=measured.quantile_s(0.95),
+        histogram=[
+            LatencyBucket(up_to_s=None if bound == math.inf else bound, calls=calls)
+            for bound, calls in measured.buckets
+            if calls
+        ],
+    )
 
 
 async def _run(request: Request) -> Response:

@@ -26,6 +26,18 @@ from neuroedge.kit.chunking import Block
 
 _ROWS_PER_TABLE = 200
 _BYTES_PER_CHARACTER = 5
+_MAX_METADATA = 500
+_METADATA = {
+    "author": ("authors", "author", "creator"),
+    "subject": ("subject",),
+    "description": ("description",),
+    "keywords": ("keywords",),
+    "language": ("language",),
+    "created_at": ("created_at", "created"),
+    "modified_at": ("modified_at", "modified"),
+    "program": ("producer", "created_by", "application"),
+}
+"""Names given, and the names that formats use."""
 
 
 def main() -> None:
@@ -102,7 +114,8 @@ def _parsed(path: Path, found: Format, file: BinaryIO, limits: ParseLimits) -> P
         raise _wrapped(error, found) from error
     page_texts = _page_texts(result, marker)
     nodes = (result.document or {"nodes": []})["nodes"]
-    characters = _write((b for b in blocks(nodes, page_texts) if marker not in b.text), file, limits)
+    sizes = _page_sizes(result.metadata) if found.kind == "pdf" else {}
+    characters = _write((b for b in blocks(nodes, page_texts, sizes) if marker not in b.text), file, limits)
     pages = _page_count(result, page_texts)
     unread = tuple(n for n, text in page_texts if not text.strip()) if found.kind == "pdf" else ()
     if not characters and not unread:
@@ -114,6 +127,7 @@ def _parsed(path: Path, found: Format, file: BinaryIO, limits: ParseLimits) -> P
         pages=pages,
         unread_pages=unread,
         characters=characters,
+        metadata=_metadata(result.metadata),
     )
 
 
@@ -160,6 +174,25 @@ def _title(metadata: Any) -> str | None:
         # "(anonymous)", "(unspecified)": a program's word for none
         return None
     return " ".join(title.replace("\x00", "").split())[:500] or None
+
+
+def _metadata(told: Any) -> dict[str, str]:
+    """What the file says of itself, by names that are the same for all formats."""
+    core = told.get("core_properties") or {}
+    found: dict[str, str] = {}
+    for name, others in _METADATA.items():
+        for value in (*(told.get(other) for other in others), *(core.get(other) for other in others)):
+            text = ", ".join(map(str, value)) if isinstance(value, list) else value
+            if isinstance(text, str) and text.strip() and not text.startswith("("):
+                found[name] = " ".join(text.replace("\x00", "").split())[:_MAX_METADATA]
+                break
+    return found
+
+
+def _page_sizes(told: Any) -> dict[int, tuple[float, float]]:
+    """Width and height of each page, in points."""
+    pages = (told.get("pages") or {}).get("pages") or []
+    return {int(page["number"]): tuple(page["dimensions"]) for page in pages if page.get("dimensions")}
 
 
 def _paragraphs(text: str) -> Iterator[Block]:

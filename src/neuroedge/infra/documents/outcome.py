@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -41,6 +41,8 @@ class Parsed:
     unread_pages: tuple[int, ...] = ()
     """Pages, from 1, that hold no text: empty ones and scans."""
     characters: int = 0
+    metadata: dict[str, str] = field(default_factory=dict, compare=False)
+    """What the file says of itself: author, created_at …"""
 
 
 class PageReader(Protocol):
@@ -58,15 +60,16 @@ def read_blocks(data: bytes) -> Iterator[Block]:
     """The blocks of a file that `DocumentParser.parse` wrote."""
     import msgpack
 
-    for kind, text, page, level in msgpack.Unpacker(io.BytesIO(data), raw=False):
-        yield Block(type=kind, text=text, page=page, level=level)
+    for kind, text, page, level, *rest in msgpack.Unpacker(io.BytesIO(data), raw=False):
+        # Blocks kept by earlier versions name no place.
+        yield Block(type=kind, text=text, page=page, level=level, bbox=tuple(rest[0]) if rest and rest[0] else None)
 
 
 def packed(block: Block) -> bytes:
     """A block as `read_blocks` reads it."""
     import msgpack
 
-    found: bytes = msgpack.packb([block.type, block.text, block.page, block.level])
+    found: bytes = msgpack.packb([block.type, block.text, block.page, block.level, block.bbox])
     return found
 
 

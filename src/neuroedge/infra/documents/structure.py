@@ -2,17 +2,25 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from neuroedge.kit.chunking import Block
 
 _NOT_SAID = re.compile(r"[\W_]+")
+_PIPE = re.compile(r"(?<!\\)\|")
+"""Some formats' cells come with their pipes escaped already."""
 _LOOK_FOR = 48
 _LOOK_AHEAD = 200_000
 
 
-def blocks(nodes: Sequence[Mapping[str, Any]], page_texts: Sequence[tuple[int, str]]) -> Iterator[Block]:
-    """A document's blocks in reading order. `page_texts`: (page from 1, its text), where the nodes name no page."""
+def blocks(
+    nodes: Sequence[Mapping[str, Any]],
+    page_texts: Sequence[tuple[int, str]],
+    sizes: Mapping[int, tuple[float, float]] | None = None,
+) -> Iterator[Block]:
+    """A document's blocks in reading order. `page_texts`: (page from 1, its text), where the nodes name no page;
+    `sizes`: width and height in points of the pages on which nodes name their place."""
     pages = _Pages(page_texts)
     items: list[str] = []
     items_page: int | None = None
@@ -32,9 +40,21 @@ def blocks(nodes: Sequence[Mapping[str, Any]], page_texts: Sequence[tuple[int, s
             items = []
         found = _block(kind, content, text, page)
         if found is not None:
-            yield found
+            yield replace(found, bbox=_bbox(node.get("bbox"), (sizes or {}).get(page or 0)))
     if items:
         yield Block(type="list", text="\n".join(items), page=items_page)
+
+
+def _bbox(
+    told: Mapping[str, float] | None, size: tuple[float, float] | None
+) -> tuple[float, float, float, float] | None:
+    """In parts of the page from its upper left; PDF counts points from the lower left."""
+    if not told or not size or min(size) <= 0:
+        return None
+    width, height = size
+    corners = (told["x0"] / width, 1 - told["y1"] / height, told["x1"] / width, 1 - told["y0"] / height)
+    left, top, right, bottom = (round(min(1.0, max(0.0, value)), 4) for value in corners)
+    return (left, top, right, bottom) if left < right and top < bottom else None
 
 
 def _block(kind: str | None, content: Mapping[str, Any], text: str, page: int | None) -> Block | None:
@@ -66,7 +86,7 @@ def markdown_table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(" ".join(_clean(cell).split()).replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(_PIPE.sub(r"\\|", " ".join(_clean(cell).split())) for cell in cells) + " |"
 
 
 def _cells(grid: Mapping[str, Any]) -> list[list[str]]:

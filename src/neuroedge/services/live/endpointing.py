@@ -60,6 +60,11 @@ class Endpointer:
             if mark is not None:
                 yield mark
 
+    def cut(self, frame: int) -> None:
+        """What goes on begins at `frame`."""
+        assert self.start is not None
+        self.start = frame
+
     def flush(self) -> Mark | None:
         """End the utterance that goes on, now."""
         if self.start is None:

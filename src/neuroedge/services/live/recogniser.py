@@ -18,7 +18,7 @@ from neuroedge.contract.models import (
 )
 from neuroedge.contract.scope import call_scope
 from neuroedge.kit.local_agreement import without_echo
-from neuroedge.kit.speakers_to_words import TimedWord
+from neuroedge.kit.speakers_to_words import TimedWord, with_spaces
 from neuroedge.services.live.options import LiveOptions
 from neuroedge.services.live.utterance import Heard
 
@@ -98,15 +98,17 @@ class Recogniser:
         offset_s, length_s = start / SAMPLE_RATE_HZ, len(samples) / SAMPLE_RATE_HZ
         spoken = [
             TimedWord(
-                w=word.w,
+                w=w,
                 start_s=offset_s + min(word.start_s, length_s),
                 end_s=offset_s + min(word.end_s, length_s),
                 p=word.p,
             )
             for utterance in found.utterances
-            for word in utterance.words
+            for word, w in zip(
+                utterance.words, with_spaces([word.w for word in utterance.words], utterance.text), strict=True
+            )
             # A word after the end of the sound is the model saying its last sentence again, in the silence it gets.
-            if word.w and word.start_s < length_s
+            if w.strip() and word.start_s < length_s
         ]
         words = without_echo(spoken)
         return Heard(

@@ -35,12 +35,13 @@ def problem(error: NeuroEdgeError) -> dict[str, Any]:
 def partial(utterance: Utterance) -> dict[str, Any]:
     """What is heard of an utterance so far: the stable part will not change any more."""
     stable, unstable = utterance.agreement.stable, utterance.agreement.unstable
+    text, firm = joined([*stable, *unstable]), joined(stable)
     return {
         "utterance": utterance.number,
         "start_s": seconds(utterance.speech_start),
-        "text": joined([*stable, *unstable]),
-        "stable": joined(stable),
-        "unstable": joined(unstable),
+        "text": text,
+        "stable": firm,
+        "unstable": text[len(firm) :],
         "language": utterance.language,
         "words": [*_words(stable, stable=True), *_words(unstable, stable=False)],
     }
@@ -99,6 +100,12 @@ def _of(utterance: Utterance) -> dict[str, Any]:
 
 def _words(words: Sequence[TimedWord], **more: Any) -> list[dict[str, Any]]:
     return [
-        {"w": word.w, "start_s": round(word.start_s, 3), "end_s": round(word.end_s, 3), "p": round(word.p, 4), **more}
+        {
+            "w": word.w.strip(),
+            "start_s": round(word.start_s, 3),
+            "end_s": round(word.end_s, 3),
+            "p": round(word.p, 4),
+            **more,
+        }
         for word in words
     ]

@@ -33,11 +33,18 @@ _FIRST_S: Final = 0.3
 """Speech there must be before the first partial."""
 _STEP_S: Final = 0.35
 """New sound between two partials."""
+_FIRST_STEP_S: Final = 0.16
+"""The same while no word was heard yet: the pieces are short, and somebody waits for the first one."""
 _LEISURE: Final = 1.5
 """Between two partials at least so many times as long as one took: others want the model too."""
 _PAUSE_S: Final = 0.22
 """Silence after which the utterance is recognised as if it were over: if it is, its text is ready at once."""
+_HESITATION_S: Final = 0.09
+"""Silence after which no partial is begun: if this is a pause, what it is recognised by must not wait for that."""
 _SURE_LANGUAGE_S: Final = 2.0
+_LONG_S: Final = 8.0
+_SENTENCE_S: Final = 3.0
+"""An utterance that is long ends with its last sentence of at least that much: its end must not wait for all of it."""
 _PIECES_AT_ONCE: Final = 64
 
 
@@ -206,12 +213,18 @@ class LiveSession:
         if ended is None:
             return
         if mark.cut:
-            self._utterances += 1
-            self._current = ended.cut(at)
-        else:
-            ended.end, self._current = min(at + _AFTER, self._tape.end), None
-            self.events.add("speech_stopped", utterance=ended.number, at_s=reports.seconds(at))
+            self._cut(ended, max(at, ended.stable_until))
+            return
+        ended.end, self._current = min(at + _AFTER, self._tape.end), None
+        self.events.add("speech_stopped", utterance=ended.number, at_s=reports.seconds(at))
         self._finished.append(ended)
+        self._wake.set()
+
+    def _cut(self, utterance: Utterance, at: int) -> None:
+        """End the one that goes on at a sample; the rest is the next one."""
+        self._utterances += 1
+        self._current = utterance.cut(at)
+        self._finished.append(utterance)
         self._wake.set()
 
     def _end_utterance(self) -> None:
@@ -268,7 +281,9 @@ class LiveSession:
                 await self._hear_early(current, speech_end)
                 return True
             return False
-        step_s = max(_STEP_S, _LEISURE * self._partial_s)
+        if self._endpoints.quiet_s >= _HESITATION_S:
+            return False
+        step_s = max(_STEP_S if current.told else _FIRST_STEP_S, _LEISURE * self._partial_s)
         if self.options.partials and end - current.heard_until >= step_s * SAMPLE_RATE_HZ:
             await self._hear_partly(current, end)
             return True
@@ -289,6 +304,16 @@ class LiveSession:
         self._tell_partial(utterance, heard, end)
         if first and utterance.told:
             self._metrics.first_partial_seconds.observe(self._ago_s(utterance.speech_start))
+        self._shorten(utterance, end)
+
+    def _shorten(self, utterance: Utterance, end: int) -> None:
+        """End the utterance that goes on with a sentence, if it is long."""
+        if self._current is not utterance or end - utterance.start < _LONG_S * SAMPLE_RATE_HZ:
+            return
+        at = utterance.sentence_end(_SENTENCE_S)
+        if at is not None:
+            self._endpoints.cut(at // VOICE_FRAME)
+            self._cut(utterance, at)
 
     async def _hear_early(self, utterance: Utterance, speech_end: int) -> None:
         """What the utterance will have been, if the pause turns out to be its end."""

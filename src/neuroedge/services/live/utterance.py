@@ -7,7 +7,7 @@ import numpy as np
 
 from neuroedge.contract.models import SAMPLE_RATE_HZ, Floats
 from neuroedge.kit.local_agreement import LocalAgreement
-from neuroedge.kit.speakers_to_words import TimedWord
+from neuroedge.kit.speakers_to_words import TimedWord, ends_sentence
 
 
 class Tape:
@@ -39,7 +39,7 @@ class Tape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heard:
-    """What the recogniser made of an utterance; times of words from the stream's start."""
+    """What the recogniser made of an utterance; times of words from the stream's start, words with leading spaces."""
 
     words: list[TimedWord]
     language: str | None
@@ -72,9 +72,24 @@ class Utterance:
         """Of a finished one."""
         return 0.0 if self.end is None else (self.end - self.start) / SAMPLE_RATE_HZ
 
-    def cut(self, at: int) -> "Utterance":
-        """End this one at sample `at`, or after its last stable word; gives the rest, which goes on."""
+    @property
+    def stable_until(self) -> int:
+        """Sample at which its last stable word ends."""
         stable = self.agreement.stable
-        at = max(at, round(stable[-1].end_s * SAMPLE_RATE_HZ) if stable else 0)
+        return round(stable[-1].end_s * SAMPLE_RATE_HZ) if stable else self.start
+
+    def sentence_end(self, least_s: float) -> int | None:
+        """Sample where its last stable sentence ends that other words follow, `least_s` or more after its start."""
+        stable, words = self.agreement.stable, [*self.agreement.stable, *self.agreement.unstable]
+        for i in range(min(len(stable), len(words) - 1) - 1, -1, -1):
+            end = round(words[i].end_s * SAMPLE_RATE_HZ)
+            if end - self.start < least_s * SAMPLE_RATE_HZ:
+                return None
+            if ends_sentence(words[i].w):
+                return end
+        return None
+
+    def cut(self, at: int) -> "Utterance":
+        """End this one at sample `at`; gives the rest, which goes on."""
         self.end, self.spoken_early = at, None
         return Utterance(number=self.number + 1, start=at, speech_start=at, language=self.language)

@@ -1,0 +1,117 @@
+"""What another policy would have earned, from choices whose probabilities were logged, with 95 % intervals.
+
+One choice at a time: inverse propensity scoring (D. Horvitz & D. Thompson 1952), its self-normalised form (A.
+Swaminathan & T. Joachims 2015) and doubly robust estimation (M. Dudík, J. Langford & L. Li 2011, ICML). Episodes:
+weighted importance sampling (D. Precup, R. Sutton & S. Singh 2000, ICML) and the doubly robust form for sequences (N.
+Jiang & L. Li 2016, ICML). Intervals: normal approximation (t) for means, linearised for ratios, and percentile
+bootstrap over episodes for weighted importance sampling. They hold for many observations with moderate weights:
+`effective_n` (Kish 1965) says how many that is.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Numbers = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A value with its 95 % interval; n counts the choices or episodes."""
+
+    estimator: str
+    value: float
+    low: float
+    high: float
+    n: int
+    effective_n: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Episode:
+    """Rewards of an episode, target and logged probability of each of its choices, and a model's values of them.
+
+    `model_q` is the estimated value of the choice made, `model_v` of the state under the target policy.
+    """
+
+    reward: Numbers
+    ratio: Numbers
+    model_q: Numbers
+    model_v: Numbers
+
+
+def effective(weight: Numbers) -> float:
+    """How many equal weights would be as informative."""
+    squares = float((weight**2).sum())
+    return float(weight.sum()) ** 2 / squares if squares > 0 else 0.0
+
+
+def mean(values: Numbers, *, estimator: str, weight: Numbers) -> Estimate:
+    """The mean with a t interval."""
+    from scipy.stats import t
+
+    n = len(values)
+    centre = float(values.mean())
+    half = float(t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n)) if n > 1 else float("inf")
+    return Estimate(
+        estimator=estimator, value=centre, low=centre - half, high=centre + half, n=n, effective_n=effective(weight)
+    )
+
+
+def ips(reward: Numbers, weight: Numbers) -> Estimate:
+    """Unbiased where the logging policy could choose all that the target policy chooses."""
+    return mean(weight * reward, estimator="ips", weight=weight)
+
+
+def snips(reward: Numbers, weight: Numbers) -> Estimate:
+    """Slightly biased, far less variable; within the range of rewards. NaN without any weight."""
+    total = float(weight.sum())
+    if total <= 0:
+        return Estimate(estimator="snips", value=np.nan, low=np.nan, high=np.nan, n=len(weight), effective_n=0.0)
+    value = float((weight * reward).sum()) / total
+    moved = mean(value + weight * (reward - value) * len(weight) / total, estimator="snips", weight=weight)
+    return moved
+
+
+def doubly_robust(reward: Numbers, weight: Numbers, *, model_q: Numbers, model_v: Numbers) -> Estimate:
+    """Right if either the propensities or the model of rewards is; the model must not have seen these choices."""
+    return mean(model_v + weight * (reward - model_q), estimator="dr", weight=weight)
+
+
+def weighted_importance(episodes: Sequence[Episode], *, discount: float, seed: int, draws: int = 1000) -> Estimate:
+    """Returns weighted by the whole episode's ratio, over the weights' sum."""
+    returns = np.array([_return(e.reward, discount) for e in episodes])
+    weight = np.array([float(np.prod(e.ratio)) for e in episodes])
+    if weight.sum() <= 0:
+        return Estimate(estimator="wis", value=np.nan, low=np.nan, high=np.nan, n=len(weight), effective_n=0.0)
+    rng = np.random.default_rng(seed)
+    count = rng.multinomial(len(weight), np.full(len(weight), 1 / len(weight)), size=draws)
+    total = count @ weight
+    again = (count @ (weight * returns))[total > 0] / total[total > 0]
+    low, high = np.percentile(again, [2.5, 97.5])
+    return Estimate(
+        estimator="wis",
+        value=float((weight * returns).sum() / weight.sum()),
+        low=float(low),
+        high=float(high),
+        n=len(weight),
+        effective_n=effective(weight),
+    )
+
+
+def doubly_robust_episodes(episodes: Sequence[Episode], *, discount: float) -> Estimate:
+    """Per-step corrections of a model of values, which must not have seen these episodes."""
+    values = []
+    for e in episodes:
+        value = 0.0
+        for reward, ratio, q, v in zip(e.reward[::-1], e.ratio[::-1], e.model_q[::-1], e.model_v[::-1], strict=True):
+            value = v + ratio * (reward + discount * value - q)
+        values.append(value)
+    weight = np.array([float(np.prod(e.ratio)) for e in episodes])
+    return mean(np.array(values), estimator="dr", weight=weight)
+
+
+def _return(reward: Numbers, discount: float) -> float:
+    return float((reward * discount ** np.arange(len(reward))).sum())

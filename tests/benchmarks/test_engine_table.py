@@ -1,0 +1,58 @@
+"""The table of engines: which figure stands for an engine, and what its row says."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from benchmarks.engine_table import MEASURES, Measure, measured, rows
+
+from benchmarks import engine_table
+from neuroedge.services.engines import discover
+
+
+def figure(name: str, **more: Any) -> dict[str, Any]:
+    """A saved figure."""
+    plain = {"unit": "", "median": 0.9, "low": 0.8, "high": 0.95, "runs": 3, "target": "", "met": None, "note": ""}
+    return {"name": name, **plain, **more}
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Of one engine whose second series misses its target, one with a target, one latency."""
+    table = {"a": Measure(group="one", figure="error of", beat="the peer", data="made"), "b": Measure(group="two")}
+    monkeypatch.setattr(engine_table, "MEASURES", table)
+    saved = {
+        "one": [
+            figure("size", met=True, target="≤ 1"),
+            figure("error of x", met=True, target="≤ 1"),
+            figure("error of y", met=False, target="≤ 0.5", note="95 % interval 0.700 to 0.990, n=24"),
+        ],
+        "two": [figure("plain"), figure("judged", met=True, target="≥ 0.7", low=0.9, high=0.9)],
+        "engines": [figure("a: a call", unit="ms", median=12.4)],
+    }
+    for name, figures in saved.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps({"figures": figures}))
+    return tmp_path
+
+
+def test_a_missed_target_is_shown_first(results: Path) -> None:
+    """With the number to beat, the count and interval of its note, and the latency of the example."""
+    row = rows(results, ["a"])[-1]
+    assert row == "| a | error of y | 0.9  ✗ | the peer · ≤ 0.5 | made | 24 | 0.700 to 0.990 | 12 ms |"
+
+
+def test_of_any_figure_the_first_with_a_target_is_shown(results: Path) -> None:
+    """A range of one value is no interval."""
+    assert rows(results, ["b"])[-1] == "| b | judged | 0.9  ✓ | ≥ 0.7 |  | 3 |  | |"
+
+
+def test_an_engine_without_result_says_so(results: Path) -> None:
+    """And does not count as measured."""
+    assert "not measured" in rows(results, ["c"])[-1]
+    assert measured(results, ["a", "b", "c"]) == 2
+
+
+def test_every_row_is_of_an_engine_there_is() -> None:
+    """A renamed engine does not keep its old row."""
+    assert set(MEASURES) <= {engine.name for engine in discover()}

@@ -1,0 +1,17 @@
+"""Cells of Markdown tables."""
+
+from neuroedge.infra.documents.structure import markdown_table
+from neuroedge.kit.markdown_table import cells
+
+
+def test_what_is_written_is_read_again() -> None:
+    """Pipes, empty cells and short rows, too."""
+    rows = [["Part", "Count"], ["a | b", ""], ["---", "3"]]
+    assert cells(markdown_table(rows)) == rows
+    assert cells(markdown_table([["a", "b"], ["c"]])) == [["a", "b"], ["c", ""]]
+
+
+def test_what_is_no_row_is_left_out() -> None:
+    """A table without its last pipe is read; text around it is not."""
+    assert cells("| a | b\n|---|---|\nnone\n| c | d |") == [["a", "b"], ["c", "d"]]
+    assert cells("") == []

@@ -1,0 +1,147 @@
+"""Rounds over a real database and folder: cut off while aggregating, moved on twice, left over by a crash."""
+
+import asyncio
+import base64
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import pytest
+
+from neuroedge.contract.principal import Principal
+from neuroedge.infra.queue import JobQueue
+from neuroedge.kit.federated import signing, weights
+from neuroedge.services import housekeeping
+from neuroedge.services.federated import Federations
+from neuroedge.services.federated_drafts import (
+    FederationClientDraft,
+    FederationDraft,
+    FederationMessageDraft,
+)
+from neuroedge.services.federated_rounds import FederatedRounds, folder
+from neuroedge.services.run_engine import Contexts
+from neuroedge.stores.ids import new_id
+from neuroedge.stores.postgres import Database
+from tests.services.test_files import _contexts
+from tests.stores.conftest import new_principal
+
+pytestmark = pytest.mark.anyio
+
+
+class _Jobs(JobQueue):
+    """Keeps what was ordered, and runs nothing."""
+
+    def __init__(self) -> None:
+        self.ordered: list[Any] = []
+
+    async def defer(self, conn: Any, task: str, **options: Any) -> int:
+        """Count."""
+        self.ordered.append(options)
+        return len(self.ordered)
+
+
+def _parts(db: Database, folder: Path) -> tuple[Federations, FederatedRounds, Contexts]:
+    contexts = _contexts(db, folder)
+    rounds = FederatedRounds(db=db, contexts=contexts, queue=_Jobs())
+    return Federations(db=db, contexts=contexts, rounds=rounds), rounds, contexts
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+async def _collected(federations: Federations, caller: Principal, **settings: Any) -> tuple[UUID, UUID]:
+    """A federation with a round that has both of its updates: all ones, and all threes."""
+    draft = FederationDraft.model_validate(
+        {"name": "n", "weights": {"arrays": {"w": [0.0, 0.0]}}, "settings": settings}
+    )
+    federation = (await federations.create(caller, draft, request_id="r")).id
+    keys = [signing.new_private_key() for _ in range(2)]
+    clients = [
+        await federations.register(
+            caller,
+            federation,
+            FederationClientDraft(name=str(i), public_key=_base64(signing.public_key_of(key))),
+            request_id="r",
+        )
+        for i, key in enumerate(keys)
+    ]
+    opened = (await federations.open_round(caller, federation, request_id="r")).id
+    for client, key, value in zip(clients, keys, (1.0, 3.0), strict=True):
+        payload = weights.to_npz({"w": np.full(2, value, np.float32)})
+        told = {"client_id": str(client.id), "kind": "update", "samples": 1}
+        text = signing.signed_text(federation_id=str(federation), round_id=str(opened), payload=payload, **told)  # type: ignore[arg-type]
+        message = {**told, "payload": _base64(payload), "signature": _base64(signing.sign(key, text))}
+        await federations.submit(caller, federation, opened, FederationMessageDraft.model_validate(message))
+    return federation, opened
+
+
+async def test_an_aggregation_cut_off_goes_on_with_the_next_worker(
+    db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before its result was stored: the round says aggregating, the model is as it was; then it is done once."""
+    federations, rounds, contexts = _parts(db, tmp_path)
+    caller = await new_principal(db)
+    noise = {"noise_multiplier": 1.0, "clip_norm": 1.0, "epsilon_budget": 50.0}
+    federation, opened = await _collected(federations, caller, **noise)
+
+    async def killed(*args: Any) -> Any:
+        raise ConnectionAbortedError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(FederatedRounds, "_stored", killed)
+        with pytest.raises(ConnectionAbortedError):
+            await rounds.advance(caller.org_id, opened)
+    assert (await federations.round(caller, federation, opened)).state == "aggregating"
+    assert (await federations.get(caller, federation)).version == 0
+    await rounds.advance(caller.org_id, opened)
+    after = await federations.get(caller, federation)
+    assert ((await federations.round(caller, federation, opened)).state, after.version, after.noisy_rounds) == (
+        "closed",
+        1,
+        1,
+    )
+    _, first = await federations.weights(caller, federation)
+    await rounds.advance(caller.org_id, opened)
+    again, second = await federations.weights(caller, federation)
+    assert (again.version, again.noisy_rounds, second) == (1, 1, first)
+    assert await contexts.blobs(caller).count(f"{folder(federation)}/rounds") == 0
+
+
+async def test_two_workers_at_once_change_the_model_once(db: Database, tmp_path: Path) -> None:
+    """A job given to another worker while the first one still computes."""
+    federations, rounds, _ = _parts(db, tmp_path)
+    caller = await new_principal(db)
+    federation, opened = await _collected(federations, caller)
+    await asyncio.gather(*(rounds.advance(caller.org_id, opened) for _ in range(2)), return_exceptions=False)
+    found, data = await federations.weights(caller, federation)
+    assert found.version == 1
+    assert weights.of_npz(data)["w"].tolist() == [2.0, 2.0]
+
+
+async def test_a_revoked_clients_update_has_no_part(db: Database, tmp_path: Path) -> None:
+    """Revoked after it was sent: too few are left, and the round fails."""
+    federations, rounds, _ = _parts(db, tmp_path)
+    caller = await new_principal(db)
+    federation, opened = await _collected(federations, caller)
+    client = (await federations.clients(caller, federation))[0]
+    await federations.revoke(caller, federation, client.id, request_id="r")
+    await rounds.advance(caller.org_id, opened)
+    found = await federations.round(caller, federation, opened)
+    assert (found.state, found.told["error_code"]) == ("failed", "not_combinable")
+
+
+async def test_objects_of_federations_that_are_gone_are_swept(
+    db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a crash left is deleted; what has a row stays."""
+    federations, _, contexts = _parts(db, tmp_path)
+    caller = await new_principal(db)
+    federation, _ = await _collected(federations, caller)
+    left = f"federations/{new_id()}"
+    await contexts.blobs(caller).put(f"{left}/x", b"left")
+    monkeypatch.setattr(housekeeping, "_ORPHAN_S", -1)
+    assert await federations.sweep() == 1
+    assert await contexts.blobs(caller).count(left) == 0
+    assert await contexts.blobs(caller).count(folder(federation)) == 3
