@@ -31,6 +31,7 @@ _STEPS = {
     "analyse": "decoded and measured",
     "transcribe": "transcribed",
     "diarize": "told speakers apart",
+    "identify": "named speakers",
     "emotion": "heard emotions",
     "remember": "remembered",
 }
@@ -156,6 +157,8 @@ def _facts(data: dict[str, Any]) -> str:
             return f"{data['words']} words, language {data['language']}"
         case "diarize":
             return f"{data['num_speakers']} speaker(s) in {data['turns']} turns"
+        case "identify":
+            return f"{data['identified']} of them, among {data['voices']} enrolled voices"
         case "emotion":
             return f"{data['segments']} segments"
         case _:
@@ -163,23 +166,21 @@ def _facts(data: dict[str, Any]) -> str:
 
 
 def _show(recording: dict[str, Any]) -> None:
-    table = Table("time", "speaker", "text", "words feel", "voice arousal", "conf.", title="Who said what, and how")
+    table = Table("time", "speaker", "text", "words feel", "conf.", title="Who said what, and how")
     for s in recording["segments"]:
         emotion = s["emotion"] or {}
         labels = ", ".join(f"{e['label']} {e['p']:.2f}" for e in emotion.get("labels", [])[:2])
-        arousal = emotion.get("arousal")
         table.add_row(
             f"{s['start_s']:.1f}–{s['end_s']:.1f}",
             s["speaker"],
             s["text"].strip(),
             "uncertain" if emotion.get("abstained") else labels,
-            "–" if arousal is None else f"{arousal:+.2f}",
             f"{s['confidence']:.2f}",
         )
     console.print(table)
     if recording["segments"] and (emotion := recording["segments"][0]["emotion"]):
         console.print(
-            f"  emotion of words: {emotion.get('text_method')}; of the voice, apart: {emotion.get('voice_method')}",
+            f"  emotion of words: {emotion.get('text_method')}; voices are judged only where an administrator allows it",
             style="dim",
         )
 

@@ -13,7 +13,7 @@ import resource
 import secrets
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,6 +21,7 @@ from neuroedge.contract.errors import EmptyMedia, NeuroEdgeError, TooLarge, Unre
 from neuroedge.infra.documents import formats
 from neuroedge.infra.documents.formats import Format
 from neuroedge.infra.documents.outcome import Parsed, ParseLimits, packed
+from neuroedge.infra.documents.references import Rewritten, without_references
 from neuroedge.infra.documents.structure import blocks, markdown_table
 from neuroedge.kit.chunking import Block
 
@@ -104,18 +105,16 @@ def _parsed(path: Path, found: Format, file: BinaryIO, limits: ParseLimits) -> P
         ),
         concurrency=kreuzberg.ConcurrencyConfig(max_threads=1),
     )
+    source = _source(path, found, limits)
     try:
-        if found.kind == "html" or found.kind == "markdown":
-            text = formats.decoded(path.read_bytes(), kind=found.kind, limits=limits)
-            result = kreuzberg.extract_bytes_sync(text.encode(), found.media_type, config)
-        else:
-            result = kreuzberg.extract_bytes_sync(path.read_bytes(), found.media_type, config)
+        result = kreuzberg.extract_bytes_sync(source.data, found.media_type, config)
     except kreuzberg.KreuzbergError as error:
         raise _wrapped(error, found) from error
     page_texts = _page_texts(result, marker)
     nodes = (result.document or {"nodes": []})["nodes"]
     sizes = _page_sizes(result.metadata) if found.kind == "pdf" else {}
-    characters = _write((b for b in blocks(nodes, page_texts, sizes) if marker not in b.text), file, limits)
+    told = (b for b in blocks(nodes, page_texts, sizes) if marker not in b.text)
+    characters = _write((replace(b, text=source.restored(b.text)) for b in told), file, limits)
     pages = _page_count(result, page_texts)
     unread = tuple(n for n, text in page_texts if not text.strip()) if found.kind == "pdf" else ()
     if not characters and not unread:
@@ -123,12 +122,21 @@ def _parsed(path: Path, found: Format, file: BinaryIO, limits: ParseLimits) -> P
     return Parsed(
         kind="text",
         media_type=found.media_type,
-        title=_title(result.metadata),
+        title=source.restored(_title(result.metadata) or "") or None,
         pages=pages,
         unread_pages=unread,
         characters=characters,
-        metadata=_metadata(result.metadata),
+        metadata={name: source.restored(text) for name, text in _metadata(result.metadata).items()},
     )
+
+
+def _source(path: Path, found: Format, limits: ParseLimits) -> Rewritten:
+    """What kreuzberg is given of a file."""
+    if found.kind == "html" or found.kind == "markdown":
+        return Rewritten(formats.decoded(path.read_bytes(), kind=found.kind, limits=limits).encode())
+    if found.media_type == formats.DOCX:
+        return without_references(path, unpacked_bytes=limits.unpacked_bytes)
+    return Rewritten(path.read_bytes())
 
 
 def _check_pages(kreuzberg: Any, path: Path, limits: ParseLimits) -> None:

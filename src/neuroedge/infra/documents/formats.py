@@ -25,8 +25,10 @@ FORMATS = "PDF, DOCX, PPTX, XLSX, HTML, Markdown, TXT, CSV, EML, images and soun
 Kind = Literal["pdf", "office", "html", "markdown", "csv", "email", "plain", "image", "audio"]
 
 _OFFICE = "application/vnd.openxmlformats-officedocument."
+DOCX = _OFFICE + "wordprocessingml.document"
+"""Also the media type that DOCM and DOTX are read as."""
 _OFFICE_PARTS = {
-    "word/": _OFFICE + "wordprocessingml.document",
+    "word/": DOCX,
     "ppt/": _OFFICE + "presentationml.presentation",
     "xl/": _OFFICE + "spreadsheetml.sheet",
 }

@@ -22,14 +22,13 @@ from neuroedge.contract.errors import TooLarge, UnreadableMedia
 
 _NAMED = {b"&amp;": "&", b"&lt;": "<", b"&gt;": ">", b"&quot;": '"', b"&apos;": "'"}
 _NUMBERED = re.compile(rb"&#(?:([0-9]{1,32})|x([0-9A-Fa-f]{1,32}));")
-_SYMBOL = re.compile(rb"""\bchar\s*=\s*["']([0-9A-Fa-f]{4,8})["']""")
-"""`w:sym` names a character by its number."""
+_CHARACTERS = (range(0x20, 0xD800), range(0xE000, 0xFFFE), range(0x10000, 0x110000))
+"""What a numeric reference may name, beside tab and line ends."""
 _PRIVATE = range(0xE000, 0xF900)
 _PRIVATE_UTF8 = re.compile(rb"\xee[\x80-\xbf]{2}|\xef[\x80-\xa3][\x80-\xbf]")
 _PIECE_BYTES = 1 << 20
 _LONGEST = 48
-"""Bytes; more than any reference or symbol matched here."""
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+"""Bytes; more than any reference matched here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +73,10 @@ def _survey(archive: zipfile.ZipFile, unpacked_bytes: int) -> tuple[list[str], s
             continue
         has_references = False
         with archive.open(name) as part:
-            for number, piece in enumerate(_pieces(part)):
+            for piece in _pieces(part):
                 left -= len(piece)
                 if left < 0:
                     raise TooLarge(f"the archive unpacks to more than {unpacked_bytes} bytes", hint="split it")
-                if number == 0 and piece.startswith(_UTF16):
-                    break  # its references are not in these bytes; programs write UTF-8
                 has_references = has_references or b"&" in piece
                 used.update(_private(piece))
         if has_references and name.lower().startswith("word/") and name.lower().endswith(".xml"):
@@ -93,8 +90,6 @@ def _private(piece: bytes) -> Iterator[int]:
         yield ord(found.decode())
     for decimal, hexadecimal in set(_NUMBERED.findall(piece)) if b"&#" in piece else ():
         yield int(decimal) if decimal else int(hexadecimal, 16)
-    for number in set(_SYMBOL.findall(piece)):
-        yield int(number, 16)
 
 
 def _free_marks(used: set[int]) -> dict[str, str]:
@@ -127,19 +122,19 @@ def _resolved(piece: bytes, marks: Mapping[str, str]) -> bytes:
 
 def _character(found: re.Match[bytes], marks: Mapping[str, str]) -> bytes:
     number = int(found[1]) if found[1] else int(found[2], 16)
-    allowed = number in (9, 10, 13) or 0x20 <= number < 0xD800 or 0xE000 <= number < 0xFFFE or 0x10000 <= number < 0x110000
-    if not allowed:
+    if not (number in (9, 10, 13) or any(number in allowed for allowed in _CHARACTERS)):
         return found[0]
     return marks.get(chr(number), chr(number)).encode()
 
 
 def _pieces(part: IO[bytes]) -> Iterator[bytes]:
-    """A part's bytes, cut so that no reference, no symbol's number and no private-use character is in two pieces."""
+    """A part's bytes, cut so that no reference and no private-use character is in two pieces."""
     rest = b""
     while data := part.read(_PIECE_BYTES):
         data = rest + data
         end = _cut(data)
-        yield data[:end]
+        if end:
+            yield data[:end]
         rest = data[end:]
     if rest:
         yield rest
@@ -148,7 +143,7 @@ def _pieces(part: IO[bytes]) -> Iterator[bytes]:
 def _cut(data: bytes) -> int:
     """Where what may go on in the next piece begins, near the end."""
     tail = len(data) - _LONGEST
-    opened = max(data.rfind(mark, max(0, tail)) for mark in (b"&", b" ", b"<"))
+    opened = data.rfind(b"&", max(0, tail))
     if opened >= 0:
         return opened
     for back in (1, 2):
