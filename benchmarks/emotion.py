@@ -15,6 +15,8 @@ from pathlib import Path
 
 from training.emotion_text import evaluate, read_labels, read_split
 
+from benchmarks.report import figure, save
+
 SHIPPED = Path(str(resources.files("neuroedge"))) / "weights" / "goemotions-head"
 PRINTED = (
     *("macro_f1", "micro_f1", "ekman_macro_f1", "ece_before_calibration", "ece", "abstain_below", "coverage"),
@@ -39,6 +41,17 @@ def main() -> int:
     print(f"{len(test.texts)} texts of the test split; in brackets the head's card")
     for name in PRINTED:
         print(f"{name:28} {figures[name]:.4f} [{claimed[name]:.4f}]")
+    save(
+        "emotion",
+        [
+            figure("macro-F1 over 27+1 labels", "", [figures["macro_f1"]], at_least=0.46, note=f"n={len(test.texts)}"),
+            figure("macro-F1 over Ekman's groups", "", [figures["ekman_macro_f1"]], at_least=0.64),
+            figure("expected calibration error", "", [figures["ece"]]),
+            figure("share of texts answered", "", [figures["coverage"]]),
+        ],
+        title="Emotion of words, GoEmotions test split",
+        command="python -m benchmarks.emotion --data DIR --models DIR",
+    )
     off = [name for name in PRINTED if abs(figures[name] - claimed[name]) > TOLERANCE]
     if off:
         print(f"not as the card says: {', '.join(off)}")

@@ -88,6 +88,7 @@ class _Espeak:
         for what, value in ((_RATE, words_per_minute), (_PITCH, pitch), (_RANGE, pitch_range)):
             self._library.espeak_SetParameter(what, value, 0)
         raw = text.encode()
+        self._library.espeak_SetSynthCallback(self._callback)
         self._library.espeak_Synth(raw, len(raw) + 1, 0, 1, 0, _UTF8 | _PHONEMES, None, None)
         wave = np.concatenate(self._pieces) / 32_768.0
         samples = resample_poly(wave, 320, 441).astype(np.float32)

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from training.moderation import as_split, evaluate, named_people, read, split
 
+from benchmarks.report import figure, save
 from neuroedge.kit import injection, personal_data
 
 SHIPPED = Path(str(resources.files("neuroedge"))) / "weights" / "davidson-head"
@@ -50,6 +51,18 @@ def main() -> int:
         text = (_SENTENCE * (chars // len(_SENTENCE) + 1))[:chars]
         data, orders = _ms(personal_data.find, text), _ms(injection.signs, text)
         print(f"{chars:9} characters: personal data {data}, injection {orders}")
+    save(
+        "moderation",
+        [
+            figure("weighted F1", "", [figures["weighted_f1"]], at_least=0.90, note=f"n={len(rows)}"),
+            figure("macro-F1", "", [figures["macro_f1"]]),
+            figure("F1 of hate", "", [figures["hate_f1_at_threshold"]]),
+            figure("expected calibration error", "", [figures["ece"]]),
+            figure("false alarms about named people", "", [figures["named_people_false_alarms"]]),
+        ],
+        title="Moderation, Davidson test split",
+        command="python -m benchmarks.moderation --data DIR --models DIR",
+    )
     off = [name for name in PRINTED if abs(figures[name] - claimed[name]) > TOLERANCE]
     if off:
         print(f"not as the card says: {', '.join(off)}")

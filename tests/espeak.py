@@ -35,6 +35,9 @@ class _Espeak:
         self.rate_hz: int = self.library.espeak_Initialize(_SYNCHRONOUS, 0, espeakng_loader.get_data_path().encode(), 0)
         assert self.rate_hz > 0, "espeak-ng does not start"
         self.library.espeak_TextToPhonemes.restype = ctypes.c_char_p
+
+    def listen(self) -> None:
+        """Take the sound that follows: the library is one for the whole process, and another speaker may have it."""
         self.library.espeak_SetSynthCallback(self._callback)
 
     def _hear(self, samples: Any, count: int, _events: Any) -> int:
@@ -59,6 +62,7 @@ def say(text: str, *, voice: str = "en-us", rate_wpm: int = 150, pitch: int = 50
         espeak.library.espeak_SetParameter(_RATE_WPM, rate_wpm, 0)
         espeak.library.espeak_SetParameter(_PITCH, pitch, 0)
         espeak.pieces.clear()
+        espeak.listen()
         data = text.encode() + b"\0"
         espeak.library.espeak_Synth(data, len(data), 0, 1, 0, _UTF8 | _PHONEMES, None, None)
         espeak.library.espeak_Synchronize()

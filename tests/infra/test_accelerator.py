@@ -180,7 +180,7 @@ async def test_a_job_starts_when_its_own_process_is_back_on_the_device(box: Box)
 
 async def test_two_jobs_of_one_process_exclude_each_other(box: Box) -> None:
     """The lease is a job's, not a process's."""
-    async with box.sharer() as accelerator:
+    async with box.sharer(alive_s=10.0) as accelerator:
         inside = 0
 
         async def job() -> None:

@@ -1,5 +1,7 @@
 """Every route × nobody's token × a second tenant's token. A new route without a row here fails."""
 
+import base64
+import io
 import re
 import time
 from collections.abc import Callable
@@ -8,11 +10,14 @@ from typing import Any
 
 import httpx
 import pytest
+import soundfile
 from fastapi.routing import APIRoute, APIWebSocketRoute
 
 from neuroedge.bootstrap import build_app
+from neuroedge.contract.models import SAMPLE_RATE_HZ
 from neuroedge.settings import Settings
 from tests.conftest import SampleCall, Server
+from tests.speakers_alone import speakers_alone
 
 OPEN = {
     "GET /api/v2/health",
@@ -470,6 +475,7 @@ def kept(owner: httpx.Client, sample_call: SampleCall) -> Kept:
         "federation_id": _federation(owner),
         "recommender": _recommender(owner),
         "trained_id": _trained(owner),
+        **_voice(owner, sample_call),
         "provider": "somebody",
         "document_id": document["id"],
         "artifact_id": artifact["id"],
@@ -484,6 +490,22 @@ def _trained(owner: httpx.Client) -> str:
     order = {"name": "m", "task": "classification", "target": "kind", "table": table, "epochs": 2, "hidden": [2]}
     answer = owner.post("/v1/engines/deep_learning/run", json={"train": order}, timeout=60)
     return str(answer.json()["result"]["model_id"])
+
+
+def _voice(owner: httpx.Client, call: SampleCall) -> dict[str, str]:
+    sound = io.BytesIO()
+    soundfile.write(sound, speakers_alone(call)[0], SAMPLE_RATE_HZ, format="WAV")
+    consent = {
+        "given_by": "Diane",
+        "at": "2026-01-02T08:00:00Z",
+        "purposes": ["verify"],
+        "text_version": "1",
+        "minor": False,
+    }
+    sample = {"base64": base64.b64encode(sound.getvalue()).decode()}
+    made = owner.post("/v1/voices", json={"name": "Diane", "consent": consent, "samples": [sample]}, timeout=60).json()
+    relabel = owner.post("/v1/voices/relabel").json()
+    return {"voice_id": made["id"], "sample_id": made["samples"][0]["id"], "relabel_id": relabel["id"]}
 
 
 def _recommender(owner: httpx.Client) -> str:

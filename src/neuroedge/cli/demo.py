@@ -180,7 +180,7 @@ def _show(recording: dict[str, Any]) -> None:
     console.print(table)
     if recording["segments"] and (emotion := recording["segments"][0]["emotion"]):
         console.print(
-            f"  emotion of words: {emotion.get('text_method')}; voices are judged only where an administrator allows it",
+            f"  emotion of words: {emotion.get('text_method')}; of voices only where an administrator allows it",
             style="dim",
         )
 

@@ -40,6 +40,7 @@ UPLOAD_ROUTES = {
     ("POST", "/v1/audio/transcriptions"),
     ("POST", "/v1/audio/translations"),
     ("POST", "/audio/transcribe"),
+    ("POST", "/vision/process"),
     ("POST", "/v1/files"),
     ("POST", "/v1/sessions/{session_id}/attachments"),
 }

@@ -168,6 +168,8 @@ class _Library:
             if self._library.espeak_SetVoiceByName(voice.encode()) != 0:
                 raise InvalidInput(f"{voice!r} is no voice of espeak-ng", hint="GET /v1/audio/voices lists them")
             self._library.espeak_SetParameter(_RATE, words_per_minute, 0)
+            # The library is one for the whole process: another user of it may have taken its sound.
+            self._library.espeak_SetSynthCallback(self._callback)
             failed = self._library.espeak_Synth(data, len(data) + 1, 0, 1, 0, _UTF8 | _PHONEMES, None, None)
             sound, events = b"".join(self._sound), self._events
         if failed:
