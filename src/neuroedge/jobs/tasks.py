@@ -1,14 +1,14 @@
 """The jobs behind tasks: run one, delete the result of one."""
 
-import asyncio
 from typing import Any
 from uuid import UUID
 
 import procrastinate
 import structlog
-from procrastinate.job_context import AbortReason, JobContext
+from procrastinate.job_context import JobContext
 
 from neuroedge.infra.telemetry import Metrics
+from neuroedge.jobs.cancellable import run_cancellable
 from neuroedge.jobs.recordings import ResumeOrRetry
 from neuroedge.services.task_run import TaskRuns
 from neuroedge.services.tasks import DELETE_RESULT_TASK, RUN_TASK, Tasks
@@ -25,15 +25,7 @@ def register(app: procrastinate.App, *, runs: TaskRuns, tasks: Tasks, metrics: M
     async def run_task(context: JobContext, task_id: str, org_id: str) -> None:
         assert context.job.id is not None
         with structlog.contextvars.bound_contextvars(task_id=task_id):
-            outcome = "error"
-            try:
-                outcome = await runs.run(UUID(org_id), UUID(task_id), job_id=context.job.id)
-            except asyncio.CancelledError:
-                outcome = "cancelled"
-                if context.abort_reason() is not AbortReason.USER_REQUEST:
-                    raise
-                # The row says cancelled already: the job is done, and not one to resume.
-            finally:
-                metrics.jobs.labels(RUN_TASK, outcome).inc()
+            work = runs.run(UUID(org_id), UUID(task_id), job_id=context.job.id)
+            await run_cancellable(work, context=context, name=RUN_TASK, metrics=metrics)
 
     _: Any = (delete_task_result, run_task)
