@@ -292,9 +292,10 @@ async def test_forgetting_reaches_entries_that_wait_to_be_written(
 ) -> None:
     """Nothing of a prefix is written after it was forgotten."""
     disk = DiskLevel(tmp_path, limit_bytes=MIB)
-    go, write = threading.Event(), entry_file.EntryFile.write
+    begun, go, write = threading.Event(), threading.Event(), entry_file.EntryFile.write
 
     def slow(self: EntryFile, entries: list[Entry]) -> None:
+        begun.set()
         go.wait(timeout=30)
         write(self, entries)
 
@@ -302,7 +303,8 @@ async def test_forgetting_reaches_entries_that_wait_to_be_written(
     puts = []
     for keys in ([b"a0"], [b"a1", b"b1"]):  # the first is being written while the second waits for its turn
         puts += [asyncio.create_task(disk.put([Entry(key, b"x", 60)])) for key in keys]
-        await asyncio.sleep(0.01)
+        await asyncio.to_thread(begun.wait, 30)
+    await asyncio.sleep(0)
     forgetting = asyncio.create_task(disk.forget(b"a"))
     await asyncio.sleep(0)
     go.set()

@@ -36,7 +36,7 @@ class Model:
 
 def make(model: Model, *, budget: int = 64, waiting: int = 1000, workers: int = 1) -> Batcher:
     """A batcher over it."""
-    return Batcher(model.forward, token_budget=budget, max_waiting_tokens=waiting, workers=workers)
+    return Batcher(model.forward, token_budget=budget, max_waiting_tokens=waiting, batches_under_way=workers)
 
 
 def text(first: int, length: int) -> list[int]:

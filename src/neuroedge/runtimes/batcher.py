@@ -66,11 +66,11 @@ class _Item:
 class Batcher:
     """A model's queue of token sequences. For one event loop."""
 
-    def __init__(self, forward: Forward, *, token_budget: int, max_waiting_tokens: int, workers: int = 1) -> None:
+    def __init__(self, forward: Forward, *, token_budget: int, max_waiting_tokens: int, batches_under_way: int = 1) -> None:
         self._forward = forward
         self._token_budget = token_budget
         self._max_waiting_tokens = max_waiting_tokens
-        self._workers = workers
+        self._batches_under_way = batches_under_way
         self._waiting: list[_Item] = []
         self._pumps: set[asyncio.Task[None]] = set()
         self._pumping = 0
@@ -95,7 +95,7 @@ class Batcher:
         for position, ids in enumerate(sequences):
             insort(self._waiting, _Item(rank, turn, ids, position, request, now))
             turn += len(ids)
-        while self._pumping < min(self._workers, len(self._waiting)):
+        while self._pumping < min(self._batches_under_way, len(self._waiting)):
             self._pumping += 1
             # A context of its own: a batch is of many callers.
             pump = asyncio.create_task(self._pump(), context=contextvars.Context())

@@ -19,6 +19,8 @@ from neuroedge.runtimes.threaded import Threaded
 
 MAX_WAITING_TOKENS: Final = 65_536
 """Tokens that may wait for the encoder; about a minute of work on two cores."""
+_READY_BATCHES: Final = 1
+"""Batches put together ahead, so that no worker idles until the event loop has a turn for it."""
 _INLINE_CHARS: Final = 4096
 """Texts up to this size are tokenised on the event loop: that takes less than a millisecond, and so does a thread."""
 
@@ -63,7 +65,7 @@ class BatchedTextEncoder(Threaded):
         prefixes: Mapping[str, str],
         max_waiting_tokens: int = MAX_WAITING_TOKENS,
     ) -> None:
-        # The batcher hands over one batch a worker: what waits, waits there, in tokens.
+        # The batcher hands over a batch a worker and one more: what waits beyond, waits there, in tokens.
         super().__init__(model_id, workers=backend.workers, cores=backend.threads)
         self.dim = backend.dim
         self.max_tokens = backend.max_tokens
@@ -77,7 +79,7 @@ class BatchedTextEncoder(Threaded):
             self._forward,
             token_budget=backend.token_budget,
             max_waiting_tokens=max_waiting_tokens,
-            workers=backend.workers,
+            batches_under_way=backend.workers + _READY_BATCHES,
         )
 
     async def encode(self, texts: Sequence[str], *, kind: Literal["query", "passage"] = "passage") -> Embeddings:

@@ -15,6 +15,7 @@ T = TypeVar("T")
 
 PATIENCE_S = 0.1
 _WRITE_PATIENCE_S = 5.0
+_WRITE_LINGER_S = 0.05
 _READ_KEYS = 1000
 _READS_AT_ONCE = 16
 _WRITE_ENTRIES = 32
@@ -39,7 +40,11 @@ class DiskLevel:
             "disk read", self._read, at_once=_READS_AT_ONCE, patience_s=patience_s
         )
         self._writes: Gathered[Sequence[Entry], None] = Gathered(
-            "disk write", self._write, at_once=_WRITES_AT_ONCE, patience_s=max(patience_s, _WRITE_PATIENCE_S)
+            "disk write",
+            self._write,
+            at_once=_WRITES_AT_ONCE,
+            patience_s=max(patience_s, _WRITE_PATIENCE_S),
+            linger_s=_WRITE_LINGER_S,
         )
         self._queued_bytes = 0
 

@@ -27,6 +27,7 @@ MAX_VALUE_BYTES = 64 * 1024
 """Larger values stay out of Valkey: a hundred of them could not be had in time."""
 PATIENCE_S = 0.1
 _WRITE_PATIENCE_S = 1.0
+_WRITE_LINGER_S = 0.05
 _SOCKET_TIMEOUT_S = 1.0
 _KEYS_AT_ONCE = 100
 _REQUESTS_AT_ONCE = 32
@@ -51,7 +52,11 @@ class SharedLevel:
             "valkey read", self._read, at_once=_REQUESTS_AT_ONCE, patience_s=patience_s
         )
         self._writes: Gathered[list[_Write], None] = Gathered(
-            "valkey write", self._write, at_once=_REQUESTS_AT_ONCE, patience_s=max(patience_s, _WRITE_PATIENCE_S)
+            "valkey write",
+            self._write,
+            at_once=_REQUESTS_AT_ONCE,
+            patience_s=max(patience_s, _WRITE_PATIENCE_S),
+            linger_s=_WRITE_LINGER_S,
         )
         self._commands = ValkeyCommands()
 
