@@ -1,9 +1,9 @@
 """Embedding over HTTP against the same encoder called in process: `python -m benchmarks.embedding_serving`.
 
 Rounds alternate, and the speed in process is the mean of before and after each. In process, one loop hands the encoder
-32 texts at a time, which is the best it can do: batches are full and nothing else runs. Over HTTP, 32 callers send one text each, or eight, as soon as they have the last answer.
-With --peer-python, the Python of an environment with sentence-transformers, that encodes texts of the same kind in
-float32 on torch in every round.
+32 texts at a time, which is the best it can do: batches are full and nothing else runs. Over HTTP, 32 callers send one
+text each, or eight, as soon as they have the last answer. With --peer-python, the Python of an environment with
+sentence-transformers, that encodes texts of the same kind in float32 on torch in every round.
 """
 
 import argparse
