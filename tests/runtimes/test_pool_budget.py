@@ -1,10 +1,11 @@
 """The pool's memory budget: measured sizes, eviction in the right order, waiting with a deadline, nothing lost."""
 
 import asyncio
+import os
 import sys
 import threading
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,12 @@ def make(store: Path, sizes: Mapping[str, float], *, budget_mib: int, **more: An
     guard = more.pop("guard", lambda name, counts: nullcontext())
     settings = PoolSettings(**{"cores": 2, "threads": 1, "budget_bytes": {"cpu": budget_mib * MIB}, **more})
     return Pool(Catalogue(entries, store=store, overrides={}), settings, router=Router("cpu"), guard=guard)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait for what another thread or task brings about."""
+    while not holds():  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
 
 
 async def use(pool: Pool, name: str, priority: Any = None) -> None:
@@ -220,6 +227,7 @@ async def test_failed_loads_are_tried_again_without_a_request(
 async def test_a_hung_model_is_replaced(tmp_path: Path, machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A computation that never ends: who waits behind it gets an error, the next caller a fresh model."""
     monkeypatch.setattr(Model, "stuck_after_s", 0.2)
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
     pool = make(tmp_path, {"a": 40}, budget_mib=100)
     watch = asyncio.create_task(pool.watch())
 
@@ -240,6 +248,42 @@ async def test_a_hung_model_is_replaced(tmp_path: Path, machine: Any, monkeypatc
     watch.cancel()
     hung.cancel()
     await asyncio.gather(hung, return_exceptions=True)
+    await pool.close()
+
+
+async def test_what_a_hung_model_took_comes_back_when_it_ends_after_all(
+    tmp_path: Path, machine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A computation that was only slow: its caller has its answer, and then the given up model leaves the memory."""
+    monkeypatch.setattr(Model, "stuck_after_s", 0.2)
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
+    pool = make(tmp_path, {"a": 40}, budget_mib=100)
+    watch = asyncio.create_task(pool.watch())
+    async with asyncio.timeout(10):
+        async with pool.lease(ref("a")) as model:
+            slow = asyncio.create_task(model.compute())
+            await until(lambda: pool.slot("a").loaded is None)
+            assert machine.resident == 140 * MIB
+            model.gate.set()
+            assert await slow == "done"
+        await until(lambda: bool(machine.resident == 100 * MIB))
+    watch.cancel()
+    await pool.close()
+
+
+async def test_a_busy_machine_is_given_more_time(tmp_path: Path, machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes long because there is twenty times more to do than cores has not hung."""
+    monkeypatch.setattr(Model, "stuck_after_s", 0.05)
+    monkeypatch.setattr(os, "getloadavg", lambda: (20.0 * (os.cpu_count() or 1), 0.0, 0.0))
+    pool = make(tmp_path, {"a": 40}, budget_mib=100)
+    async with pool.lease(ref("a")) as model:
+        slow = asyncio.create_task(model.compute())
+        await asyncio.sleep(0.2)
+        assert not model.stuck()
+        monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
+        assert model.stuck()
+        model.gate.set()
+        await slow
     await pool.close()
 
 

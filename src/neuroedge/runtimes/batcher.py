@@ -66,7 +66,9 @@ class _Item:
 class Batcher:
     """A model's queue of token sequences. For one event loop."""
 
-    def __init__(self, forward: Forward, *, token_budget: int, max_waiting_tokens: int, batches_under_way: int = 1) -> None:
+    def __init__(
+        self, forward: Forward, *, token_budget: int, max_waiting_tokens: int, batches_under_way: int = 1
+    ) -> None:
         self._forward = forward
         self._token_budget = token_budget
         self._max_waiting_tokens = max_waiting_tokens

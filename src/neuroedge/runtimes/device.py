@@ -66,6 +66,12 @@ def available_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     return max(1, cores)
 
 
+def overload() -> float:
+    """How many times as much work the machine has as cores, over the last minute; at least 1."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    return max(1.0, load / (os.cpu_count() or 1))
+
+
 @lru_cache(maxsize=1)
 def cpu_features(cpuinfo: Path = Path("/proc/cpuinfo")) -> tuple[str, tuple[str, ...]]:
     """The processor's name and the vector extensions that matter for inference; empty where Linux does not tell."""

@@ -237,6 +237,7 @@ class Pool:
         for slot in self.slots():
             if slot.loaded is not None:
                 await self._residents.free(slot, slot.loaded, reason="closed")
+        self._residents.close()
 
     # -- loading --------------------------------------------------------------------------------------------------
 

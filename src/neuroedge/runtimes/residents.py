@@ -1,6 +1,7 @@
 """The models of a pool that are or were in memory, and how each leaves it: asked to, evicted, idle or hung."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -26,6 +27,7 @@ class Residents:
         self._pinned = pinned
         self._idle_s = idle_s
         self._slots: dict[str, Slot] = {}
+        self._given_up: set[asyncio.Task[None]] = set()
 
     def slot(self, entry: ModelEntry) -> Slot:
         """The slot of a catalogue entry; made when it is first asked for."""
@@ -68,16 +70,26 @@ class Residents:
                 level = await asyncio.to_thread(pressure)
 
     def replace_stuck(self) -> None:
-        """Give up hung models, so that their next lease loads them anew."""
+        """Give up hung models, so that their next lease loads them anew.
+
+        Their memory does not block the budget; it comes back when what hung ends after all.
+        """
         for slot in self.slots():
             loaded = slot.loaded
             if loaded is not None and isinstance(loaded.model, Threaded) and loaded.model.stuck():
                 log.error("model_stuck", model=slot.entry.id)
                 slot.emptied()
                 loaded.model.abandon()
-                # Its memory stays taken until its thread ends, but the budget must not be blocked by it for ever.
+                closing = asyncio.create_task(_close_when_over(loaded))
+                self._given_up.add(closing)
+                closing.add_done_callback(self._given_up.discard)
                 self._rooms.release(loaded.device, loaded.bytes)
                 self._metrics.evicted(slot.entry.id, "stuck")
+
+    def close(self) -> None:
+        """Wait no more for models that were given up."""
+        for closing in self._given_up:
+            closing.cancel()
 
     def _idle(self, device: str | None = None) -> list[Slot]:
         """Slots whose model may be evicted, the first to go first."""
@@ -92,6 +104,13 @@ class Residents:
         if level == "emergency" or (level == "critical" and slot.priority != "high"):
             return "pressure"
         return "pressure" if level == "high" and slot.priority == "low" else None
+
+
+async def _close_when_over(loaded: Loaded) -> None:
+    """Close a model that was given up once nobody holds it and its computation has ended, which may be never."""
+    await loaded.idle.wait()
+    # No thread of a pool: one that waits for ever must hold up nothing, not even the end of the process.
+    threading.Thread(target=_close, args=(loaded.model,), name="model-given-up", daemon=True).start()
 
 
 def _close(model: Any) -> None:

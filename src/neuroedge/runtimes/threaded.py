@@ -15,6 +15,7 @@ from neuroedge.contract.errors import ModelFailed, NeuroEdgeError, Overloaded
 from neuroedge.contract.models import Priority
 from neuroedge.contract.scope import priority as current_priority
 from neuroedge.contract.scope import remaining_s
+from neuroedge.runtimes import device
 from neuroedge.runtimes.cores import CoreBudget, Hold
 
 P = ParamSpec("P")
@@ -60,7 +61,8 @@ class Threaded:
     """
 
     stuck_after_s: ClassVar[float] = 120.0
-    """A computation without a sign of life for so long is taken for hung, and the pool replaces the model."""
+    """A computation without a sign of life for so long is taken for hung, and the pool replaces the model. On a machine
+    with more to do than it has cores everything takes longer by as much, and so does this."""
 
     def __init__(
         self, model_id: str, *, workers: int = 1, cores: int | None = None, max_waiting: float = MAX_WAITING
@@ -75,8 +77,8 @@ class Threaded:
 
     def stuck(self) -> bool:
         """Whether a computation has hung."""
-        now = time.monotonic()
-        return any(now - running.sign_at > self.stuck_after_s for running in list(self._running.values()))
+        now, limit_s = time.monotonic(), self.stuck_after_s * device.overload()
+        return any(now - running.sign_at > limit_s for running in list(self._running.values()))
 
     def abandon(self) -> None:
         """Give up on a hung model: who waits for its worker gets an error, its thread is left to itself."""
