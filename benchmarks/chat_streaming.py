@@ -30,6 +30,8 @@ from neuroedge.settings import load_settings
 _MODELS = ("smollm2-135m-instruct", "qwen2.5-coder-0.5b-instruct")
 _STREAMS = (1, 4)
 _TOKENS = 64
+_REST_S = 0.5
+"""After each round: what NeuroEdge still notes of its answers must not slow the other's next one."""
 _THIS = [sys.executable, "-m", "benchmarks.chat_streaming"]
 _WORDS = re.compile(rb'"content":\s?"[^"]')
 _COUNT = re.compile(rb'"completion_tokens":\s?(\d+)')
@@ -104,7 +106,11 @@ def _measured(model: str, rounds: int) -> list[Figure]:
 def _both(targets: dict[str, dict[str, str]], *, streams: int, number: int) -> dict[str, Round]:
     """One round against each; who is first alternates."""
     order = list(targets) if number % 2 else list(reversed(targets))
-    return {name: _round(targets[name], streams=streams, number=number) for name in order}
+    rounds = {}
+    for name in order:
+        rounds[name] = _round(targets[name], streams=streams, number=number)
+        time.sleep(_REST_S)
+    return rounds
 
 
 def _round(target: dict[str, str], *, streams: int, number: int) -> Round:

@@ -2,7 +2,7 @@
 
 Three processes on 127.0.0.1: a provider that speaks OpenAI's wire format and streams a fixed answer, a Starlette proxy
 over httpx that passes it on byte by byte, and `neuroedge serve` with that provider in its providers.toml, so that a
-call is authenticated, admitted, begun and ended in the ledger, read by the vendor's SDK and written anew. Requests
+call is authenticated, admitted, begun and ended in the ledger, read event by event and written anew. Requests
 alternate between proxy and NeuroEdge within a round, and what is judged is the difference of the two medians.
 """
 
@@ -29,6 +29,8 @@ _THIS = [sys.executable, "-m", "benchmarks.gateway_overhead"]
 _PIECES = 20
 _PACE_S = 0.005
 """Between two pieces of a paced answer, as a quick provider has it."""
+_REST_S = 0.05
+"""After each request: what NeuroEdge still notes of an answer must not slow the other's next one."""
 _MOST_MS = 3.0
 _PROVIDERS = """
 [[provider]]
@@ -143,6 +145,7 @@ async def _rounds(
         for _ in range(requests):
             for name, caller in callers.items():
                 times[name].append(await caller.ask())
+                await asyncio.sleep(_REST_S)
         found.append({name: _median(all_of) for name, all_of in times.items()})
     for caller in callers.values():
         caller.close()

@@ -24,7 +24,8 @@ KINDS = {"embedding": 0.6, "search": 0.37, "chat": 0.03}
 MEMORIES = 500
 WARM_UP_S = 60.0
 FILLING_CHATS = 40
-"""Different prompts, asked before the first minute: they fill the LLM's prompt cache to its bound of 128 MiB."""
+"""Long prompts with little in common, asked before the first minute: they fill the LLM's prompt cache to its bound of
+128 MiB. Short ones would not: what mostly begins like the prompt before it is computed in its place, not kept."""
 CACHE_BYTES = 8 << 20
 """Bound of the cache in memory: small enough to be full after the first minute, so that what still grows is a leak."""
 _WORDS = [
@@ -67,7 +68,7 @@ def main() -> None:
                 items = [{"content": text(random.Random(start + i), 12)} for i in range(100)]
                 client.post("/v1/engines/memory/run", json={"items": items}).raise_for_status()
             for number in range(FILLING_CHATS):
-                body = json.loads(_body("chat", random.Random(number)))
+                body = {"message": text(random.Random(number), 400), "max_tokens": 1}
                 client.post("/v1/engines/chat/run", json=body).raise_for_status()
             token = client.headers["Authorization"]
             asyncio.run(_drive(server, token, arguments.users, arguments.warm_up))

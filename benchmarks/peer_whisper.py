@@ -38,9 +38,15 @@ class Peer:
 
 def wer(reference: Path | str, hypothesis: str) -> float:
     """Word error rate against a text or an .stm file: lower case, no punctuation, contractions spelt out."""
+    text = stm_text(reference) if isinstance(reference, Path) else reference
+    wrong, words = word_errors(text, hypothesis)
+    return wrong / words
+
+
+def word_errors(reference: str, hypothesis: str) -> tuple[int, int]:
+    """How many words are wrong, missing or too many, and how many the reference has; as `wer` counts them."""
     import jiwer
 
-    text = stm_text(reference) if isinstance(reference, Path) else reference
     normal = jiwer.Compose(
         [
             jiwer.ToLowerCase(),
@@ -52,7 +58,8 @@ def wer(reference: Path | str, hypothesis: str) -> float:
             jiwer.ReduceToListOfListOfWords(),
         ]
     )
-    return float(jiwer.wer(text, hypothesis, reference_transform=normal, hypothesis_transform=normal))
+    found = jiwer.process_words(reference, hypothesis, reference_transform=normal, hypothesis_transform=normal)
+    return found.substitutions + found.deletions + found.insertions, sum(map(len, found.references))
 
 
 def stm_text(path: Path) -> str:

@@ -21,10 +21,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.report import Figure, figure, save
-from neuroedge.engines.decision.recommendation import ALPHA, PENALTY, ROUNDS
 from neuroedge.kit import matrix_factorisation as factors
 from neuroedge.kit import off_policy
 from neuroedge.kit.bandit import LinearBandit
+from neuroedge.kit.taste import ALPHA, PENALTY, ROUNDS
 
 _BIAS_ONLY = 0.944
 _RANK = 10

@@ -37,7 +37,7 @@ def main() -> int:
 
 def learned(*, seeds: int = 2) -> list[Figure]:
     """Share of the optimum that is missed, by environment."""
-    from neuroedge.engines.decision.reinforcement import of_gymnasium
+    from neuroedge.kit.gymnasium_tables import of_gymnasium
 
     figures = []
     for name, steps in (("FrozenLake-v1", 300_000), ("CliffWalking-v1", 300_000), ("Taxi-v4", 1_000_000)):

@@ -23,6 +23,7 @@ from neuroedge.stores import (
     documents,
     federated,
     files,
+    images,
     knowledge,
     learners,
     ledgers,
@@ -80,7 +81,7 @@ async def store_everything(db: Database, caller: Principal, word: str) -> Stored
         await _llm(conn, caller, word)
         await ledgers.add_audit(conn, org_id=org_id, user_id=caller.user_id, request_id="r", action="a", target="t")
         recording_id, segment_id = await _recording(conn, caller, word)
-        document_id = await _document(conn, caller, word)
+        document_id = await store_document(conn, caller, word)
         ids = await memories.insert(
             conn,
             org_id=org_id,
@@ -133,6 +134,7 @@ async def store_everything(db: Database, caller: Principal, word: str) -> Stored
             size_bytes=1,
             expires_at=None,
         )
+        await _image(conn, caller, word)
         await _learner(conn, caller, word)
         await _federation(conn, caller, word)
         await _recommender(conn, caller, word)
@@ -260,7 +262,8 @@ async def _recording(conn: Connection, caller: Principal, word: str) -> tuple[UU
     return recording.id, segment.id
 
 
-async def _document(conn: Connection, caller: Principal, word: str) -> UUID:
+async def store_document(conn: Connection, caller: Principal, word: str) -> UUID:
+    """A document of one passage."""
     document_id = new_id()
     described = documents.Described(
         title=word,
@@ -334,6 +337,23 @@ async def _federation(conn: Connection, caller: Principal, word: str) -> None:
     await federated.add_message(
         conn, org_id=org_id, round_id=opened.id, client_id=client.id, kind="update", told={"payload": word}
     )
+
+
+async def _image(conn: Connection, caller: Principal, word: str) -> None:
+    said = images.Said(filename=f"{word}.png", title=word, perceptual_hash="0" * 16, method="m", model=None)
+    new = images.NewImage(
+        id=new_id(),
+        visibility="private",
+        media_type="image/png",
+        width_px=1,
+        height_px=1,
+        bytes=1,
+        sha256=new_id().hex,
+        space="m",
+        vector=unit_vector(272),
+        said=said,
+    )
+    assert await images.insert(conn, org_id=caller.org_id, user_id=caller.user_id, new=new)
 
 
 async def _learner(conn: Connection, caller: Principal, word: str) -> None:

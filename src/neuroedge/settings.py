@@ -46,6 +46,11 @@ _LISTS = (
     "llm_private_hosts",
 )
 """Settings that are lists, separated by commas."""
+_PATHS = (
+    *("mcp_servers", "llm_providers", "data_dir", "models_dir"),
+    *("grpc_tls_cert", "grpc_tls_key", "grpc_tls_client_ca"),
+)
+"""Settings that are files or folders."""
 
 
 class Settings(BaseSettings):
@@ -69,6 +74,16 @@ class Settings(BaseSettings):
     host: str = Field(default="127.0.0.1", description="Address the HTTP server binds.")
     port: int = Field(
         default=8080, ge=0, le=65535, validation_alias=_names("PORT", "PORT"), description="Port of the HTTP server."
+    )
+    grpc_port: int | None = Field(
+        default=None, ge=0, le=65535, description="Port of the gRPC server, on the same address; none when not set."
+    )
+    grpc_tls_cert: Path | None = Field(
+        default=None, description="PEM file of the gRPC server's certificate chain; without one it speaks plain HTTP/2."
+    )
+    grpc_tls_key: Path | None = Field(default=None, description="PEM file of the private key of that certificate.")
+    grpc_tls_client_ca: Path | None = Field(
+        default=None, description="PEM file of the authority whose certificates gRPC clients must show, if they must."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severe log line that is written."
@@ -288,6 +303,12 @@ class Settings(BaseSettings):
     llm_month_usd: Decimal = Field(
         default=Decimal(0), ge=0, description="Likewise in a calendar month (UTC); 0: no limit."
     )
+    safety_keep_days: float = Field(
+        default=365.0,
+        gt=0,
+        le=36_500,
+        description="Days a decision of the safety passes is kept; one whose review is unfinished stays until it is.",
+    )
     request_timeout_s: float = Field(
         default=600.0, gt=0, description="Longest a request may wait for its answer, seconds."
     )
@@ -307,7 +328,7 @@ class Settings(BaseSettings):
     def _parse_names(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
-    @field_validator("mcp_servers", "llm_providers", "data_dir", "models_dir", mode="after")
+    @field_validator(*_PATHS, mode="after")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().resolve()

@@ -164,11 +164,65 @@ def test_bad_files_are_refused(server: Server, name: str, data: bytes, status: i
 
 
 @pytest.mark.parametrize(
-    "fields", [{"metadata": "[1]"}, {"metadata": "{"}, {"visibility": "all"}, {"title": "x" * 300}]
+    "fields",
+    [{"metadata": "[1]"}, {"metadata": "{"}, {"visibility": "all"}, {"title": "x" * 300}, {"extract": "perhaps"}],
 )
 def test_wrong_fields_are_refused(caller: httpx.Client, fields: dict[str, str]) -> None:
     """422 before anything is read."""
     assert _send(caller, "a.txt", "words", **fields).json()["code"] == "invalid_input"
+
+
+def test_a_field_nobody_knows_is_told(caller: httpx.Client, report: dict[str, Any]) -> None:
+    """A label misspelt would be lost, as would all but one of several files; a replacement has no labels."""
+    refused = _send(caller, "a.txt", "words", tagz="plant")
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid_input")
+    assert "tagz" in refused.json()["detail"]
+    assert "tags" in refused.json()["hint"]
+    two = [("file", ("a.txt", b"one")), ("file", ("b.txt", b"two"))]
+    assert "more than one file" in caller.post("/v1/documents", files=two).json()["detail"]
+    path, file = f"/v1/documents/{report['id']}", {"file": ("a.txt", b"words")}
+    assert caller.put(path, files=file, data={"tags": "x"}).status_code == 422
+    assert caller.get(path).json()["version"] == report["version"]
+
+
+def test_several_files_are_taken_in_at_once(account: httpx.Client) -> None:
+    """Each as if it had been sent alone: bad ones have their error, labels are shared, one that is there is told."""
+    sent: list[tuple[str, tuple[str, bytes]]] = [
+        ("files", ("a.txt", b"The first pump is red.")),
+        ("files", ("broken.pdf", samples.report()[:400])),
+        ("files", ("empty.txt", b"")),
+        ("files", ("folder/b.md", b"# Pumps\n\nThe second pump is blue.")),
+    ]
+    answer = account.post("/v1/documents/batch", files=sent, data={"tags": "plant, pumps"})
+    assert answer.status_code == 202, answer.text
+    first, broken, empty, second = answer.json()["results"]
+    assert [one["source"] for one in (first, broken, empty, second)] == ["a.txt", "broken.pdf", "empty.txt", "b.md"]
+    assert (broken["error"]["code"], empty["error"]["code"]) == ("unreadable_media", "empty_media")
+    for one in (first, second):
+        assert _finished(account, one["document"]["id"])["status"] == "done"
+    found = account.post("/v1/search", json={"query": "blue pump", "tags": ["pumps"]}).json()["hits"]
+    assert found[0]["document_id"] == second["document"]["id"]
+    assert len(account.get("/v1/documents").json()["documents"]) == 2
+    (again,) = account.post("/v1/documents/batch", files=sent[:1]).json()["results"]
+    assert again["duplicate_of"] == first["document"]["id"]
+
+
+def test_bad_batches_are_refused(account: httpx.Client) -> None:
+    """None, too many, all of them bad, wrong labels, no form: nothing is kept."""
+    one = ("files", ("a.txt", b"words"))
+    for files, fields, code in (
+        ([("other", ("a.txt", b"words"))], {}, "invalid_input"),
+        ([("files", (f"{n}.txt", str(n).encode())) for n in range(51)], {}, "invalid_input"),
+        ([("files", ("a.pdf", b"<html>")), ("files", ("b.txt", b""))], {}, "unsupported_media"),
+        ([one], {"visibility": "world"}, "invalid_input"),
+        ([one], {"metadata": "{"}, "invalid_input"),
+        ([one], {"title": "of one file"}, "invalid_input"),
+    ):
+        answer = account.post("/v1/documents/batch", files=files, data=fields)
+        assert answer.json()["code"] == code, answer.text
+        assert answer.status_code in (415, 422)
+    assert account.post("/v1/documents/batch", json={}).status_code == 415
+    assert account.get("/v1/documents").json()["documents"] == []
 
 
 def test_urls_need_the_operators_leave(caller: httpx.Client) -> None:

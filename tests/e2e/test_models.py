@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ MIB = 1 << 20
 def small(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterator[Server]:
     """A server whose models may take 300 MiB: the encoder and one small recogniser, not two."""
     folder = tmp_path_factory.mktemp("small") / "data"
-    with running_server(folder, models_dir, NEUROEDGE_MEMORY_BUDGET_BYTES=str(300 * MIB)) as server:
+    more = {"NEUROEDGE_MEMORY_BUDGET_BYTES": str(300 * MIB), "NEUROEDGE_MODELS_WARM": "voice_activity"}
+    with running_server(folder, models_dir, **more) as server:
         yield server
 
 
@@ -37,6 +39,16 @@ def show(client: httpx.Client, model_id: str) -> dict[str, Any]:
     """One model."""
     answer: dict[str, Any] = client.get(f"/v1/models/{model_id}").json()
     return answer
+
+
+def test_what_is_to_be_warm_is_loaded_without_a_request(boss: httpx.Client) -> None:
+    """The role's model, at the start; no other one."""
+    deadline = time.monotonic() + 30
+    while show(boss, VAD)["state"] != "ready" and time.monotonic() < deadline:
+        time.sleep(0.1)
+    warm = show(boss, VAD)
+    assert (warm["state"], warm["loads"], warm["priority"]) == ("ready", 1, "low")
+    assert [model["name"] for model in boss.get("/api/ps").json()["models"]] == [VAD]
 
 
 def test_a_model_is_loaded_shown_and_unloaded(boss: httpx.Client) -> None:

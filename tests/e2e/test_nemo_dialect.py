@@ -55,6 +55,32 @@ def test_chat_without_context_says_so(account: httpx.Client) -> None:
     assert chat.json()["usage"]["completion_tokens"] > 0
 
 
+def test_chat_is_a_session_of_the_assistant(account: httpx.Client) -> None:
+    """Both messages are kept, the next one follows them, and each call is in the ledger."""
+    asked = {"message": "Say hello.", "include_context": False, "max_tokens": 16}
+    first = account.post("/gemma/chat", json=asked).json()
+    again = account.post("/gemma/chat", json={**asked, "session_id": first["session_id"]}).json()
+    assert again["session_id"] == first["session_id"]
+    kept = account.get(f"/v1/sessions/{first['session_id']}/messages").json()["messages"]
+    assert [message["role"] for message in kept] == ["user", "assistant"] * 2
+    assert kept[1]["content"] == first["response"] == first["message"]
+    usage = account.get("/v1/usage").json()["total"]
+    assert usage["calls"] >= 2
+    assert usage["completion_tokens"] >= first["usage"]["completion_tokens"] + again["usage"]["completion_tokens"]
+    assert first["usage"]["unpriced"] is False
+
+
+def test_what_the_safety_policy_blocks_is_not_answered(account: httpx.Client) -> None:
+    """Neither asked nor answered: a 4xx with the reason, kept as a decision; no model was called."""
+    policy = {"input": {"personal_data": {"action": "block"}}}
+    assert account.put("/v1/safety/policy", json=policy).status_code == 200
+    answer = account.post("/gemma/chat", json={"message": "Mail jo@example.org.", "include_context": False})
+    assert (answer.status_code, answer.json()["code"]) == (422, "content_blocked")
+    (decision,) = account.get("/v1/safety/decisions").json()["decisions"]
+    assert (decision["stage"], decision["action"]) == ("input", "block")
+    assert account.get("/v1/usage").json()["total"]["calls"] == 0
+
+
 def test_emotion_of_a_file(account: httpx.Client, sample_call: SampleCall) -> None:
     """Emotions with scores, measures of the sound, and nothing kept."""
     with sample_call.wav.open("rb") as file:

@@ -4,7 +4,9 @@ import base64
 import subprocess
 import sys
 import time
+import wave
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -168,11 +170,9 @@ def test_documents_are_ordered(owner: httpx.Client) -> None:
     assert unknown.json()["error"]["code"] == "model_not_found"
 
 
-def test_speech_becomes_text_in_every_format(client: openai.OpenAI, sample_call: SampleCall) -> None:
+def test_speech_becomes_text_in_every_format(client: openai.OpenAI, sample_call: SampleCall, tmp_path: Path) -> None:
     """JSON, text, subtitles and the verbose form with words agree; nothing is left among the recordings."""
     create = client.audio.transcriptions.create
-    plain = create(model="whisper-1", file=sample_call.wav)
-    assert "Texas" in plain.text
     verbose = create(
         model="whisper-base",
         file=sample_call.wav,
@@ -181,18 +181,30 @@ def test_speech_becomes_text_in_every_format(client: openai.OpenAI, sample_call:
         prompt="Sheila, Diane",
         timestamp_granularities=["word", "segment"],
     )
+    assert "Texas" in verbose.text
     assert verbose.language == "en"
     assert verbose.segments
     assert verbose.words
     assert 29 < float(verbose.duration) < 31
     assert all(one.start <= one.end for one in verbose.words)
-    srt: Any = create(model="default", file=sample_call.wav, response_format="srt")
+    clip = _cut(sample_call.wav, tmp_path / "clip.wav", start_s=6, end_s=15)
+    plain = create(model="whisper-1", file=clip)
+    assert "New Jersey" in plain.text
+    srt: Any = create(model="default", file=clip, response_format="srt")
     assert str(srt).startswith("1\n00:00:0")
     assert " --> 00:00:" in str(srt)
-    vtt: Any = create(model="default", file=sample_call.wav, response_format="vtt")
+    vtt: Any = create(model="default", file=clip, response_format="vtt")
     assert str(vtt).startswith("WEBVTT\n\n00:00:0")
-    text: Any = create(model="default", file=sample_call.wav, response_format="text")
+    text: Any = create(model="default", file=clip, response_format="text")
     assert str(text).strip() == plain.text
+
+
+def _cut(source: Path, target: Path, *, start_s: int, end_s: int) -> Path:
+    with wave.open(str(source)) as read, wave.open(str(target), "wb") as written:
+        written.setparams(read.getparams())
+        read.setpos(start_s * read.getframerate())
+        written.writeframes(read.readframes((end_s - start_s) * read.getframerate()))
+    return target
 
 
 # OpenAI's SDK calls its translations deprecated; applications still use them.

@@ -190,7 +190,11 @@ def test_usage_is_summed_and_listed(site: Site, tenant: httpx.Client) -> None:
     counted = groups["mine/counted"]
     assert (counted["calls"], counted["prompt_tokens"], counted["completion_tokens"]) == (2, prompt, completion)
     assert float(counted["cost_usd"]) == pytest.approx((10 * prompt + 100 * completion) / 1e6)
-    assert groups["mine/unpriced"]["unpriced"] == 1
+    told = groups["mine/unpriced"]
+    assert told["unpriced"] == 1
+    assert told["unpriced_tokens"] == told["prompt_tokens"] + told["completion_tokens"] > 0
+    assert (counted["unpriced"], counted["unpriced_tokens"]) == (0, 0)
+    assert usage["total"]["unpriced_tokens"] == told["unpriced_tokens"]
     assert usage["total"]["calls"] == 3
     me = tenant.get("/auth/me").json()["user_id"]
     for group_by, key in (("provider", "mine"), ("user", me), ("query_type", "provider_test")):
@@ -205,6 +209,7 @@ def test_usage_is_summed_and_listed(site: Site, tenant: httpx.Client) -> None:
     assert (len(first["calls"]), len(second["calls"]), second["next"]) == (2, 1, None)
     assert [call["model"] for call in first["calls"] + second["calls"]] == ["unpriced", "counted", "counted"]
     assert first["calls"][1]["price_source"] == "as configured"
+    assert [call["unpriced"] for call in first["calls"]] == [True, False]
     assert tenant.get("/v1/usage", params={"to": "2026-01-01"}).json()["total"]["calls"] == 0
 
 
@@ -244,6 +249,46 @@ def test_a_budget_stops_calls_before_the_provider_is_asked(site: Site, tenant: h
     assert float(month["cost_usd"]) == float(tenant.get("/v1/usage").json()["total"]["cost_usd"])
     assert tenant.put("/v1/budgets", json={}).json()["organisation"] == {"day": None, "month": None}
     assert tenant.post(f"/v1/providers/{made['id']}/test", json={}).json()["ok"]
+
+
+def test_a_soft_budget_that_is_reached_is_told_with_every_answer(site: Site, tenant: httpx.Client) -> None:
+    """Whole and streamed, with what is used of what; and in the usage. Not before, and not without a budget."""
+    set_up(tenant, site, models=[{"name": "soft", "price": PRICE}])
+    asked = {"model": "mine/soft", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 5}
+
+    def header(**more: Any) -> str | None:
+        answer = tenant.post("/v1/chat/completions", json={**asked, **more})
+        assert answer.status_code == 200, answer.text
+        return answer.headers.get("x-neuroedge-budget")
+
+    assert header() is None
+    assert tenant.get("/v1/usage").json()["warnings"] == []
+    tenant.put("/v1/budgets", json={"each_user": {"month": {"soft_usd": "0.00001"}}, "organisation": {}})
+    for more in ({}, {"stream": True}):
+        told = header(**more)
+        assert told is not None
+        words = dict(part.split("=") for part in told.split("; ")[1:])
+        assert told.split("; ")[0] == "soft-limit-reached"
+        assert (words["scope"], words["period"], words["limit"]) == ("user", "month", "0.00001")
+        assert float(words["used"]) >= 0.00001
+    (warning,) = tenant.get("/v1/usage").json()["warnings"]
+    assert (warning["scope"], warning["period"], warning["warns"]) == ("user", "month", True)
+    tenant.put("/v1/budgets", json={"organisation": {"month": {"soft_usd": "1000"}}})
+    assert header() is None
+    tenant.put("/v1/budgets", json={})
+    assert header() is None
+
+
+@pytest.mark.models
+def test_a_soft_budget_is_told_with_embeddings_too(site: Site, tenant: httpx.Client) -> None:
+    """Though they cost nothing here: the caller's next question may."""
+    set_up(tenant, site, models=[{"name": "spender", "price": PRICE}])
+    asked = {"model": "mine/spender", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 5}
+    assert tenant.post("/v1/chat/completions", json=asked).status_code == 200
+    tenant.put("/v1/budgets", json={"organisation": {"day": {"soft_usd": "0.000001"}}})
+    answer = tenant.post("/v1/embeddings", json={"model": "default", "input": "hello"})
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["x-neuroedge-budget"].startswith("soft-limit-reached; scope=organisation; period=day; ")
 
 
 @pytest.mark.parametrize(

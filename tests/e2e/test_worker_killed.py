@@ -17,6 +17,10 @@ from tests.e2e.following import events, finished, send
 pytestmark = [pytest.mark.models, pytest.mark.slow]
 
 
+SMALL = {"NEUROEDGE_MODELS": "speech_to_text=whisper-tiny-en"}
+"""What is heard is not what is tested."""
+
+
 def _start_worker(server: Server) -> subprocess.Popen[str]:
     worker = subprocess.Popen(
         [sys.executable, "-m", "neuroedge", "worker"], stdout=subprocess.PIPE, text=True, env=server.env
@@ -37,7 +41,7 @@ def _kill(worker: subprocess.Popen[str]) -> None:
 @pytest.mark.parametrize("step", ["transcribe", "emotion"])
 def test_a_killed_workers_job_is_resumed(step: str, tmp_path: Path, models_dir: Path, sample_call: SampleCall) -> None:
     """kill -9 while a step runs; the next worker does only what was not finished."""
-    with running_server(tmp_path / "data", models_dir, NEUROEDGE_WORKER="external") as server:
+    with running_server(tmp_path / "data", models_dir, NEUROEDGE_WORKER="external", **SMALL) as server:
         first = _start_worker(server)
         second = None
         try:
@@ -71,7 +75,7 @@ def test_a_stopped_server_gives_its_job_back_and_goes_on_at_the_next_start(
 ) -> None:
     """SIGTERM in the middle; the second start on the same data finds the recording and finishes it."""
     data_dir = tmp_path / "data"
-    with running_server(data_dir, models_dir) as server:
+    with running_server(data_dir, models_dir, **SMALL) as server:
         client = server.new_account()
         token = client.headers["Authorization"]
         recording = send(client, sample_call.wav)
@@ -80,7 +84,7 @@ def test_a_stopped_server_gives_its_job_back_and_goes_on_at_the_next_start(
                 break
         client.close()
     with (
-        running_server(data_dir, models_dir) as server,
+        running_server(data_dir, models_dir, **SMALL) as server,
         httpx.Client(base_url=server.url, headers={"Authorization": token}, timeout=60) as client,
     ):
         assert finished(client, recording["id"])["status"] == "done"
@@ -90,7 +94,7 @@ def test_a_stopped_server_gives_its_job_back_and_goes_on_at_the_next_start(
 def test_a_server_killed_with_9_starts_again(tmp_path: Path, models_dir: Path) -> None:
     """No stale lock or pid stops the next start; users and tokens are still good."""
     data_dir = tmp_path / "data"
-    with running_server(data_dir, models_dir) as server:
+    with running_server(data_dir, models_dir, **SMALL) as server:
         client = server.new_account()
         token = client.headers["Authorization"]
         client.close()

@@ -1,4 +1,4 @@
-"""The job that reads memories, on procrastinate's queue in memory."""
+"""The jobs that read memories, on procrastinate's queue in memory."""
 
 from typing import Any
 from uuid import UUID, uuid4
@@ -12,7 +12,7 @@ from neuroedge.contract.principal import Principal
 from neuroedge.contract.scope import priority
 from neuroedge.infra.telemetry import Metrics
 from neuroedge.jobs.knowledge import register
-from neuroedge.services.knowledge import EXTRACT_TASK
+from neuroedge.services.knowledge import EXTRACT_DOCUMENT_TASK, EXTRACT_TASK
 from tests.fakes import make_principal
 
 pytestmark = pytest.mark.anyio
@@ -25,25 +25,28 @@ class Reading:
         self.member = member
         self.fails = fails
         self.runs: list[tuple[Principal, str, str]] = []
+        self.documents: list[UUID | None] = []
 
     async def caller(self, org_id: UUID, user_id: UUID) -> Principal | None:
         """The member, if any."""
         return self.member
 
-    async def run(self, principal: Principal, *, request_id: str) -> int:
+    async def run(self, principal: Principal, *, request_id: str, document_id: UUID | None = None) -> int:
         """Fail as often as told, then succeed."""
         self.runs.append((principal, request_id, priority()))
+        self.documents.append(document_id)
         if len(self.runs) <= self.fails:
             raise Unavailable("the model is away")
         return 3
 
 
-async def _work(service: Reading) -> tuple[dict[str, Any], Metrics]:
+async def _work(service: Reading, task: str = EXTRACT_TASK, **more: str) -> tuple[dict[str, Any], Metrics]:
     """The one job after every run that was due at once, and the metrics."""
     app, metrics = procrastinate.App(connector=InMemoryConnector()), Metrics()
     register(app, knowledge=service, metrics=metrics)  # type: ignore[arg-type]
     async with app.open_async():
-        await app.configure_task(EXTRACT_TASK).defer_async(org_id=str(uuid4()), user_id=str(uuid4()), request_id="r-1")
+        args = {"org_id": str(uuid4()), "user_id": str(uuid4()), "request_id": "r-1", **more}
+        await app.configure_task(task).defer_async(**args)
         connector = app.connector
         assert isinstance(connector, InMemoryConnector)
         while connector.jobs[1]["status"] == "todo":
@@ -58,7 +61,17 @@ async def test_the_job_reads_for_its_member_behind_whoever_waits() -> None:
     service = Reading(member)
     job, metrics = await _work(service)
     assert (job["status"], service.runs) == ("succeeded", [(member, "r-1", "low")])
+    assert service.documents == [None]
     assert metrics.registry.get_sample_value("neuroedge_jobs_total", {"task": EXTRACT_TASK, "outcome": "ok"}) == 1
+
+
+async def test_the_job_of_a_document_reads_that_document() -> None:
+    """And nothing else."""
+    service, document_id = Reading(make_principal()), uuid4()
+    job, metrics = await _work(service, EXTRACT_DOCUMENT_TASK, document_id=str(document_id))
+    assert (job["status"], service.documents) == ("succeeded", [document_id])
+    labels = {"task": EXTRACT_DOCUMENT_TASK, "outcome": "ok"}
+    assert metrics.registry.get_sample_value("neuroedge_jobs_total", labels) == 1
 
 
 async def test_who_left_the_organisation_gets_nothing_read() -> None:

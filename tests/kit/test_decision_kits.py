@@ -108,3 +108,33 @@ def test_durations_have_their_mean_and_variation(law: queueing.Law) -> None:
     assert seen.mean() == pytest.approx(10, rel=0.03)
     assert seen.std() == pytest.approx(expected, rel=0.05, abs=1e-9)
     assert seen.min() >= 0
+
+
+def test_long_stays_that_end_late_are_counted() -> None:
+    """Nine arrive in time, each waits 5 s longer than the last: the longest are still there at the end."""
+    desk = Station(
+        name="desk",
+        servers=1,
+        service=Duration(law="constant", mean_s=15),
+        arrivals=Duration(law="constant", mean_s=10),
+        route={},
+    )
+    told, _ = queueing.run([desk], duration_s=99, warmup_s=0, seed=0)
+    for name in ("", "desk"):
+        assert told[name].sojourn_s == pytest.approx(15 + 5 * 8 / 2)
+        assert told[name].wait_s == pytest.approx(5 * 8 / 2)
+        assert told[name].throughput_per_s == pytest.approx(5 / 99)
+
+
+def test_a_run_of_an_overloaded_queue_ends() -> None:
+    """Who cannot leave within as long again is not waited for."""
+    desk = Station(
+        name="desk",
+        servers=1,
+        service=Duration(law="constant", mean_s=10),
+        arrivals=Duration(law="constant", mean_s=1),
+        route={},
+    )
+    told, _ = queueing.run([desk], duration_s=100, warmup_s=0, seed=0)
+    assert told[""].throughput_per_s == pytest.approx(0.1, abs=0.02)
+    assert told[""].present == pytest.approx(45, abs=5)

@@ -141,6 +141,29 @@ def test_spaces_are_where_the_text_has_them(words: list[str], text: str) -> None
     assert joined(timed) == (text if "otherwise" not in words else "said otherwise than the text")
 
 
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [
+        ([(["你好", "。"], "你好。"), (["谢谢", "。"], "谢谢。")], "你好。谢谢。"),
+        ([(["今日", "は", "雨"], "今日は雨"), (["です"], "です")], "今日は雨です"),
+        ([(["ฝน", "ตก"], "ฝนตก"), (["แล้ว"], "แล้ว")], "ฝนตก แล้ว"),
+        ([(["비가", "와요."], "비가 와요."), (["네."], "네.")], "비가 와요. 네."),
+        ([(["Hello."], "Hello."), (["you", "-all"], "you-all")], "Hello. you-all"),
+        ([([], ""), (["Yes."], "Yes.")], "Yes."),
+    ],
+)
+def test_what_follows_is_parted_as_its_script_has_it(said: list[tuple[list[str], str]], text: str) -> None:
+    """Between two texts Chinese and Japanese write no space; Thai, which has none between words, does."""
+    spaced: list[str] = []
+    before = ""
+    for words, own in said:
+        spaced += with_spaces(words, own, after=before)
+        before = own or before
+    timed = [TimedWord(w=w, start_s=i, end_s=i + 0.9, p=1) for i, w in enumerate(spaced)]
+    (segment,) = segments_by_speaker(timed, [])
+    assert segment.text == text
+
+
 def test_without_words_or_turns() -> None:
     """No words, no segments; no turns, no speaker."""
     assert segments_by_speaker([], [_turn("S1", 0, 1)]) == []

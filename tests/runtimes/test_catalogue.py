@@ -48,6 +48,17 @@ def _catalogue(tmp_path: Path, entry: ModelEntry) -> Catalogue:
     return Catalogue([entry], store=store, overrides={})
 
 
+@pytest.mark.parametrize(("name", "roles_only"), [("tiney", False), ("chats", False), ("tiny", True), ("", True)])
+def test_a_name_in_a_setting_that_is_none_is_told(name: str, roles_only: bool, tmp_path: Path, source: Path) -> None:
+    """With the setting; a model misspelt would be evicted though it was to be pinned. Ids are no roles."""
+    catalogue = _catalogue(tmp_path, _entry(source))
+    with pytest.raises(NotFound, match=f"NEUROEDGE_X names {name}") as caught:
+        catalogue.require_known(["chat", name], setting="NEUROEDGE_X", roles_only=roles_only)
+    assert "models list" in (caught.value.hint or "")
+    catalogue.require_known(["chat", "tiny"], setting="NEUROEDGE_X")
+    catalogue.require_known(["chat"], setting="NEUROEDGE_X", roles_only=True)
+
+
 def test_a_pulled_model_verifies_and_is_not_pulled_again(tmp_path: Path, source: Path) -> None:
     """Pull fetches once; then the files are there."""
     entry = _entry(source, parts=3)

@@ -178,6 +178,29 @@ async def test_a_live_piece_does_not_wait_for_a_recording() -> None:
     await asyncio.to_thread(stt.close)
 
 
+@pytest.mark.anyio
+async def test_two_live_pieces_are_computed_side_by_side() -> None:
+    """Neither stream waits for the other's piece; a recording goes on beside them, by its own parameters."""
+    together = threading.Barrier(3, timeout=10)
+
+    class Meeting(ScriptedWhisper):
+        def transcribe(self, samples: np.ndarray, **options: Any) -> tuple[Iterator[Any], Any]:
+            together.wait()
+            return super().transcribe(samples, **options)
+
+    model = Meeting()
+    stt = adapter(model)
+    heard = await asyncio.gather(
+        stt.transcribe(tone(3.0)), *(stt.transcribe(tone(1.0 + n), live=True, vad=False) for n in range(2))
+    )
+    await asyncio.to_thread(stt.close)
+    assert [len(found.utterances) for found in heard] == [3, 1, 1]
+    recorded, *live = sorted(model.calls, key=lambda call: "repetition_penalty" in call)
+    assert all(call["repetition_penalty"] > 1 for call in live)
+    assert "repetition_penalty" not in recorded
+    assert "without_timestamps" not in recorded
+
+
 def test_missing_files_are_named_and_nothing_is_fetched(tmp_path: Path) -> None:
     """A folder without weights never makes the library look elsewhere."""
     (tmp_path / "config.json").write_text("{}")

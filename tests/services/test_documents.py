@@ -9,7 +9,14 @@ from uuid import UUID
 import numpy as np
 import pytest
 
-from neuroedge.contract.errors import InvalidInput, NotFound, Unavailable, UnreadableMedia, UnsupportedMedia
+from neuroedge.contract.errors import (
+    InvalidInput,
+    ModelUnavailable,
+    NotFound,
+    Unavailable,
+    UnreadableMedia,
+    UnsupportedMedia,
+)
 from neuroedge.contract.models import TEXT_EMBEDDING, Embeddings
 from neuroedge.contract.principal import Principal
 from neuroedge.contract.vault import Cipher
@@ -21,6 +28,7 @@ from neuroedge.kit.chunking import Block
 from neuroedge.services.document_process import BATCH, ChunkSize, DocumentProcess
 from neuroedge.services.document_progress import DocumentProgress
 from neuroedge.services.documents import Added, Documents, Labels
+from neuroedge.services.knowledge import EXTRACT_DOCUMENT_TASK, Knowledge
 from neuroedge.services.recordings import Upload
 from neuroedge.services.scanned_pages import ScannedPages
 from neuroedge.stores.documents import Document
@@ -28,6 +36,7 @@ from neuroedge.stores.ids import new_id
 from neuroedge.stores.postgres import Database
 from tests.fakes import FakeModels
 from tests.infra.documents import samples
+from tests.services.test_knowledge import orders
 from tests.services.test_tasks import Stream
 from tests.stores.conftest import new_principal
 
@@ -63,6 +72,7 @@ class Reader:
     def __init__(self) -> None:
         self.read_pages: list[int | None] = []
         self.breaks_at: int | None = 0
+        self.pages = 1
 
     async def read(self, image: bytes, *, page: int | None) -> list[Block]:
         """One paragraph."""
@@ -71,6 +81,11 @@ class Reader:
             raise Unavailable("the engine is away")
         self.read_pages.append(page)
         return [Block(type="paragraph", text="Scanned invoice 4711.", page=page)]
+
+    async def leaf(self, image: bytes, *, number: int) -> tuple[list[Block], int]:
+        """One of as many pages as it was told."""
+        page = number if self.pages > 1 else None
+        return await self.read(image, page=page), self.pages
 
 
 class Bench:
@@ -101,7 +116,10 @@ class Bench:
         size = ChunkSize(capacity_tokens=32, overlap_tokens=0)
         page_reader = reader and (lambda principal, request_id: reader)
         scanned = ScannedPages(db=db, parser=parser, progress=progress, tmp=folder / "tmp", open_reader=page_reader)
-        self.process = DocumentProcess(db=db, runner=runner, progress=progress, scanned=scanned, size=size)
+        knowledge = Knowledge(db=db, runner=runner, queue=queue)
+        self.process = DocumentProcess(
+            db=db, runner=runner, progress=progress, scanned=scanned, knowledge=knowledge, size=size
+        )
 
     def blobs(self, principal: Principal) -> TenantBlobs:
         """The caller's objects."""
@@ -189,6 +207,19 @@ async def test_a_document_becomes_chunks_with_headings_pages_and_labels(bench: B
     assert bench.stream.names[-1] == "done"
     assert len(bench.files()) == 2
     assert not any(b"Bearing" in path.read_bytes() for path in bench.files())
+
+
+async def test_passages_are_read_into_the_graph_when_the_sender_asks(
+    bench: Bench, caller: Principal, db: Database
+) -> None:
+    """By an order that comes with them; the file's replacement is read too, one sent without the wish is not."""
+    asked = await bench.done(caller, "Ann likes Bob.", extract=True)
+    assert asked.described.extract
+    await bench.done(caller, "Cid likes Dan.", "b.txt")
+    assert [args["document_id"] for args in await orders(db, caller, EXTRACT_DOCUMENT_TASK)] == [str(asked.id)]
+    await bench.documents.replace(bench.upload("Ann likes Eve."), asked.id, principal=caller, request_id="r")
+    await bench.run(caller, asked.id)
+    assert len(await orders(db, caller, EXTRACT_DOCUMENT_TASK)) == 2
 
 
 async def test_nothing_is_found_before_all_is(bench: Bench, caller: Principal) -> None:
@@ -309,6 +340,20 @@ async def test_bad_files_leave_nothing(bench: Bench, caller: Principal) -> None:
     assert bench.files() == []
 
 
+async def test_without_an_encoder_nothing_is_taken_in(bench: Bench, caller: Principal) -> None:
+    """Told at once, with what to do; not by a job that fails later. A changed file is refused alike."""
+    document = await bench.done(caller, "One.")
+    bench.models = FakeModels({})
+    kept = bench.files()
+    with pytest.raises(ModelUnavailable) as caught:
+        await bench.add(caller, "Two.", "b.txt")
+    assert "models pull" in (caught.value.hint or "")
+    with pytest.raises(ModelUnavailable):
+        await bench.documents.replace(bench.upload("Three."), document.id, principal=caller, request_id="r")
+    assert [one.id for one in await bench.documents.list(caller, limit=9)] == [document.id]
+    assert sorted(bench.files()) == sorted(kept)
+
+
 async def test_scans_go_through_the_page_reader(db: Database, caller: Principal, tmp_path: Path) -> None:
     """An image, and the pages of a PDF that hold no text, in their place between the others."""
     queue = JobQueue(db.pool)
@@ -340,6 +385,31 @@ async def test_a_scanned_page_is_read_once(db: Database, caller: Principal, tmp_
     text = "\n".join(await bench.texts(caller, document.id))
     assert text.count("Scanned invoice") == 3
     assert text.index("Third page.") < text.rindex("Scanned invoice")
+    assert len(bench.files()) == 2
+
+
+async def test_a_page_of_an_image_file_is_read_once(db: Database, caller: Principal, tmp_path: Path) -> None:
+    """Of several pages those read before the job was cut off are not read again, not even when all of them were."""
+    queue = JobQueue(db.pool)
+    await queue.open()
+    reader = Reader()
+    reader.pages = 3
+    bench = Bench(db, queue, tmp_path, reader=reader)
+    added = await bench.add(caller, samples.PNG, "fax.tiff")
+    assert added.document is not None
+    reader.breaks_at = 3
+    with pytest.raises(Unavailable):
+        await bench.run(caller, added.document.id)
+    assert reader.read_pages == [1, 2]
+    reader.breaks_at, bench.encoder.breaks_after = 0, 0
+    with pytest.raises(Unavailable):
+        await bench.run(caller, added.document.id)
+    bench.encoder.breaks_after = None
+    document = await bench.run(caller, added.document.id)
+    assert document.status == "done"
+    assert reader.read_pages == [1, 2, 3]
+    text = "\n".join(await bench.texts(caller, document.id))
+    assert text.count("Scanned invoice") == 3
     assert len(bench.files()) == 2
 
 

@@ -1,6 +1,7 @@
 """Reading memories into the graph: resumable, complete, by the rights of the caller; asking for what was read."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -12,8 +13,11 @@ from neuroedge.contract.principal import Principal
 from neuroedge.engines.knowledge.knowledge import Entity, Evidence, Input, KnowledgeEngine, Mention, Output, Relation
 from neuroedge.infra.queue import JobQueue
 from neuroedge.services.engines import Registry
-from neuroedge.services.knowledge import BATCH, EXTRACT_TASK, Knowledge
+from neuroedge.services.knowledge import BATCH, EXTRACT_DOCUMENT_TASK, EXTRACT_TASK, Knowledge
+from neuroedge.services.switches import Switches
 from neuroedge.stores.postgres import Database
+from neuroedge.stores.switches import KNOWLEDGE_EXTRACTION
+from tests.everything_stored import store_document
 from tests.fakes import make_context
 from tests.stores.conftest import new_principal
 from tests.stores.test_knowledge import remember
@@ -70,7 +74,8 @@ async def queue(db: Database) -> JobQueue:
     """The job queue on the tests' database."""
     jobs = JobQueue(db.pool)
     await jobs.open()
-    jobs.app.task(name=EXTRACT_TASK)(_unused)
+    for task in (EXTRACT_TASK, EXTRACT_DOCUMENT_TASK):
+        jobs.app.task(name=task)(_unused)
     return jobs
 
 
@@ -178,24 +183,100 @@ async def test_another_tenant_is_told_nothing(db: Database, service: Knowledge) 
     assert await service.run(stranger, request_id="r") == 0
 
 
+async def orders(db: Database, caller: Principal, task: str = EXTRACT_TASK) -> list[dict[str, Any]]:
+    """The arguments of the organisation's jobs."""
+    async with db.tenant(caller) as conn:
+        cursor = await conn.execute(
+            "SELECT args FROM queue.procrastinate_jobs WHERE task_name = %s AND args->>'org_id' = %s",
+            [task, str(caller.org_id)],
+        )
+        return [row["args"] for row in await cursor.fetchall()]
+
+
+async def switch_on(db: Database, caller: Principal) -> None:
+    """What is remembered from now on is read by itself."""
+    switches = Switches(db=db)
+    await switches.set(caller, KNOWLEDGE_EXTRACTION, allowed=True, purpose=None, ground=None, request_id="r")
+
+
+async def test_what_changes_is_read_by_itself_only_where_it_is_switched_on(db: Database, service: Knowledge) -> None:
+    """One order waits at a time, of each member: what a colleague may see is another thing. Off again, none comes."""
+    caller, stranger = await new_principal(db), await new_principal(db)
+    await service.changed(caller, request_id="r")
+    assert await orders(db, caller) == []
+    await switch_on(db, caller)
+    for request_id in ("first", "second"):
+        await service.changed(caller, request_id=request_id)
+    await service.changed(stranger, request_id="r")
+    assert [args["request_id"] for args in await orders(db, caller)] == ["first"]
+    assert await orders(db, stranger) == []
+    colleague = replace(caller, user_id=uuid4())
+    await service.changed(colleague, request_id="third")
+    assert [args["user_id"] for args in await orders(db, caller)] == [str(caller.user_id), str(colleague.user_id)]
+
+
+async def test_a_stored_document_is_read_when_asked_or_switched_on(db: Database, service: Knowledge) -> None:
+    """Its passages alone; the order exists only when what stored them is committed."""
+    caller, document_id = await new_principal(db), uuid4()
+
+    async def stored(*, asked: bool, error: Exception | None = None) -> int:
+        async with db.tenant(caller) as conn:
+            await service.document_stored(conn, caller, document_id, asked=asked, request_id="r")
+            if error is not None:
+                raise error
+        return len(await orders(db, caller, EXTRACT_DOCUMENT_TASK))
+
+    assert await stored(asked=False) == 0
+    assert await stored(asked=True) == 1
+    await switch_on(db, caller)
+    assert await stored(asked=False) == 2
+    assert {args["document_id"] for args in await orders(db, caller, EXTRACT_DOCUMENT_TASK)} == {str(document_id)}
+    with pytest.raises(Unavailable):
+        await stored(asked=True, error=Unavailable("cut off"))
+    assert len(await orders(db, caller, EXTRACT_DOCUMENT_TASK)) == 2
+
+
+async def test_an_order_that_cannot_be_given_is_no_error_of_what_was_remembered(
+    db: Database, queue: JobQueue, service: Knowledge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The memory is stored by then; the next change orders again."""
+    caller = await new_principal(db)
+    await switch_on(db, caller)
+
+    async def away(*_: Any, **__: Any) -> int:
+        raise Unavailable("the job could not be queued")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(queue, "defer", away)
+        await service.changed(caller, request_id="r")
+    assert await orders(db, caller) == []
+    await service.changed(caller, request_id="r")
+    assert len(await orders(db, caller)) == 1
+
+
+async def test_the_reading_of_a_document_leaves_other_memories(
+    db: Database, service: Knowledge, reader: Reader
+) -> None:
+    """Only passages of that document are read; the rest is still to be done."""
+    caller = await new_principal(db)
+    async with db.tenant(caller) as conn:
+        document_id = await store_document(conn, caller, "Ann")
+    await remember(db, caller, "Bob likes Cid.")
+    assert await service.run(caller, request_id="r", document_id=document_id) == 1
+    assert reader.read == ["passage Ann"]
+    assert await service.run(caller, request_id="r", document_id=uuid4()) == 0
+    assert await service.run(caller, request_id="r") == 1
+
+
 async def test_an_order_queues_a_job_only_when_something_is_unread(db: Database, service: Knowledge) -> None:
     """The job carries the caller, whose rights are read again when it runs."""
     caller = await new_principal(db)
-
-    async def jobs() -> list[dict[str, Any]]:
-        async with db.tenant(caller) as conn:
-            cursor = await conn.execute(
-                "SELECT args FROM queue.procrastinate_jobs WHERE task_name = %s AND args->>'org_id' = %s",
-                [EXTRACT_TASK, str(caller.org_id)],
-            )
-            return [row["args"] for row in await cursor.fetchall()]
-
     assert (await service.extract(caller, request_id="r")).memories == 0
-    assert await jobs() == []
+    assert await orders(db, caller) == []
     await remember(db, caller, "Ann likes Bob.")
     standing = await service.extract(caller, request_id="r")
     assert (standing.memories, standing.read) == (1, 0)
-    [args] = await jobs()
+    [args] = await orders(db, caller)
     assert args == {"org_id": str(caller.org_id), "user_id": str(caller.user_id), "request_id": "r"}
     known = await service.caller(caller.org_id, caller.user_id)
     assert known is not None

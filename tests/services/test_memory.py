@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import anyio
@@ -51,6 +51,17 @@ class Encoder:
         return SimpleNamespace(vectors=vectors.tolist(), model="first-word")
 
 
+class KnowledgeTold:
+    """Counts how often it was told that something changed."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    async def changed(self, principal: Principal, *, request_id: str) -> None:
+        """Told."""
+        self.times += 1
+
+
 class Bench:
     """The services over the test's database."""
 
@@ -59,7 +70,8 @@ class Bench:
         self.folder = folder
         self.encoder = Encoder()
         runner: Any = self.encoder
-        self.memory = MemoryService(db=db, runner=runner)
+        self.knowledge = KnowledgeTold()
+        self.memory = MemoryService(db=db, runner=runner, knowledge=cast(Any, self.knowledge))
         self.merging = MemoryMerge(db=db)
         self.transfer = MemoryTransfer(db=db, memory=self.memory)
         self.divisions = Divisions(db=db)
@@ -340,6 +352,32 @@ async def test_one_line_the_database_refuses_does_not_cost_its_batch(bench: Benc
     told = await bench.bring(caller, lines)
     assert [result.status for result in told] == ["created"] * 3 + ["failed", "created"]
     assert isinstance(told[3].error, InvalidInput)
+
+
+async def test_the_graph_is_told_of_new_and_changed_texts(bench: Bench, db: Database) -> None:
+    """Once for a memory, once for another content, once for an import that brought something; not for labels."""
+    caller = await new_principal(db)
+    memory = await bench.remember(caller, "one text")
+    assert bench.knowledge.times == 1
+    await bench.change(caller, memory, tags=["label"])
+    assert bench.knowledge.times == 1
+    await bench.change(caller, memory, content="another text")
+    assert bench.knowledge.times == 2
+    lines = [{"external_id": str(n), "content": f"line {n}"} for n in range(3)]
+    await bench.bring(caller, lines)
+    assert bench.knowledge.times == 3
+    await bench.bring(caller, lines)
+    assert bench.knowledge.times == 3
+
+
+async def test_an_import_that_breaks_off_tells_the_graph_of_what_it_brought(bench: Bench, db: Database) -> None:
+    """What was stored before the outage is new all the same."""
+    caller = await new_principal(db)
+    bench.encoder.breaks_after = BATCH
+    lines = [{"external_id": str(n), "content": f"line {n}"} for n in range(2 * BATCH)]
+    with pytest.raises(Unavailable):
+        await bench.bring(caller, lines)
+    assert bench.knowledge.times == 1
 
 
 async def test_names_are_each_users_own(bench: Bench, db: Database) -> None:

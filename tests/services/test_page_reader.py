@@ -57,6 +57,13 @@ async def test_a_file_of_several_pages_gives_all_of_them() -> None:
     assert [block.page for block in await _reader(Runner("One.")).read(b"png", page=None)] == [None]
 
 
+async def test_a_page_of_a_file_can_be_read_alone() -> None:
+    """With its number and how many there are; the only one has no number."""
+    reader = _reader(Runner("One.", "Two."))
+    assert await reader.leaf(b"tiff", number=2) == ([Block(type="paragraph", text="Two.", page=2)], 2)
+    assert await _reader(Runner("One.")).leaf(b"png", number=1) == ([Block(type="paragraph", text="One.")], 1)
+
+
 async def test_too_many_pages_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """After the first one, which tells how many there are."""
     monkeypatch.setattr(page_reader, "MAX_PAGES", 2)

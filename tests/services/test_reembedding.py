@@ -16,7 +16,7 @@ from neuroedge.contract.ports import MemoryFilter, NewMemory
 from neuroedge.contract.principal import Principal
 from neuroedge.infra.queue import JobQueue
 from neuroedge.services.reembedding import BATCH, REBUILD_TASK, Reembedding
-from neuroedge.stores import memories, rebuilds
+from neuroedge.stores import knowledge, memories, rebuilds
 from neuroedge.stores.derived import Underived
 from neuroedge.stores.postgres import Database
 from neuroedge.stores.tenant_memories import TenantMemories
@@ -237,6 +237,7 @@ async def test_types_named_later_lose_what_was_derived_from_them(
     """By a rebuild; named no longer, another rebuild makes it anew."""
     caller = await new_principal(db)
     await _remember(db, caller, ["zebra one", "zebra two"])
+    await _read_into_the_graph(db, caller, "Zebra")
     careful = Database(migrated.app_url, max_size=4, keys=KEYS, underived=Underived(embedding=["note"], words=["note"]))
     await careful.open()
     try:
@@ -245,9 +246,21 @@ async def test_types_named_later_lose_what_was_derived_from_them(
         await careful.close()
     assert await _vectors(db, caller) == {}
     assert await _with_words(db, caller) == 0
+    async with db.tenant(caller) as conn:
+        assert (await knowledge.standing(conn, org_id=caller.org_id, extractor="x")).entities == 0
     await _rebuild(service, caller)
     assert await _vectors(db, caller) == {"small": 2}
     assert await _with_words(db, caller) == 2
+
+
+async def _read_into_the_graph(db: Database, caller: Principal, name: str) -> None:
+    thing = knowledge.FoundThing(key=name.lower(), name=name, type="person", surfaces=[name], places=[(0, 5)])
+    async with db.tenant(caller) as conn:
+        ids = await knowledge.unread(conn, org_id=caller.org_id, extractor="x", after=None, limit=9)
+        texts = await knowledge.contents(conn, org_id=caller.org_id, ids=ids)
+        read = [knowledge.Facts(memory_id=t.memory_id, content_mac=t.mac, things=[thing], relations=[]) for t in texts]
+        await knowledge.replace(conn, org_id=caller.org_id, extractor="x", read=read)
+        assert (await knowledge.standing(conn, org_id=caller.org_id, extractor="x")).entities == 1
 
 
 async def _rebuild(service: Reembedding, caller: Principal) -> None:

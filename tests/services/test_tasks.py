@@ -2,16 +2,14 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
-from pydantic import BaseModel
 
-from neuroedge.contract.engine import Engine, EngineInput, EngineOutput
 from neuroedge.contract.errors import (
     Conflict,
     Forbidden,
@@ -22,109 +20,20 @@ from neuroedge.contract.errors import (
     TooLarge,
     Unavailable,
 )
-from neuroedge.contract.principal import MANAGE_ORG, ROLE_PERMISSIONS, Principal
+from neuroedge.contract.principal import ROLE_PERMISSIONS, Principal
 from neuroedge.contract.scope import priority
 from neuroedge.infra.queue import JobQueue
 from neuroedge.services import task_run
-from neuroedge.services.engines import Registry
 from neuroedge.services.task_progress import TaskProgress
 from neuroedge.services.task_run import MAX_INTERRUPTIONS, TaskRuns
 from neuroedge.services.tasks import Order, Tasks
 from neuroedge.stores import tasks as rows
-from neuroedge.stores.postgres import Connection, Database
+from neuroedge.stores.postgres import Database
 from neuroedge.stores.tasks import Task
-from tests.fakes import FakeBlobs, make_context
+from tests.services.echo_engine import NOW, Away, Runner, StoppedClock, Stream, echoed
 from tests.stores.conftest import new_principal
 
 pytestmark = pytest.mark.anyio
-NOW = datetime(2030, 1, 1, tzinfo=UTC)
-
-
-class EchoInput(EngineInput):
-    """Anything."""
-
-    text: str = ""
-
-
-class EchoOutput(EngineOutput):
-    """The same."""
-
-    text: str
-
-
-class Echo(Engine[EchoInput, EchoOutput]):
-    """Stands in the registry; what it does, `Runner.act` says."""
-
-    name = "echo"
-    title = "Gives back what it got"
-    method = "echo"
-    example = EchoInput()
-
-    async def run(self, payload: EchoInput, ctx: Any) -> EchoOutput:
-        """Not called: the runner is the test's."""
-        raise NotImplementedError
-
-
-class Guarded(Echo):
-    """One that only those who manage the organisation may run."""
-
-    name = "guarded"
-    permission = MANAGE_ORG
-
-
-class Runner:
-    """An EngineRunner that does what the test says."""
-
-    def __init__(self) -> None:
-        probe = make_context()
-        self.registry = Registry([Echo(probe=probe), Guarded(probe=probe)])
-        self.contexts = self
-        self.objects = FakeBlobs()
-        self.callers: list[Principal] = []
-        self.act: Callable[..., Awaitable[str]] = self._echo
-
-    def blobs(self, principal: Principal) -> FakeBlobs:
-        """One store for all."""
-        return self.objects
-
-    async def run(self, name: str, payload: Any, *, principal: Principal, **more: Any) -> BaseModel:
-        """What the test wants to happen."""
-        self.callers.append(principal)
-        return EchoOutput(method="echo", text=await self.act(payload, **more))
-
-    @staticmethod
-    async def _echo(payload: Any, **_: Any) -> str:
-        return str(payload["text"])
-
-
-class Stream:
-    """Events, in memory."""
-
-    def __init__(self) -> None:
-        self.names: list[str] = []
-        self.data: list[dict[str, Any]] = []
-
-    async def publish(self, org_id: UUID, topic: str, name: str, data: dict[str, Any]) -> None:
-        """Keep it, if it could be sent."""
-        json.dumps(data)
-        self.names.append(name)
-        self.data.append(data)
-
-    async def forget(self, org_id: UUID, topic: str) -> None:
-        """Forget all."""
-        self.names.clear()
-        self.data.clear()
-
-
-class StoppedClock:
-    """Always the same moment."""
-
-    def __init__(self) -> None:
-        self.time = NOW
-
-    def now(self) -> datetime:
-        """That moment."""
-        return self.time
 
 
 class Bench:
@@ -264,7 +173,7 @@ async def test_a_run_that_was_taken_over_cannot_spoil_the_new_ones_outcome(bench
     bench.runner.act = sleepy
     old = asyncio.create_task(bench.run(caller, task.id))
     await asleep.wait()
-    bench.runner.act = Runner._echo
+    bench.runner.act = echoed
     assert await bench.run(caller, task.id) == "succeeded"
     go_on.set()
     assert await old == "outdated"
@@ -317,7 +226,7 @@ async def test_a_task_that_is_cut_off_too_often_is_given_up(bench: Bench, caller
     with pytest.raises(NeuroEdgeError) as caught:
         await bench.tasks.result(caller, task.id)
     assert caught.value.code == "interrupted"
-    bench.runner.act = Runner._echo
+    bench.runner.act = echoed
     assert (await bench.tasks.retry(caller, task.id, request_id="r")).interrupted == 0
     assert await bench.run(caller, task.id) == "succeeded"
 
@@ -412,7 +321,7 @@ async def test_a_large_result_lies_in_the_blob_store(bench: Bench, caller: Princ
 async def test_an_outcome_survives_a_database_that_is_away_for_a_moment(bench: Bench, caller: Principal) -> None:
     """The work is not done again because its result could not be written at once."""
     task = await bench.submit(caller)
-    away = _Away(bench.db)
+    away = Away(bench.db)
     bench.runs._db = away  # type: ignore[assignment]
 
     async def act(payload: Any, **_: Any) -> str:
@@ -425,27 +334,10 @@ async def test_an_outcome_survives_a_database_that_is_away_for_a_moment(bench: B
     assert (await bench.tasks.get(caller, task.id)).attempts == 1
 
 
-class _Away:
-    """A database whose next transactions fail."""
-
-    def __init__(self, db: Database) -> None:
-        self._db = db
-        self.failures = 0
-
-    @asynccontextmanager
-    async def tenant(self, principal: Principal) -> AsyncIterator[Connection]:
-        """A transaction, or none."""
-        if self.failures:
-            self.failures -= 1
-            raise Unavailable("the database does not answer")
-        async with self._db.tenant(principal) as conn:
-            yield conn
-
-
 async def test_progress_is_told_now_and_then_and_never_fails_the_work(bench: Bench, caller: Principal) -> None:
     """Not every one of a thousand reports, and none that no row could hold; with the database away the run goes on."""
     task = await bench.submit(caller)
-    away = _Away(bench.db)
+    away = Away(bench.db)
     bench.runs._db = away  # type: ignore[assignment]
 
     async def act(payload: Any, *, progress: Any, **_: Any) -> str:
@@ -471,7 +363,7 @@ async def test_the_sweep_deletes_what_was_kept_long_enough(bench: Bench, caller:
     bench.runner.act = lambda payload, **_: asyncio.sleep(0, "x" * 2_000_000)
     large = await bench.submit(caller)
     await bench.run(caller, large.id)
-    bench.runner.act = Runner._echo
+    bench.runner.act = echoed
     theirs, fresh, waiting = await bench.submit(other), await bench.submit(caller), await bench.submit(caller)
     await bench.run(other, theirs.id)
     await bench.run(caller, fresh.id)

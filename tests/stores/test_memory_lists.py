@@ -108,3 +108,17 @@ async def test_a_rewrite_keeps_vectors_and_a_new_content_replaces_them(db: Datab
             assert [hit.id for hit in worded] == [row]
         cursor = await conn.execute("SELECT count(*) AS vectors FROM memory_vectors_384")
         assert await cursor.fetchone() == {"vectors": 1}
+
+
+async def test_what_chat_messages_are_found_by_is_not_counted(db: Database) -> None:
+    """As in lists and searches that name no type: neither among the rows, nor by kind, tag or model."""
+    caller = await new_principal(db)
+    await _store(db, caller, _item("x", tags=["a"]), _item("said", tags=["b"], memory_type="chat_message"))
+    async with db.tenant(caller) as conn:
+        counted = await memory_lists.counts(conn, caller.org_id)
+    assert (counted.memories, counted.by_type, counted.tags, counted.by_model) == (
+        1,
+        {"note": 1},
+        {"a": 1},
+        {"m384": 1},
+    )

@@ -10,7 +10,7 @@ import pytest
 
 from neuroedge.contract.ports import MemoryFilter, NewMemory
 from neuroedge.contract.principal import Principal
-from neuroedge.stores import memories
+from neuroedge.stores import knowledge, memories
 from neuroedge.stores.derived import Underived
 from neuroedge.stores.postgres import Database
 from neuroedge.stores.tenant_memories import TenantMemories
@@ -77,6 +77,25 @@ async def test_a_memory_that_becomes_such_loses_them(careful: Database) -> None:
     assert await _found(careful, caller) == (set(), {"zebra one", "zebra three"})
     await _change(careful, caller, ids[0], item("health", "zebra one"))
     assert (await _found(careful, caller))[1] == {"zebra three"}
+
+
+async def test_the_graph_reads_no_memory_without_words(careful: Database, migrated: Migrated) -> None:
+    """Names in it are found by keyed hashes of their words; such a memory is neither read nor waited for."""
+    caller = await new_principal(careful)
+    ids = await TenantMemories(careful, caller).add([item("health", "Ann is ill."), item("note", "Ann likes Bob.")])
+
+    async def seen(db: Database) -> tuple[list[UUID], int]:
+        async with db.tenant(caller) as conn:
+            unread = await knowledge.unread(conn, org_id=caller.org_id, extractor="x", after=None, limit=9)
+            return unread, (await knowledge.standing(conn, org_id=caller.org_id, extractor="x")).memories
+
+    assert await seen(careful) == ([ids[1]], 1)
+    none = Database(migrated.app_url, max_size=2, keys=KEYS, underived=Underived(words=["*"]))
+    await none.open()
+    try:
+        assert await seen(none) == ([], 0)
+    finally:
+        await none.close()
 
 
 async def test_a_star_is_every_type(migrated: Migrated) -> None:

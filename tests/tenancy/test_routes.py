@@ -17,6 +17,7 @@ from neuroedge.bootstrap import build_app
 from neuroedge.contract.models import SAMPLE_RATE_HZ
 from neuroedge.settings import Settings
 from tests.conftest import SampleCall, Server
+from tests.engines.vision.pages import encoded, page
 from tests.speakers_alone import speakers_alone
 
 OPEN = {
@@ -108,6 +109,7 @@ OWN_ONLY = {
     "GET /v1/artifacts/search",
     "GET /v1/documents",
     "POST /v1/documents",
+    "POST /v1/documents/batch",
     "POST /v1/documents/urls",
     "POST /api/v1/ml/predict/difficulty",
     "POST /api/v1/ml/predict/engagement",
@@ -169,6 +171,10 @@ OWN_ONLY = {
     "POST /api/v2/content/translate",
     "GET /v1/files",
     "POST /v1/files",
+    "GET /v1/images",
+    "POST /v1/images",
+    "POST /v1/images/search",
+    "POST /v1/images/reembed",
     "POST /v1/models/train",
     "GET /v1/trained-models",
     "POST /v1/ml/predict",
@@ -215,6 +221,9 @@ BY_ID = {
     "GET /v1/artifacts/{artifact_id}/diff",
     "GET /v1/artifacts/{artifact_id}/download",
     "GET /v1/artifacts/{artifact_id}/events",
+    "GET /v1/images/{image_id}",
+    "GET /v1/images/{image_id}/content",
+    "DELETE /v1/images/{image_id}",
     "GET /v1/files/{file_id}",
     "GET /v1/files/{file_id}/content",
     "DELETE /v1/files/{file_id}",
@@ -471,6 +480,7 @@ def kept(owner: httpx.Client, sample_call: SampleCall) -> Kept:
         "task_id": task["id"],
         "batch_id": owner.post("/v1/batches", json={"items": [order]}).json()["id"],
         "file_id": owner.post("/v1/files", files={"file": ("a", b"x")}, data={"purpose": "batch"}).json()["id"],
+        "image_id": _image(owner),
         "learner_id": _learner(owner),
         "federation_id": _federation(owner),
         "recommender": _recommender(owner),
@@ -515,6 +525,10 @@ def _recommender(owner: httpx.Client) -> str:
 def _federation(owner: httpx.Client) -> str:
     made = owner.post("/v1/federations", json={"name": "the owner's", "weights": {"arrays": {"w": [0.0]}}})
     return str(made.json()["id"])
+
+
+def _image(owner: httpx.Client) -> str:
+    return str(owner.post("/v1/images", files={"file": ("page.png", encoded(page()))}).json()["id"])
 
 
 def _learner(owner: httpx.Client) -> str:
@@ -582,6 +596,12 @@ def test_lists_and_searches_hold_the_callers_own_only(kept: Kept, owner: httpx.C
     assert stranger.get("/v1/api-keys").json()["keys"] == []
     assert owner.get("/v1/files").json()["data"]
     assert stranger.get("/v1/files").json()["data"] == []
+    assert owner.get("/v1/images").json()["images"]
+    assert stranger.get("/v1/images").json()["images"] == []
+    picture = {"image": {"base64": base64.b64encode(encoded(page())).decode()}}
+    assert owner.post("/v1/images/search", json=picture).json()["hits"]
+    assert stranger.post("/v1/images/search", json=picture).json()["hits"] == []
+    assert stranger.post("/v1/images/search", json={"image_id": kept.ids["image_id"]}).status_code == 404
     assert owner.get("/v1/reviews").json()["reviews"]
     assert stranger.get("/v1/reviews").json()["reviews"] == []
     assert stranger.get("/v1/safety/decisions").json()["decisions"] == []

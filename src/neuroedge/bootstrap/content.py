@@ -9,11 +9,12 @@ from neuroedge.runtimes.pool import Pool
 from neuroedge.services.document_process import ChunkSize, DocumentProcess
 from neuroedge.services.document_progress import DocumentProgress
 from neuroedge.services.documents import Documents
+from neuroedge.services.knowledge import Knowledge
 from neuroedge.services.page_reader import EnginePageReader
 from neuroedge.services.recording_progress import RecordingProgress
 from neuroedge.services.recordings import Recordings
 from neuroedge.services.run_engine import EngineRunner
-from neuroedge.services.scanned_pages import OpenPageReader, ScannedPages
+from neuroedge.services.scanned_pages import OpenLeafReader, ScannedPages
 from neuroedge.services.task_progress import TaskProgress
 from neuroedge.services.tasks import Tasks
 
@@ -26,7 +27,9 @@ def recordings_of(core: Core) -> tuple[Recordings, RecordingProgress]:
     ), progress
 
 
-def documents_of(core: Core, recordings: Recordings) -> tuple[Documents, DocumentProgress, DocumentProcess]:
+def documents_of(
+    core: Core, recordings: Recordings, knowledge: Knowledge
+) -> tuple[Documents, DocumentProgress, DocumentProcess]:
     """Documents, how far they are, and what reads them."""
     settings = core.settings
     parser = DocumentParser(limits=parse_limits(settings), at_once=2)
@@ -51,6 +54,7 @@ def documents_of(core: Core, recordings: Recordings) -> tuple[Documents, Documen
         runner=core.runner,
         progress=progress,
         scanned=ScannedPages(db=core.db, parser=parser, progress=progress, tmp=core.tmp, open_reader=page_reader),
+        knowledge=knowledge,
         size=ChunkSize(capacity_tokens=settings.chunk_tokens, overlap_tokens=settings.chunk_overlap_tokens),
     )
     return documents, progress, process
@@ -71,7 +75,7 @@ def tasks_of(core: Core) -> tuple[Tasks, TaskProgress]:
     return tasks, progress
 
 
-def page_reader_of(runner: EngineRunner, pool: Pool) -> OpenPageReader | None:
+def page_reader_of(runner: EngineRunner, pool: Pool) -> OpenLeafReader | None:
     """What reads scans; None where no OCR model is installed."""
     status = pool.status(OCR)
     if status.state == "missing":

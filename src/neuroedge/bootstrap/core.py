@@ -110,6 +110,7 @@ async def open_core(settings: Settings, stack: AsyncExitStack) -> Core:
         registry=metrics.registry,
         clock=clock,
         stack=stack,
+        addresses=accounts.hosts.addresses,
     )
     speech_output = await speech_output_of(
         settings, catalogue=catalogue, models=pool, accounts=accounts, breakers=breakers, clock=clock, stack=stack

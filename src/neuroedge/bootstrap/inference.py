@@ -44,6 +44,9 @@ async def open_pool(
     stack: AsyncExitStack,
 ) -> Pool:
     """The pool of models within the budget; the stack closes it."""
+    catalogue.require_known(settings.models_pinned, setting="NEUROEDGE_MODELS_PINNED")
+    catalogue.require_known(settings.models_warm, setting="NEUROEDGE_MODELS_WARM")
+    catalogue.require_known(settings.exclusive_roles, setting="NEUROEDGE_EXCLUSIVE_ROLES", roles_only=True)
     memory.keep_large_blocks_apart()
     cores = device.available_cores()
     pool = Pool(

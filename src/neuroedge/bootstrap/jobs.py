@@ -1,6 +1,9 @@
 """What workers run: the jobs of each service, and their housekeeping."""
 
+import asyncio
+
 from neuroedge.bootstrap.batches import register_batches
+from neuroedge.bootstrap.ending import ended
 from neuroedge.http.platform import Platform
 from neuroedge.infra.clock import SystemClock
 from neuroedge.jobs import artifacts as artifact_jobs
@@ -55,6 +58,14 @@ def register_jobs(platform: Platform) -> None:
 
 async def run_worker(platform: Platform, *, signals: bool) -> None:
     """Run jobs until cancelled, or until a signal to stop when `signals`."""
+    takeovers = asyncio.create_task(platform.chat_takeovers.keep())
+    try:
+        await _work(platform, signals=signals)
+    finally:
+        await ended(takeovers)
+
+
+async def _work(platform: Platform, *, signals: bool) -> None:
     await work(
         platform.queue,
         sweeps={
@@ -63,6 +74,8 @@ async def run_worker(platform: Platform, *, signals: bool) -> None:
             "chats_swept": platform.chat_sweep.run,
             "artifact_orphans_swept": platform.artifacts.sweep,
             "files_swept": platform.files.sweep,
+            "images_swept": platform.images.sweep,
+            "safety_decisions_swept": platform.safety_sweep.run,
             "voices_swept": platform.voice_naming.sweep,
             "federations_swept": platform.federations.sweep,
             "exports_swept": platform.privacy.sweep,

@@ -11,7 +11,7 @@ from neuroedge.contract.ports import Clock
 from neuroedge.infra.breaker import Breakers
 from neuroedge.infra.llm_metrics import LLMMetrics
 from neuroedge.runtimes.remote_llm.anthropic_chat import AnthropicChat
-from neuroedge.runtimes.remote_llm.connections import Address, Connections
+from neuroedge.runtimes.remote_llm.connections import Address, Addresses, Connections
 from neuroedge.runtimes.remote_llm.openai_chat import OpenAIChat
 from neuroedge.services.llm.attempt import Ledger
 from neuroedge.services.llm.gateway import Gateway, Offers
@@ -31,9 +31,10 @@ def gateway_of(
     registry: CollectorRegistry,
     clock: Clock,
     stack: AsyncExitStack,
+    addresses: Addresses | None = None,
 ) -> Gateway:
-    """The gateway; the stack closes it, and its connections after it."""
-    connections = Connections()
+    """The gateway; the stack closes it, and its connections after it. `addresses`: as Connections takes them."""
+    connections = Connections(addresses=addresses)
     stack.push_async_callback(connections.close)
     gateway = Gateway(
         offers=offers,
@@ -59,7 +60,13 @@ def model_opener(models: Models, connections: Connections) -> Callable[[Offer], 
             provider=offer.provider,
             model_id=offer.id,
             model=offer.model,
-            address=Address(wire=offer.wire, base_url=offer.base_url, api_key=offer.api_key, direct=offer.private),
+            address=Address(
+                wire=offer.wire,
+                base_url=offer.base_url,
+                api_key=offer.api_key,
+                direct=offer.private,
+                checked=offer.own and offer.base_url is not None,
+            ),
             context_tokens=offer.context_tokens,
             silence_s=max(offer.first_token_s, offer.idle_s) + SLACK_S,
         )

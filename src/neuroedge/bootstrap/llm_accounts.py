@@ -1,11 +1,13 @@
 """Who provides language models, what calls of them cost, and what may be spent."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Final
 
 from neuroedge.bootstrap.ending import ended
 from neuroedge.contract.models import CHAT
@@ -23,6 +25,9 @@ from neuroedge.settings import Settings
 from neuroedge.stores.llm_calls import CallTable
 from neuroedge.stores.postgres import Database
 
+_INSTALLED_KEPT_S: Final = 1.0
+"""Which models are installed is looked up on disk: not for every call."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LLMAccounts:
@@ -31,6 +36,7 @@ class LLMAccounts:
     providers: Providers
     budgets: Budgets
     ledger: CallLedger
+    hosts: Hosts
 
 
 async def open_llm_accounts(
@@ -43,13 +49,25 @@ async def open_llm_accounts(
     ledger = CallLedger(table=CallTable(db, to_disk=settings.usage_to_disk), budgets=budgets, clock=clock)
     stack.push_async_callback(ledger.close)
     stack.push_async_callback(ended, asyncio.create_task(ledger.keep()))
-    providers = Providers(
-        db=db,
-        operators=operators,
-        local=lambda: local_offers(catalogue),
-        hosts=Hosts(own=settings.llm_private_hosts),
-    )
-    return LLMAccounts(providers=providers, budgets=budgets, ledger=ledger)
+    hosts = Hosts(own=settings.llm_private_hosts)
+    providers = Providers(db=db, operators=operators, local=LocalOffers(catalogue), hosts=hosts)
+    return LLMAccounts(providers=providers, budgets=budgets, ledger=ledger, hosts=hosts)
+
+
+@dataclass(slots=True)
+class LocalOffers:
+    """The chat models that are installed, as they were a second ago at most."""
+
+    catalogue: Catalogue
+    _found: Sequence[Offer] = ()
+    _until: float = 0.0
+
+    def __call__(self) -> Sequence[Offer]:
+        """As `local_offers`."""
+        if time.monotonic() >= self._until:
+            self._found = local_offers(self.catalogue)
+            self._until = time.monotonic() + _INSTALLED_KEPT_S
+        return self._found
 
 
 def local_offers(catalogue: Catalogue) -> Sequence[Offer]:

@@ -13,6 +13,7 @@ from neuroedge.bootstrap.content import documents_of, recordings_of, tasks_of
 from neuroedge.bootstrap.core import Core, open_core
 from neuroedge.bootstrap.ending import ended
 from neuroedge.bootstrap.federated import federations_of
+from neuroedge.bootstrap.grpc import grpc_beside
 from neuroedge.bootstrap.inference import share_device
 from neuroedge.bootstrap.jobs import register_jobs, run_worker
 from neuroedge.bootstrap.live import live_of
@@ -23,8 +24,10 @@ from neuroedge.bootstrap.voices import voices_of
 from neuroedge.http.platform import Platform
 from neuroedge.infra import datadir
 from neuroedge.services.accounts import Accounts
+from neuroedge.services.chat.takeover import Takeovers
 from neuroedge.services.divisions import Divisions
 from neuroedge.services.files import Files
+from neuroedge.services.images import Images
 from neuroedge.services.index import MemoryIndex
 from neuroedge.services.keys import KeyCare
 from neuroedge.services.knowledge import Knowledge
@@ -70,14 +73,16 @@ def _assemble(core: Core) -> Platform:
     recordings, recording_progress = recordings_of(core)
     voices, voice_naming = voices_of(core)
     federations, federated_rounds = federations_of(core)
-    documents, document_progress, document_process = documents_of(core, recordings)
+    knowledge = Knowledge(db=core.db, runner=core.runner, queue=core.queue)
+    documents, document_progress, document_process = documents_of(core, recordings, knowledge)
     tasks, task_progress = tasks_of(core)
     batches, batch_progress = batches_of(core)
     chats, mcp = chats_of(core), mcp_tools_of(core)
     db, runner, queue = core.db, core.runner, core.queue
-    memories = MemoryService(db=db, runner=runner)
+    memories = MemoryService(db=db, runner=runner, knowledge=knowledge)
     safety = safety_of(core, memories=memories, chats=chats.chats)
     artifacts, artifact_versions, artifact_generation, artifact_progress = artifacts_of(core, memories, safety.safety)
+    assistant = assistant_of(core, chats, documents=documents, artifacts=artifacts, safety=safety.safety, mcp=mcp)
     return Platform(
         settings=core.settings,
         db=db,
@@ -109,7 +114,7 @@ def _assemble(core: Core) -> Platform:
         usage_reports=UsageReports(db=db),
         switches=Switches(db=db),
         live=live_of(core),
-        knowledge=Knowledge(db=db, runner=runner, queue=queue),
+        knowledge=knowledge,
         learners=Learners(db=db),
         policies=Policies(db=db),
         federations=federations,
@@ -124,6 +129,7 @@ def _assemble(core: Core) -> Platform:
         reembedding=Reembedding(db=db, runner=runner, queue=queue),
         mcp_tools=mcp,
         files=Files(db=db, contexts=core.contexts),
+        images=Images(db=db, runner=runner),
         chats=chats.chats,
         chat_attachments=chats.attachments,
         chat_search=chats.search,
@@ -134,8 +140,10 @@ def _assemble(core: Core) -> Platform:
         artifact_versions=artifact_versions,
         artifact_generation=artifact_generation,
         artifact_progress=artifact_progress,
-        assistant=assistant_of(core, chats, documents=documents, artifacts=artifacts, safety=safety.safety, mcp=mcp),
+        assistant=assistant,
+        chat_takeovers=Takeovers(db=db, assistant=assistant, chats=chats.chats, counter=core.limits),
         safety=safety.safety,
+        safety_sweep=safety.sweep,
         reviews=safety.reviews,
         tasks=tasks,
         task_progress=task_progress,
@@ -149,4 +157,10 @@ def build_app(settings: Settings) -> "FastAPI":
     """The HTTP application over a platform that its lifespan opens."""
     from neuroedge.http.app import create_app
 
-    return create_app(settings, lambda: open_platform(settings, worker=settings.worker == "embedded"))
+    return create_app(settings, lambda: _serving(settings))
+
+
+@asynccontextmanager
+async def _serving(settings: Settings) -> AsyncIterator[Platform]:
+    async with open_platform(settings, worker=settings.worker == "embedded") as platform, grpc_beside(platform):
+        yield platform

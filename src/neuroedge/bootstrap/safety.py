@@ -13,18 +13,20 @@ from neuroedge.services.chat.sessions import Chats
 from neuroedge.services.memory import MemoryService
 from neuroedge.services.reviews import Reviews, Snapshot
 from neuroedge.services.safety import Safety
+from neuroedge.services.safety_sweep import SafetySweep
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SafetyParts:
-    """What judges texts, and what people look at."""
+    """What judges texts, what people look at, and what forgets."""
 
     safety: Safety
     reviews: Reviews
+    sweep: SafetySweep
 
 
 def safety_of(core: Core, *, memories: MemoryService, chats: Chats) -> SafetyParts:
-    """Build both."""
+    """Build them."""
 
     async def memory(principal: Principal, memory_id: UUID) -> str:
         return (await memories.get(principal, memory_id)).content
@@ -42,7 +44,8 @@ def safety_of(core: Core, *, memories: MemoryService, chats: Chats) -> SafetyPar
         metrics=SafetyMetrics(core.metrics.registry),
         reviews=reviews,
     )
-    return SafetyParts(safety=safety, reviews=reviews)
+    sweep = SafetySweep(db=core.db, clock=core.clock, keep_days=core.settings.safety_keep_days)
+    return SafetyParts(safety=safety, reviews=reviews, sweep=sweep)
 
 
 def _by_ids(read: Callable[..., Awaitable[str]], count: int) -> Snapshot:

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
-from neuroedge.contract.ports import OnnxGraphs, TrainedModels
 from neuroedge.contract.principal import Principal
+from neuroedge.contract.trained import OnnxGraphs, TrainedModels
 from neuroedge.infra.blobs import TenantBlobs
 from neuroedge.runtimes.tabular import TabularSessions
 from neuroedge.services.trained import TenantTrainedModels

@@ -24,16 +24,15 @@ from neuroedge.contract.ports import (
     Memories,
     NoSound,
     NothingAllowed,
-    NoTrainedModels,
     NoVoices,
     Progress,
     Sound,
     Switches,
-    TrainedModels,
     Voices,
 )
 from neuroedge.contract.principal import RUN_ENGINES, Principal
 from neuroedge.contract.speech import NoSpeechOutput, SpeechOutput
+from neuroedge.contract.trained import NoTrainedModels, TrainedModels
 
 In = TypeVar("In", bound=BaseModel)
 Out = TypeVar("Out", bound=BaseModel)
@@ -59,12 +58,14 @@ class Usage(BaseModel):
     prompt_tokens: int = Field(default=0, description="Tokens read.")
     completion_tokens: int = Field(default=0, description="Tokens written.")
     cost_usd: Decimal = Field(default=Decimal(0), description="US dollars of it, as far as prices are known.")
+    unpriced: bool = Field(default=False, description="A model without a known price took part: it cost more.")
 
     def count(self, delta: ChatDelta) -> None:
         """Add what a call's last piece tells."""
         self.prompt_tokens += delta.prompt_tokens or 0
         self.completion_tokens += delta.completion_tokens or 0
         self.cost_usd += delta.cost_usd or 0
+        self.unpriced |= delta.completion_tokens is not None and delta.cost_usd is None
 
 
 class Health(BaseModel):

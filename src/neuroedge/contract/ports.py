@@ -6,10 +6,9 @@ from datetime import datetime
 from typing import Any, Literal, Protocol
 from uuid import UUID
 
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from neuroedge.contract.errors import NotFound, Unavailable
+from neuroedge.contract.errors import Unavailable
 from neuroedge.contract.models import Floats
 
 
@@ -149,6 +148,8 @@ class MemoryFilter:
     recording_id: UUID | None = None
     document_id: UUID | None = None
     memory_type: str | None = None
+    """None: every type but `chat_message`, which is seen only where it is asked for, so that no answer rests on
+    answers."""
     tags: Sequence[str] | None = None
     """All of these."""
     metadata: Mapping[str, Any] | None = None
@@ -338,79 +339,6 @@ class NoVoices:
     async def enrolled(self, *, model: str, purpose: VoicePurpose) -> list[EnrolledVoice]:
         """None."""
         return []
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainedModel:
-    """A model that the caller's organisation trained."""
-
-    id: UUID
-    name: str
-    kind: str
-    card: Mapping[str, Any]
-    """What it reads and gives, what it was trained on, how good it was on rows it had not seen."""
-    bytes: int
-    sha256: str
-    """Of its ONNX graph."""
-    created_at: datetime
-
-
-class OnnxGraphs(Protocol):
-    """Runs graphs of organisations' own models."""
-
-    async def run(self, graph: bytes, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Outputs by name of a graph that is not kept. Raises ModelFailed, Overloaded."""
-        ...
-
-    async def run_kept(
-        self, key: str, graph: Callable[[], Awaitable[bytes]], inputs: Mapping[str, NDArray[Any]]
-    ) -> dict[str, NDArray[Any]]:
-        """Likewise, of the graph of a key, asked for where no session of it is open."""
-        ...
-
-    def forget(self, key: str) -> None:
-        """Close the session of a key; none is fine."""
-        ...
-
-
-class TrainedModels(Protocol):
-    """Models that the caller's organisation trained, kept and run."""
-
-    async def keep(self, *, name: str, kind: str, card: Mapping[str, Any], graph: bytes) -> TrainedModel:
-        """Store a model. Raises Conflict when the organisation has too many."""
-        ...
-
-    async def get(self, model_id: UUID) -> TrainedModel:
-        """One of the organisation's. Raises NotFound."""
-        ...
-
-    async def run(self, model: TrainedModel, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Outputs by name of a stored model. Raises NotFound, ModelFailed, Overloaded."""
-        ...
-
-    async def try_out(self, graph: bytes, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Outputs by name of a graph that is not stored. Raises ModelFailed, Overloaded."""
-        ...
-
-
-class NoTrainedModels:
-    """The TrainedModels of nobody in particular."""
-
-    async def keep(self, *, name: str, kind: str, card: Mapping[str, Any], graph: bytes) -> TrainedModel:
-        """Nowhere to keep it."""
-        raise Unavailable("models cannot be kept here")
-
-    async def get(self, model_id: UUID) -> TrainedModel:
-        """None."""
-        raise NotFound(f"there is no trained model {model_id}")
-
-    async def run(self, model: TrainedModel, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Nothing to run it with."""
-        raise Unavailable("models cannot be run here")
-
-    async def try_out(self, graph: bytes, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Nothing to run it with."""
-        raise Unavailable("models cannot be run here")
 
 
 class Clock(Protocol):

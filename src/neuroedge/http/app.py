@@ -51,6 +51,7 @@ from neuroedge.http.routes import (
     documents,
     engines,
     federations,
+    images,
     index,
     keys,
     knowledge,
@@ -140,6 +141,7 @@ def create_app(settings: Settings, open_platform: Callable[[], AbstractAsyncCont
     app.include_router(batches.router, responses=_PROBLEMS)
     app.include_router(documents.router, responses=_PROBLEMS)
     app.include_router(artifacts.router, responses=_PROBLEMS)
+    app.include_router(images.router, responses=_PROBLEMS)
     app.include_router(knowledge.router, responses=_PROBLEMS)
     app.include_router(learners.router, responses=_PROBLEMS)
     app.include_router(recommenders.router, responses=_PROBLEMS)

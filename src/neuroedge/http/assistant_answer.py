@@ -12,6 +12,7 @@ from sse_starlette.sse import EventSourceResponse
 
 from neuroedge.contract.errors import NeuroEdgeError
 from neuroedge.http.auth import platform_of
+from neuroedge.http.budget_header import tell_budget
 from neuroedge.http.chat_schemas import MessageOut
 from neuroedge.http.departure import unless_client_leaves
 from neuroedge.http.problems import Problem, of_error
@@ -48,12 +49,15 @@ async def whole(request: Request, asked: Asked) -> Answered:
                     return Answered(**{"answered": True, "reason": None, "intent": None, **event.data})
         raise NeuroEdgeError("the turn ended without an answer")
 
-    return await unless_client_leaves(request, heard())
+    answered = await unless_client_leaves(request, heard())
+    await tell_budget(request, asked.principal)
+    return answered
 
 
-def streamed(request: Request, asked: Asked, say: Say, *, headers: Mapping[str, str]) -> EventSourceResponse:
+async def streamed(request: Request, asked: Asked, say: Say, *, headers: Mapping[str, str]) -> EventSourceResponse:
     """The events as they come; closing the connection cancels the turn."""
     events = platform_of(request).assistant.events(asked)
+    await tell_budget(request, asked.principal)
     return EventSourceResponse(
         _said(events, say),
         ping=_PING_S,

@@ -19,6 +19,7 @@ from neuroedge.contract.errors import Conflict, DeadlineExceeded, NeuroEdgeError
 from neuroedge.contract.principal import Principal
 from neuroedge.contract.scope import remaining_s
 from neuroedge.http.auth import platform_of, request_id_of
+from neuroedge.http.budget_header import tell_budget
 from neuroedge.http.chat_parts import Preferences, wrong
 from neuroedge.http.departure import unless_client_leaves
 from neuroedge.services.llm.judged import JudgedLLM
@@ -136,6 +137,7 @@ async def converse(
                 work=lambda: _whole(request, caller, asked),
             )
         more = {"idempotency-replayed": "true"} if repeated else {}
+        await tell_budget(request, caller)
         return Response(body, headers={**headers(), **more}, media_type="application/json")
     if key is None:
         return await _begun(request, caller, asked, headers, _nothing)
@@ -197,6 +199,7 @@ async def _begun(
     deltas = _deltas(request, caller, asked)
     try:
         first = await _in_time(request, anext(deltas, ChatDelta()))
+        await tell_budget(request, caller)
     except BaseException:
         await deltas.aclose()
         raise

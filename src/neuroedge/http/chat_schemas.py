@@ -155,6 +155,7 @@ class MessageUsage(BaseModel):
     completion_tokens: int
     cached_tokens: int = Field(description="Of the prompt, those that were not computed anew.")
     cost: str = Field(description="US dollars, a decimal number.")
+    unpriced: bool = Field(description="A model without a known price took part: it cost more.")
 
 
 class MessageOut(BaseModel):

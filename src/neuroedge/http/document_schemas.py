@@ -29,6 +29,7 @@ class DocumentOut(BaseModel):
     tags: list[str]
     metadata: dict[str, Any]
     visibility: Visibility
+    extract: bool = Field(description="Whether its passages are read into the knowledge graph, as its sender asked.")
     version: int = Field(description="Counts the files it had, from 1.")
     status: Literal["queued", "running", "done", "failed"]
     error: Failure | None = None
@@ -56,6 +57,7 @@ class DocumentOut(BaseModel):
             tags=list(said.tags),
             metadata=said.metadata,
             visibility=document.visibility,
+            extract=said.extract,
             version=document.version,
             status=document.status,
             error=error,
@@ -96,6 +98,7 @@ class UrlsIn(BaseModel):
     tags: list[Tag] = Field(default_factory=list, max_length=50)
     visibility: Visibility = "organisation"
     metadata: dict[str, Any] = Field(default_factory=dict)
+    extract: bool = Field(default=False, description="Also read their passages into the knowledge graph.")
 
 
 class BatchOut(BaseModel):

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from neuroedge.contract.errors import InvalidInput, NeuroEdgeError, TooLarge, Unauthenticated
 from neuroedge.contract.scope import call_scope
 from neuroedge.http.auth import principal_of
+from neuroedge.http.budget_header import SCOPE as BUDGET
 from neuroedge.http.problems import answer_to, of_error, problem
 from neuroedge.infra.limits import Quota
 from neuroedge.services.api_keys import MARK
@@ -27,6 +28,7 @@ ANONYMOUS_BODY_BYTES = 64 * 1024
 UPLOAD_ROUTES = {
     ("POST", "/v1/recordings"),
     ("POST", "/v1/documents"),
+    ("POST", "/v1/documents/batch"),
     ("PUT", "/v1/documents/{document_id}"),
     ("POST", "/v1/memories/import"),
     ("POST", "/transcription/upload"),
@@ -42,6 +44,7 @@ UPLOAD_ROUTES = {
     ("POST", "/audio/transcribe"),
     ("POST", "/vision/process"),
     ("POST", "/v1/files"),
+    ("POST", "/v1/images"),
     ("POST", "/v1/sessions/{session_id}/attachments"),
 }
 """Routes that stream their body to disk; a test finds those that are missing here."""
@@ -292,6 +295,8 @@ class _Exchange:
             ]
             if (quota := self._scope.get("quota")) is not None:
                 extra += _rate(quota)
+            if (budget := self._scope.get(BUDGET)) is not None:
+                extra.append((b"x-neuroedge-budget", budget))
             message["headers"] = [*message.get("headers", []), *extra]
         await self._send(message)
 

@@ -27,6 +27,7 @@ from neuroedge.services.chat.progress import SessionProgress
 from neuroedge.services.chat.search import MessageSearch
 from neuroedge.services.chat.sessions import Chats
 from neuroedge.services.chat.sweep import ChatSweep
+from neuroedge.services.chat.takeover import Takeovers
 from neuroedge.services.chat.transfer import ChatTransfer
 from neuroedge.services.divisions import Divisions
 from neuroedge.services.document_process import DocumentProcess
@@ -36,6 +37,7 @@ from neuroedge.services.federated import Federations
 from neuroedge.services.federated_rounds import FederatedRounds
 from neuroedge.services.files import Files
 from neuroedge.services.idempotency import Idempotency
+from neuroedge.services.images import Images
 from neuroedge.services.index import MemoryIndex
 from neuroedge.services.keys import KeyCare
 from neuroedge.services.knowledge import Knowledge
@@ -57,6 +59,7 @@ from neuroedge.services.reload import EngineReloader
 from neuroedge.services.reviews import Reviews
 from neuroedge.services.run_engine import EngineRunner
 from neuroedge.services.safety import Safety
+from neuroedge.services.safety_sweep import SafetySweep
 from neuroedge.services.speech_output import SpeechOutputs
 from neuroedge.services.switches import Switches
 from neuroedge.services.task_progress import TaskProgress
@@ -112,18 +115,21 @@ class Platform:
     reembedding: Reembedding
     mcp_tools: McpTools
     files: Files
+    images: Images
     assistant: Assistant
     chats: Chats
     chat_attachments: Attachments
     chat_search: MessageSearch
     chat_transfer: ChatTransfer
     chat_sweep: ChatSweep
+    chat_takeovers: Takeovers
     session_progress: SessionProgress
     artifacts: Artifacts
     artifact_versions: ArtifactVersions
     artifact_generation: ArtifactGeneration
     artifact_progress: ArtifactProgress
     safety: Safety
+    safety_sweep: SafetySweep
     reviews: Reviews
     tasks: Tasks
     task_progress: TaskProgress

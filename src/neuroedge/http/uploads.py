@@ -4,7 +4,7 @@ import shutil
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fastapi import Request
@@ -26,67 +26,110 @@ class Received:
     fields: dict[str, str]
 
 
-def form_schema(file_field: str, fields: dict[str, str]) -> dict[str, Any]:
-    """OpenAPI of a multipart body with one file; `fields` maps the names of text fields to their descriptions."""
-    properties: dict[str, Any] = {file_field: {"type": "string", "format": "binary"}}
+def form_schema(file_field: str, fields: dict[str, str], *, several: bool = False) -> dict[str, Any]:
+    """OpenAPI of a multipart body with one file, or `several`; `fields` maps names of text fields to descriptions."""
+    file = {"type": "string", "format": "binary"}
+    properties: dict[str, Any] = {file_field: {"type": "array", "items": file} if several else file}
     properties |= {name: {"type": "string", "description": text} for name, text in fields.items()}
     schema = {"type": "object", "required": [file_field], "properties": properties}
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceivedFiles:
+    """Several uploads, in the order they were sent, with the form's other fields."""
+
+    uploads: list[Upload]
+    fields: dict[str, str]
+
+
 @asynccontextmanager
-async def receive(request: Request, *, file_field: str, fields: Sequence[str] = ()) -> AsyncIterator[Received]:
-    """The file of `file_field` on disk and the text fields. Raises UnsupportedMedia, InvalidInput, EmptyMedia or
-    TooLarge; whatever happens, the file is gone afterwards."""
+async def receive(
+    request: Request, *, file_field: str, fields: Sequence[str] = (), strict: bool = False
+) -> AsyncIterator[Received]:
+    """The file of `file_field` on disk and the text fields; others are refused when `strict`. Raises UnsupportedMedia,
+    InvalidInput, EmptyMedia or TooLarge; whatever happens, the file is gone afterwards."""
+    async with receive_files(request, file_field=file_field, most=1, fields=fields, strict=strict) as received:
+        upload = received.uploads[0]
+        if upload.bytes == 0:
+            raise EmptyMedia("the file is empty", hint="check the path; nothing was sent")
+        yield Received(upload=upload, fields=received.fields)
+
+
+@asynccontextmanager
+async def receive_files(
+    request: Request, *, file_field: str, most: int, fields: Sequence[str] = (), strict: bool = False
+) -> AsyncIterator[ReceivedFiles]:
+    """As `receive`, of up to `most` files in one field, each in a folder of its own; empty ones are among them."""
     from streaming_form_data import StreamingFormDataParser
-    from streaming_form_data.targets import FileTarget, ValueTarget
+    from streaming_form_data.targets import FileTarget, MultipleTargets, ValueTarget
     from streaming_form_data.validators import MaxSizeValidator
+
+    class Files(MultipleTargets):  # type: ignore[misc]  # the library has no types
+        def set_multipart_content_type(self, content_type: str) -> None:
+            """Not kept: the library (2.1) takes it for the file's name."""
 
     settings = platform_of(request).settings
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         raise UnsupportedMedia("send the file as multipart/form-data", hint=f"curl -F {file_field}=@path/to/file")
     folder = settings.data_dir / "tmp" / str(new_id())
     folder.mkdir()
-    path = folder / "upload"
+    paths: list[Path] = []
+
+    def next_file() -> Any:
+        if len(paths) == most:
+            told = "more than one file" if most == 1 else f"more than {most} files"
+            raise InvalidInput(f"the form has {told} in the field {file_field!r}", hint="send several requests")
+        paths.append(folder / str(len(paths)) / "upload")
+        paths[-1].parent.mkdir()
+        return FileTarget(str(paths[-1]))
+
     try:
-        file = FileTarget(str(path))
+        files = Files(next_file)
         values = {name: ValueTarget(validator=MaxSizeValidator(_MAX_FIELD_BYTES)) for name in fields}
-        parser = _parser(StreamingFormDataParser, request)
-        parser.register(file_field, file)
+        parser = _parser(StreamingFormDataParser, request, strict=strict)
+        parser.register(file_field, files)
         for name, target in values.items():
             parser.register(name, target)
-        await _feed(parser, request)
-        if file.multipart_filename is None or not path.exists():
+        await _feed(parser, request, known=(file_field, *fields))
+        names = [target.multipart_filename for target in files.targets]
+        if not names or None in names:
             raise InvalidInput(
                 f"the form has no file in the field {file_field!r}", hint=f"-F {file_field}=@path/to/file"
             )
-        size = path.stat().st_size
-        if size == 0:
-            raise EmptyMedia("the file is empty", hint="check the path; nothing was sent")
-        if size > settings.max_upload_bytes:
+        uploads = [
+            Upload(path=path, filename=_safe_name(name), bytes=path.stat().st_size)
+            for path, name in zip(paths, names, strict=True)
+        ]
+        if any(upload.bytes > settings.max_upload_bytes for upload in uploads):
             raise TooLarge(f"the file is larger than {settings.max_upload_bytes} bytes")
-        yield Received(
-            upload=Upload(path=path, filename=_safe_name(file.multipart_filename), bytes=size),
+        yield ReceivedFiles(
+            uploads=uploads,
             fields={name: target.value.decode("utf-8", "replace") for name, target in values.items() if target.value},
         )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _parser(kind: Any, request: Request) -> Any:
+def _parser(kind: Any, request: Request, *, strict: bool) -> Any:
     try:
-        return kind(headers=dict(request.headers))
+        return kind(headers=dict(request.headers), strict=strict)
     except Exception as error:  # the library raises its own and built-in errors for a missing boundary
         raise InvalidInput("the multipart body has no boundary", hint="let the HTTP client set Content-Type") from error
 
 
-async def _feed(parser: Any, request: Request) -> None:
-    from streaming_form_data.parser import ParseFailedException
+async def _feed(parser: Any, request: Request, *, known: Sequence[str]) -> None:
+    from streaming_form_data.parser import ParseFailedException, UnexpectedPartException
     from streaming_form_data.validators import ValidationError
 
     try:
         async for chunk in request.stream():
             parser.data_received(chunk)
+    except UnexpectedPartException as error:
+        raise InvalidInput(
+            f"the form has a field {error.part_name!r}, which this route does not know",
+            hint=f"it takes {', '.join(known)}",
+        ) from error
     except (ParseFailedException, UnicodeDecodeError) as error:
         raise InvalidInput(
             "the multipart body is malformed", hint="let the HTTP client build the form: curl -F file=@path/to/file"

@@ -37,8 +37,9 @@ _AWAY_S = 2.0
 """After a failure Valkey is not asked for so long: not every request may pay the time-out."""
 _CHUNK_LIFE_S = 1.0
 _CHUNKS_PER_LIMIT = 100
-_FAST_S = 0.1
-"""A chunk used up sooner is followed by one of twice its size."""
+_FAST_S = 0.5
+"""A chunk used up sooner is followed by one of twice its size: two calls a second are enough, so that streamed answers
+one after another do not each wait for Valkey."""
 _REFUSED_S = 1.0
 """So long, at most, calls are refused without asking again: a refusal must not cost more than a call."""
 _ACCOUNTS = 10_000

@@ -50,6 +50,14 @@ class JobQueue:
         except procrastinate.exceptions.ConnectorException as error:
             raise Unavailable("the job could not be queued", retry_after_s=2) from error
 
+    async def waiting(self, task: str, *, lock: str) -> list[Mapping[str, Any]]:
+        """The arguments of jobs of this task and lock that have not begun."""
+        try:
+            jobs = await self.app.job_manager.list_jobs_async(task=task, lock=lock, status="todo")
+        except procrastinate.exceptions.ConnectorException as error:
+            raise Unavailable("the queue cannot be read", retry_after_s=2) from error
+        return [job.task_kwargs for job in jobs]
+
     async def cancel(self, conn: Any, job_id: int) -> None:
         """Inside the transaction of `conn`, remove a job that waits, or have its worker cancel it; none is fine."""
         try:

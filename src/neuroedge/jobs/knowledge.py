@@ -1,4 +1,4 @@
-"""The job that reads memories into an organisation's graph."""
+"""The jobs that read memories, or the passages of one document, into an organisation's graph."""
 
 from typing import Any
 from uuid import UUID
@@ -10,7 +10,7 @@ from procrastinate.job_context import JobContext
 from neuroedge.contract.scope import call_scope
 from neuroedge.infra.telemetry import Metrics
 from neuroedge.jobs.recordings import ResumeOrRetry
-from neuroedge.services.knowledge import EXTRACT_TASK, Knowledge
+from neuroedge.services.knowledge import EXTRACT_DOCUMENT_TASK, EXTRACT_TASK, Knowledge
 
 log = structlog.get_logger(__name__)
 _MAX_ATTEMPTS = 8
@@ -20,22 +20,33 @@ _MAX_ATTEMPTS = 8
 def register(app: procrastinate.App, *, knowledge: Knowledge, metrics: Metrics) -> None:
     """Add the job to the queue's application."""
 
-    @app.task(name=EXTRACT_TASK, retry=ResumeOrRetry(), pass_context=True)
-    async def extract_knowledge(context: JobContext, org_id: str, user_id: str, request_id: str) -> None:
+    async def read(
+        task: str, attempts: int, org_id: str, user_id: str, request_id: str, document_id: UUID | None = None
+    ) -> None:
         with structlog.contextvars.bound_contextvars(request_id=request_id):
-            if context.job.attempts >= _MAX_ATTEMPTS:
-                metrics.jobs.labels(EXTRACT_TASK, "dead").inc()
-                log.error("knowledge_not_extracted", attempts=context.job.attempts)
+            if attempts >= _MAX_ATTEMPTS:
+                metrics.jobs.labels(task, "dead").inc()
+                log.error("knowledge_not_extracted", attempts=attempts)
                 return
             outcome = "error"
             try:
                 principal = await knowledge.caller(UUID(org_id), UUID(user_id))
                 if principal is not None:
                     with call_scope(priority="low"):  # whoever waits for an answer goes first
-                        count = await knowledge.run(principal, request_id=request_id)
+                        count = await knowledge.run(principal, request_id=request_id, document_id=document_id)
                     log.info("knowledge_extracted", memories=count)
                 outcome = "ok"
             finally:
-                metrics.jobs.labels(EXTRACT_TASK, outcome).inc()
+                metrics.jobs.labels(task, outcome).inc()
 
-    _: Any = extract_knowledge
+    @app.task(name=EXTRACT_TASK, retry=ResumeOrRetry(), pass_context=True)
+    async def extract_knowledge(context: JobContext, org_id: str, user_id: str, request_id: str) -> None:
+        await read(EXTRACT_TASK, context.job.attempts, org_id, user_id, request_id)
+
+    @app.task(name=EXTRACT_DOCUMENT_TASK, retry=ResumeOrRetry(), pass_context=True)
+    async def extract_knowledge_of_document(
+        context: JobContext, org_id: str, user_id: str, request_id: str, document_id: str
+    ) -> None:
+        await read(EXTRACT_DOCUMENT_TASK, context.job.attempts, org_id, user_id, request_id, UUID(document_id))
+
+    _: Any = (extract_knowledge, extract_knowledge_of_document)

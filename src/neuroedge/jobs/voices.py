@@ -7,15 +7,10 @@ import procrastinate
 import structlog
 from procrastinate.job_context import JobContext
 
-from neuroedge.contract.principal import ROLE_PERMISSIONS, Principal
-from neuroedge.contract.scope import call_scope
 from neuroedge.infra.telemetry import Metrics
+from neuroedge.jobs.giving_up import orderer, run_or_give_up
 from neuroedge.jobs.recordings import ResumeOrRetry
 from neuroedge.services.voice_naming import RELABEL_TASK, RENAME_TASK, VoiceNaming
-
-log = structlog.get_logger(__name__)
-_MAX_ATTEMPTS = 20
-"""Cut off or failed so often, it is given up; what was named stays, and a new order names the rest."""
 
 
 def register(app: procrastinate.App, *, naming: VoiceNaming, metrics: Metrics) -> None:
@@ -29,26 +24,14 @@ def register(app: procrastinate.App, *, naming: VoiceNaming, metrics: Metrics) -
     async def relabel_recordings(
         context: JobContext, org_id: str, user_id: str, relabel_id: str, request_id: str
     ) -> None:
-        # What was ordered concerns the organisation, and goes on when its member has left.
-        principal = Principal(
-            user_id=UUID(user_id),
-            org_id=UUID(org_id),
-            username="",
-            role="member",
-            permissions=ROLE_PERMISSIONS["member"],
-        )
+        principal, relabel = orderer(org_id=org_id, user_id=user_id, role="member"), UUID(relabel_id)
         with structlog.contextvars.bound_contextvars(request_id=request_id):
-            if context.job.attempts >= _MAX_ATTEMPTS:
-                metrics.jobs.labels(RELABEL_TASK, "dead").inc()
-                log.error("recordings_not_relabelled", attempts=context.job.attempts)
-                await naming.fail(principal, UUID(relabel_id), code="interrupted_too_often")
-                return
-            outcome = "error"
-            try:
-                with call_scope(priority="low"):  # whoever waits for an answer goes first
-                    await naming.run(principal, UUID(relabel_id), request_id=request_id)
-                outcome = "ok"
-            finally:
-                metrics.jobs.labels(RELABEL_TASK, outcome).inc()
+            await run_or_give_up(
+                lambda: naming.run(principal, relabel, request_id=request_id),
+                lambda: naming.fail(principal, relabel, code="interrupted_too_often"),
+                context=context,
+                name=RELABEL_TASK,
+                metrics=metrics,
+            )
 
     _: Any = (rename_voice, relabel_recordings)

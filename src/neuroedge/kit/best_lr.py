@@ -24,7 +24,8 @@ _AT_SKILL: Final = 2
 """Place of the right answers at the skill among the counts; attempts follow."""
 _STRENGTH: Final = 1.0
 """Inverse of the ridge penalty, as in the paper's code."""
-_STEPS: Final = 1000
+_STEPS: Final = 100
+"""Of Newton's method, which needs about ten: counts and one-hot columns are of unlike scale, on which L-BFGS creeps."""
 
 
 @dataclass(slots=True)
@@ -64,13 +65,15 @@ class BestLR:
 
     def p(self, answer: Answer, history: History) -> float:
         """Probability of a right answer, after `history`."""
+        from scipy.special import expit
+
         _, item, skill = answer
         counts = history.counts(answer)
         logit = self.bias + float(np.dot(self.counts, counts))
         logit += self.item.get(item, 0.0) + self.skill.get(skill, 0.0)
         logit += self.skill_right.get(skill, 0.0) * counts[_AT_SKILL]
         logit += self.skill_attempts.get(skill, 0.0) * counts[_AT_SKILL + 1]
-        return float(0.5 * (1 + np.tanh(0.5 * logit)))
+        return float(expit(logit))
 
 
 def fit(answers: Sequence[Answer], correct: Sequence[bool], *, strength: float = _STRENGTH) -> BestLR:
@@ -82,7 +85,7 @@ def fit(answers: Sequence[Answer], correct: Sequence[bool], *, strength: float =
     items = {name: i for i, name in enumerate(dict.fromkeys(a[1] for a in answers))}
     skills = {name: i for i, name in enumerate(dict.fromkeys(a[2] for a in answers))}
     features = _matrix(answers, correct, items, skills)
-    model = LogisticRegression(C=strength, max_iter=_STEPS, solver="lbfgs").fit(features, np.asarray(correct))
+    model = LogisticRegression(C=strength, max_iter=_STEPS, solver="newton-cg").fit(features, np.asarray(correct))
     weights = model.coef_[0]
     parts = np.split(weights[COUNTS:], np.cumsum([len(items), len(skills), len(skills)]))
     return BestLR(

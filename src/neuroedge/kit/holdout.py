@@ -7,6 +7,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from neuroedge.kit import calibration
+
+Score = Callable[[NDArray[Any], NDArray[Any]], float]
 SAMPLES: Final = 300
 _VALIDATION: Final = 0.15
 """Of what is not held out."""
@@ -19,6 +22,28 @@ class Measured:
     value: float
     low: float
     high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """A figure by name with its 95 % interval, beside a baseline's."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    baseline: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """How good a model is on the rows held out; `better_*`: 95 % interval of the gain by the first figure."""
+
+    rows: int
+    baseline: str
+    figures: list[Figure]
+    better_low: float
+    better_high: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,18 +88,48 @@ def measured(score: Callable[[NDArray[Any]], float], rows: int, *, seed: int) ->
     return Measured(value=score(np.arange(rows)), low=float(low), high=float(high))
 
 
+def beside(
+    truth: NDArray[Any], said: NDArray[Any], base: NDArray[Any], *, scale: tuple[float, float] | None, seed: int
+) -> Held:
+    """Figures of a model's answers with their intervals, beside a baseline's on the same samples of rows.
+
+    Without a `scale` the answers are probabilities [n, classes]; with one they are values in units of its standard
+    deviation from its mean.
+    """
+    scores: dict[str, Score] = {"log_loss": log_loss, "accuracy": accuracy, "macro_f1": macro_f1}
+    if scale is not None:
+        truth, said, base = (values * scale[1] + scale[0] for values in (truth, said, base))
+        scores = {"mae": mae, "r2": r2}
+
+    def figure(name: str, score: Score) -> Figure:
+        found = measured(lambda i: score(truth[i], said[i]), len(truth), seed=seed)
+        return Figure(name=name, value=found.value, low=found.low, high=found.high, baseline=score(truth, base))
+
+    # The first figure of both is a loss: less is better.
+    first = next(iter(scores.values()))
+    gain = measured(lambda i: first(truth[i], base[i]) - first(truth[i], said[i]), len(truth), seed=seed)
+    return Held(
+        rows=len(truth),
+        baseline="mean" if scale is not None else "logistic regression",
+        figures=[figure(name, score) for name, score in scores.items()],
+        better_low=gain.low,
+        better_high=gain.high,
+    )
+
+
+def log_loss(truth: NDArray[Any], p: NDArray[Any]) -> float:
+    """Mean negative logarithm of the true class's probability, in nats."""
+    return calibration.log_loss(np.clip(p, 1e-7, 1), truth)
+
+
 def accuracy(truth: NDArray[Any], p: NDArray[Any]) -> float:
     """Share of rows whose likeliest class is the true one."""
     return float((p.argmax(axis=1) == truth).mean())
 
 
-def log_loss(truth: NDArray[Any], p: NDArray[Any]) -> float:
-    """Mean negative logarithm of the true class's probability, in nats."""
-    return float(-np.log(np.clip(p[np.arange(len(truth)), truth], 1e-7, 1)).mean())
-
-
 def macro_f1(truth: NDArray[Any], p: NDArray[Any]) -> float:
     """Mean over the true classes of the harmonic mean of precision and recall."""
+    # scikit-learn's f1_score gives the same and takes 3 ms a call, of which an interval makes hundreds.
     said, values = p.argmax(axis=1), []
     for label in np.unique(truth):
         hits = int(((said == label) & (truth == label)).sum())
@@ -84,8 +139,9 @@ def macro_f1(truth: NDArray[Any], p: NDArray[Any]) -> float:
 
 def r2(truth: NDArray[Any], said: NDArray[Any]) -> float:
     """Share of the variance explained; below 0 is worse than the mean of these rows."""
-    spread = float(((truth - truth.mean()) ** 2).sum())
-    return 1 - float(((truth - said) ** 2).sum()) / spread if spread else 0.0
+    from sklearn.metrics import r2_score
+
+    return float(r2_score(truth, said))
 
 
 def mae(truth: NDArray[Any], said: NDArray[Any]) -> float:

@@ -151,7 +151,9 @@ def predicted(found: Abilities, items: Items, student: Indices, item: Indices) -
 
 def sigmoid(x: Numbers) -> Numbers:
     """1 / (1 + exp(-x)), without overflow."""
-    return np.asarray(0.5 * (1 + np.tanh(0.5 * x)), float)
+    from scipy.special import expit
+
+    return np.asarray(expit(x), float)
 
 
 def log_loss(correct: Numbers, p: Numbers) -> float:

@@ -3,7 +3,13 @@
 import re
 
 _CELL_END = re.compile(r"(?<!\\)\|")
+_ROWS = re.compile(r"^[ \t]*\|.*\|[ \t]*$", re.MULTILINE)
 _RULE = re.compile(r"\|(?:\s*:?-{3,}:?\s*\|)+\s*")
+
+
+def without_tables(text: str) -> str:
+    """The text with blanks in place of table rows: as long as before, so that places in it stay what they are."""
+    return _ROWS.sub(lambda row: " " * len(row[0]), text)
 
 
 def cells(text: str) -> list[list[str]]:

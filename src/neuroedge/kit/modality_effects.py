@@ -14,6 +14,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from neuroedge.kit.irt import sigmoid
+
 Numbers = NDArray[np.float64]
 
 WEAK: Final = 20.0
@@ -72,7 +74,7 @@ def cells(outcomes: Sequence[Outcome]) -> dict[str, list[Cell]]:
 
 def _cells(own: Sequence[Outcome], right: Numbers) -> list[Cell]:
     hard = np.array([o.difficulty_logit for o in own])
-    expected = _sigmoid(level(hard, float(right.sum())) - hard)
+    expected = sigmoid(level(hard, float(right.sum())) - hard)
     modality = np.array([o.modality for o in own])
     return [
         Cell(
@@ -90,7 +92,7 @@ def level(difficulty_logit: Numbers, right: float) -> float:
     low, high = float(difficulty_logit.min()) - 30, float(difficulty_logit.max()) + 30
     for _ in range(60):
         middle = (low + high) / 2
-        if _sigmoid(middle - difficulty_logit).sum() < right:
+        if sigmoid(middle - difficulty_logit).sum() < right:
             low = middle
         else:
             high = middle
@@ -156,10 +158,6 @@ def _logit(p: float) -> float:
     return float(np.log(p / (1 - p)))
 
 
-def _sigmoid(x: Numbers) -> Numbers:
-    return np.asarray(0.5 * (1 + np.tanh(0.5 * x)), float)
-
-
 def permutation_p(own: Sequence[Outcome], *, draws: int = 1000, seed: int = 0) -> float:
     """Chance of modalities differing at least this much if their labels meant nothing: labels shuffled among one
     learner's answers. The statistic is the sum over modalities of (right - expected)² / variance."""
@@ -167,7 +165,7 @@ def permutation_p(own: Sequence[Outcome], *, draws: int = 1000, seed: int = 0) -
     if not 0 < right.sum() < len(right):
         return 1.0
     hard = np.array([o.difficulty_logit for o in own])
-    expected = _sigmoid(level(hard, float(right.sum())) - hard)
+    expected = sigmoid(level(hard, float(right.sum())) - hard)
     rest, weight = right - expected, expected * (1 - expected)
     _, label = np.unique([o.modality for o in own], return_inverse=True)
     rng = np.random.default_rng(seed)

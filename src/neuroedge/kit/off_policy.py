@@ -10,9 +10,12 @@ bootstrap over episodes for weighted importance sampling. They hold for many obs
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from neuroedge.kit.intervals import linearised, t_interval
 
 Numbers = NDArray[np.float64]
 
@@ -27,6 +30,14 @@ class Estimate:
     high: float
     n: int
     effective_n: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyWorth:
+    """An estimate, and of which policy: logged, learned (from other choices than it is judged on), or target."""
+
+    policy: Literal["logged", "learned", "target"]
+    estimate: Estimate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,13 +61,14 @@ def effective(weight: Numbers) -> float:
 
 def mean(values: Numbers, *, estimator: str, weight: Numbers) -> Estimate:
     """The mean with a t interval."""
-    from scipy.stats import t
-
-    n = len(values)
-    centre = float(values.mean())
-    half = float(t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n)) if n > 1 else float("inf")
+    low, high = t_interval(values)
     return Estimate(
-        estimator=estimator, value=centre, low=centre - half, high=centre + half, n=n, effective_n=effective(weight)
+        estimator=estimator,
+        value=float(values.mean()),
+        low=low,
+        high=high,
+        n=len(values),
+        effective_n=effective(weight),
     )
 
 
@@ -67,12 +79,9 @@ def ips(reward: Numbers, weight: Numbers) -> Estimate:
 
 def snips(reward: Numbers, weight: Numbers) -> Estimate:
     """Slightly biased, far less variable; within the range of rewards. NaN without any weight."""
-    total = float(weight.sum())
-    if total <= 0:
+    if weight.sum() <= 0:
         return Estimate(estimator="snips", value=np.nan, low=np.nan, high=np.nan, n=len(weight), effective_n=0.0)
-    value = float((weight * reward).sum()) / total
-    moved = mean(value + weight * (reward - value) * len(weight) / total, estimator="snips", weight=weight)
-    return moved
+    return mean(linearised(reward, weight), estimator="snips", weight=weight)
 
 
 def doubly_robust(reward: Numbers, weight: Numbers, *, model_q: Numbers, model_v: Numbers) -> Estimate:

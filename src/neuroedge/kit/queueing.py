@@ -1,15 +1,17 @@
 """Networks of queues: simulated event by event, and in closed form where there is one.
 
 Simulated with simpy: customers arrive, wait for one of a station's servers in the order of arrival, are served, and go
-on by the routing's probabilities until they leave. A run begins empty and its warm-up is not counted. Closed form: open
-networks of exponential stations, each of which behaves like an M/M/c queue on its own (J. R. Jackson 1957, Operations
-Research 5), with A. K. Erlang's 1917 formula for the chance to wait.
+on by the routing's probabilities until they leave. A run begins empty and its warm-up is not counted. Means over
+customers are of all who arrive in the counted time: the run goes on until they have left, though not for more than as
+long again, because who is still there at its end are those who stay longest. Closed form: open networks of exponential
+stations, each of which behaves like an M/M/c queue on its own (J. R. Jackson 1957, Operations Research 5), with A. K.
+Erlang's 1917 formula for the chance to wait.
 """
 
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,6 +76,12 @@ class Measures:
     utilisation: float
     throughput_per_s: float
     lost: float
+    customers: int = 0
+    arrived: int = 0
+
+
+PER: Final = {"wait_s": "customers", "sojourn_s": "customers", "lost": "arrived"}
+"""Measures that are means over customers, and what counts these: runs are to be weighed by it."""
 
 
 def arrival_rates(stations: Sequence[Station]) -> Numbers:
@@ -163,6 +171,7 @@ class _Tally:
     busy_area: float = 0.0
     lost: int = 0
     present: int = 0
+    left: int = 0
 
 
 def run(
@@ -187,6 +196,9 @@ class _Run:
         self.tally = {name: _Tally() for name in self.stations}
         self.stays: list[float] = []
         self.waits: list[float] = []
+        self.left = 0
+        self.open = 0
+        """Counted customers, and counted visits to stations, that have not ended."""
         self.events: list[QueueEvent] = []
         self.customers = 0
         for station in stations:
@@ -195,6 +207,8 @@ class _Run:
 
     def measures(self) -> tuple[dict[str, Measures], list[QueueEvent]]:
         self.env.run(until=self.end)
+        while self.open and self.env.peek() < 2 * self.end:
+            self.env.step()
         self._settle_open()
         span = self.end - self.warm
         told = {name: _measures(t, span, self.stations[name].servers) for name, t in self.tally.items()}
@@ -204,6 +218,7 @@ class _Run:
             waiting_area=sum(t.waiting_area for t in self.tally.values()),
             busy_area=sum(t.busy_area for t in self.tally.values()),
             lost=sum(t.lost for t in self.tally.values()),
+            left=self.left,
         )
         told[""] = _measures(whole, span, sum(s.servers for s in self.stations.values()))
         return told, self.events
@@ -216,25 +231,31 @@ class _Run:
 
     def _customer(self, number: int, name: str) -> Generator[Any, Any, None]:
         entered, waited = self.env.now, 0.0
+        counted = self._in_time(entered)
+        self.open += counted
         current: str | None = name
         while current is not None:
             before = self.env.now
             station, tally = self.stations[current], self.tally[current]
             if station.places is not None and tally.present >= station.places:
                 self._note(number, current, "is lost")
-                tally.lost += before >= self.warm
+                tally.lost += self._in_time(before)
+                self.open -= counted
                 return
             tally.present += 1
             self._note(number, current, "arrives")
             waited += yield from self._served(number, current, before)
             tally.present -= 1
             current = self._next(station)
-        if entered >= self.warm:
+        self.open -= counted
+        self.left += self._in_time(self.env.now)
+        if counted:
             self.stays.append(self.env.now - entered)
             self.waits.append(waited)
 
     def _served(self, number: int, name: str, before: float) -> Generator[Any, Any, float]:
-        tally = self.tally[name]
+        tally, counted = self.tally[name], self._in_time(before)
+        self.open += counted
         claim = self.servers[name].request()
         claim.since = before
         yield claim
@@ -246,7 +267,9 @@ class _Run:
         self._note(number, name, "leaves")
         tally.waiting_area += self._counted(before, began)
         tally.busy_area += self._counted(began, now)
-        if before >= self.warm:
+        tally.left += self._in_time(now)
+        self.open -= counted
+        if counted:
             tally.waits.append(began - before)
             tally.stays.append(now - before)
         return float(began - before)
@@ -260,6 +283,9 @@ class _Run:
                 began = getattr(claim, "began", self.end)
                 self.tally[name].waiting_area += self._counted(claim.since, began)
                 self.tally[name].busy_area += self._counted(began, self.end)
+
+    def _in_time(self, at_s: float) -> bool:
+        return self.warm <= at_s < self.end
 
     def _counted(self, since: float, until: float) -> float:
         return max(0.0, min(until, self.end) - max(since, self.warm))
@@ -275,7 +301,7 @@ class _Run:
         return None
 
     def _note(self, customer: int, station: str, what: Literal["arrives", "is served", "leaves", "is lost"]) -> None:
-        if len(self.events) < self.trace:
+        if len(self.events) < self.trace and self.env.now < self.end:
             self.events.append(QueueEvent(at_s=float(self.env.now), customer=customer, station=station, what=what))
 
 
@@ -286,6 +312,8 @@ def _measures(tally: _Tally, span_s: float, servers: int) -> Measures:
         waiting=tally.waiting_area / span_s,
         present=(tally.waiting_area + tally.busy_area) / span_s,
         utilisation=tally.busy_area / (span_s * servers),
-        throughput_per_s=len(tally.stays) / span_s,
+        throughput_per_s=tally.left / span_s,
         lost=tally.lost / max(tally.lost + len(tally.stays), 1),
+        customers=len(tally.stays),
+        arrived=tally.lost + len(tally.stays),
     )

@@ -4,7 +4,7 @@ Each student's last answers are held out, so that every model predicts forwards 
 can rank well and still be badly calibrated. An item's share of right answers is the baseline.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -115,12 +115,41 @@ def calibrated(answers: Sequence[Answer], *, model: irt.Model) -> CalibratedItem
     """Items and students of these answers under an item response model."""
     students, items, right = [a.student for a in answers], [a.item for a in answers], [a.correct for a in answers]
     responses = irt.Responses.of(students, items, right)
-    found = irt.fit(responses, model=model)
+    return _located(sorted(set(students)), sorted(set(items)), responses, irt.fit(responses, model=model))
+
+
+def placed(answers: Sequence[Answer], known: Mapping[str, tuple[float, float]]) -> CalibratedItems:
+    """Students of these answers on the scale of items whose difficulty (logits) and discrimination are known."""
+    names, students = sorted(known), sorted({a.student for a in answers})
+    place, row = {name: i for i, name in enumerate(names)}, {name: i for i, name in enumerate(students)}
+    responses = irt.Responses(
+        student=np.array([row[a.student] for a in answers], np.intp),
+        item=np.array([place[a.item] for a in answers], np.intp),
+        correct=np.array([a.correct for a in answers], float),
+        students=len(students),
+        items=len(names),
+    )
+    unknown = np.full(len(names), np.nan)
+    items = irt.Items(
+        model="2pl",
+        difficulty=np.array([known[name][0] for name in names]),
+        discrimination=np.array([known[name][1] for name in names]),
+        difficulty_se=unknown,
+        discrimination_se=unknown,
+        ability_sd=1.0,
+        log_likelihood=float("nan"),
+        steps=0,
+        converged=True,
+    )
+    return _located(students, names, responses, items)
+
+
+def _located(students: list[str], names: list[str], responses: irt.Responses, items: irt.Items) -> CalibratedItems:
     return CalibratedItems(
-        item_names=sorted(set(items)),
-        student_names=sorted(set(students)),
-        items=found,
-        abilities=irt.abilities(responses, found),
+        item_names=names,
+        student_names=students,
+        items=items,
+        abilities=irt.abilities(responses, items),
         item_n=np.bincount(responses.item, minlength=responses.items),
         item_right=np.asarray(np.bincount(responses.item, responses.correct, responses.items), float),
         student_n=np.bincount(responses.student, minlength=responses.students),

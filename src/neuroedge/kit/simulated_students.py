@@ -13,6 +13,8 @@ from neuroedge.kit import bkt, irt
 
 Numbers = NDArray[np.float64]
 Booleans = NDArray[np.bool_]
+Told = dict[tuple[str, str], float]
+"""Measures by name and by what they are of: an item, an opportunity, or "" for the whole."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +76,43 @@ def practice(
         known[:, t] = known[:, t - 1] | (rng.random(students) < skill.learn)
     right = rng.random(known.shape) < np.where(known, 1 - skill.slip, skill.guess)
     return right, known
+
+
+def played_exam(
+    students: int, *, mean: float, sd: float, difficulty: Numbers, slope: Numbers, seed: int
+) -> tuple[Told, Booleans]:
+    """A test taken once: its scores, how well its difficulties are found again, and who was right."""
+    rng = np.random.default_rng(seed)
+    right = answers(abilities(students, mean=mean, sd=sd, rng=rng), difficulty, slope, rng=rng)
+    scores, items = right.sum(axis=1), len(difficulty)
+    told = {("score_items", ""): float(scores.mean()), ("score_sd_items", ""): float(scores.std(ddof=1))}
+    if items > 1 and scores.var(ddof=1) > 0:
+        noise = right.var(axis=0, ddof=1).sum() / scores.var(ddof=1)
+        told["cronbach_alpha", ""] = float(items / (items - 1) * (1 - noise))
+    found = recovered(right, difficulty, slope, shift=mean)
+    if found is not None:
+        told["difficulty_correlation", ""] = found.correlation
+        told["difficulty_rmse_logit", ""] = found.rmse
+        told["difficulty_covered_by_ci95", ""] = found.covered
+        if found.slope_correlation is not None:
+            told["discrimination_correlation", ""] = found.slope_correlation
+    told |= {("p_correct", str(i)): float(p) for i, p in enumerate(right.mean(axis=0))}
+    return told, right
+
+
+def played_practice(students: int, opportunities: int, skill: bkt.Skill, *, seed: int) -> tuple[Told, Booleans]:
+    """A skill practised: its parameters estimated again, shares of right answers and of mastery, and who was right."""
+    right, known = practice(students, opportunities, skill, rng=np.random.default_rng(seed))
+    found = bkt.fit(right.tolist()).skill
+    told = {
+        ("estimated_known_at_first", ""): found.known_at_first,
+        ("estimated_learn", ""): found.learn,
+        ("estimated_guess", ""): found.guess,
+        ("estimated_slip", ""): found.slip,
+    }
+    told |= {("p_correct", str(t)): float(p) for t, p in enumerate(right.mean(axis=0))}
+    told |= {("p_mastered", str(t)): float(p) for t, p in enumerate(known.mean(axis=0))}
+    return told, right
 
 
 def _correlation(a: Numbers, b: Numbers) -> float:

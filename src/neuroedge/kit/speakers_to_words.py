@@ -19,7 +19,9 @@ _FLIP_PAUSE_S = 0.3
 _WEAK_SHARE = 0.6
 _WEAK_TURN_S = 0.4
 _WEAK_CONFIDENCE = 0.7
-_UNSPACED_SCRIPTS = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")
+_UNSPACED_SENTENCES = ("CJK", "HIRAGANA", "KATAKANA")
+_UNSPACED_SCRIPTS = (*_UNSPACED_SENTENCES, "THAI", "LAO", "KHMER", "MYANMAR")
+"""No spaces between words; Thai and its neighbours do have one between sentences."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,19 +153,27 @@ def joined(words: Sequence[TimedWord]) -> str:
     return _text([word.w for word in words], spaced=any(word.w.startswith(" ") for word in words))
 
 
-def with_spaces(words: Sequence[str], text: str) -> list[str]:
-    """The words with a leading space where `text`, which they make up, has one; the first one always has.
+def with_spaces(words: Sequence[str], text: str, *, after: str = "") -> list[str]:
+    """The words with a leading space where `text`, which they make up, has one; the first one has one too.
 
     "cold-hearted" may be two words, "cold" and "-hearted", that no space parts. A word the text does not have gets one.
+    `after`: what was said before `text`; in Chinese and Japanese no space parts the two.
     """
     found: list[str] = []
     at = 0
     for word in words:
         start = text.find(word, at)
-        parted = not at or start != at
+        parted = start != at if at else not _follows(after, word)
         found.append(f" {word}" if parted else word)
         at = start + len(word) if start >= 0 else at
     return found
+
+
+def _follows(before: str, word: str) -> bool:
+    """Whether a word comes without a space after a text that was said before it."""
+    return bool(before and word) and any(
+        unicodedata.name(char, "").startswith(_UNSPACED_SENTENCES) for char in (before[-1], word[0])
+    )
 
 
 def _segment(words: Sequence[TimedWord], speaker: str | None, *, spaced: bool) -> SpokenSegment:

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from neuroedge.kit.holdout import log_loss
 from neuroedge.kit.tables import Column, Table, TableError
 
 MAX_VALUES: Final = 50
@@ -194,6 +195,12 @@ def fit_baseline(rows: Rows, targets: NDArray[Any], features: Sequence[Feature],
     return Pipeline([("encode", encoder(features)), ("model", model)]).fit(rows.mixed(), targets)
 
 
+def answers(pipeline: Any, rows: Rows, *, classes: int | None) -> NDArray[Any]:
+    """What a fitted pipeline says: probabilities [n, classes], or values where that is None."""
+    said = pipeline.predict(rows.mixed()) if classes is None else pipeline.predict_proba(rows.mixed())
+    return np.asarray(said, float)
+
+
 def fit_clusters(rows: Rows, features: Sequence[Feature], *, clusters: int, seed: int) -> Any:
     """k-means over the encoded rows."""
     from sklearn.cluster import KMeans
@@ -236,5 +243,4 @@ def exported(pipeline: Any, rows: Rows) -> bytes:
 def _loss(model: Any, x: NDArray[Any], y: NDArray[Any], classes: int | None) -> float:
     if classes is None:
         return float(np.mean((model.predict(x) - y) ** 2) / 2)
-    p = model.predict_proba(x)[np.arange(len(y)), y]
-    return float(-np.log(np.clip(p, 1e-7, 1)).mean())
+    return log_loss(y, model.predict_proba(x))

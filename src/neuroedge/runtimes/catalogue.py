@@ -121,6 +121,14 @@ class Catalogue:
                 return entry
         raise ModelUnavailable(f"no model is configured for the role {role}", hint="set NEUROEDGE_MODELS=role=model-id")
 
+    def require_known(self, names: Iterable[str], *, setting: str, roles_only: bool = False) -> None:
+        """Raise NotFound for a name in a setting that is neither role nor id: unnoticed, it would have no effect."""
+        known = {entry.role for entry in self} | (set() if roles_only else set(self._entries))
+        for name in names:
+            if name not in known:
+                what = "role of a model" if roles_only else "model and no role"
+                raise NotFound(f"{setting} names {name}, which is no {what}", hint="`neuroedge models list` shows both")
+
     def active(self, entry: ModelEntry) -> bool:
         """Whether it is the model that serves its role."""
         if entry.role in self._overrides:

@@ -22,7 +22,7 @@ _MAX_WAITING: Final = 32.0
 
 
 class TabularSessions(Threaded):
-    """OnnxGraphs (contract/ports.py) in one thread; the sessions used last are kept."""
+    """OnnxGraphs (contract/trained.py) in one thread; the sessions used last are kept."""
 
     def __init__(self, *, max_sessions: int = MAX_SESSIONS, max_bytes: int = MAX_BYTES) -> None:
         super().__init__("trained-models", cores=1, max_waiting=_MAX_WAITING)

@@ -19,9 +19,10 @@ from neuroedge.contract.ports import Clock
 from neuroedge.contract.principal import Principal
 from neuroedge.infra.queue import TASK_QUEUE, JobQueue
 from neuroedge.services.accounts import PROBE
+from neuroedge.services.audit import audited
 from neuroedge.services.batch_progress import BatchProgress, counts, require
 from neuroedge.services.run_engine import EngineRunner
-from neuroedge.stores import batches, ledgers
+from neuroedge.stores import batches
 from neuroedge.stores.batches import FINISHED, Batch, Item, ItemState, NewBatch, NewItem, State
 from neuroedge.stores.ids import new_id
 from neuroedge.stores.postgres import Connection, Database
@@ -262,14 +263,7 @@ async def _made(conn: Connection, batch: NewBatch) -> Batch | None:
 
 
 async def _audit(conn: Connection, principal: Principal, request_id: str, action: str, batch_id: UUID) -> None:
-    await ledgers.add_audit(
-        conn,
-        org_id=principal.org_id,
-        user_id=principal.user_id,
-        request_id=request_id,
-        action=action,
-        target=f"batch:{batch_id}",
-    )
+    await audited(conn, principal, request_id=request_id, action=action, target=f"batch:{batch_id}")
 
 
 def _as_json(item: NewItem, position: int) -> bytes:

@@ -26,6 +26,7 @@ from neuroedge.kit.chunking import PATH_SEPARATOR, Chunk, CountTokens, chunks, e
 from neuroedge.kit.injection import signs
 from neuroedge.services.document_progress import DocumentGone, DocumentProgress
 from neuroedge.services.documents import folder_of, version_folder
+from neuroedge.services.knowledge import Knowledge
 from neuroedge.services.run_engine import EngineRunner
 from neuroedge.services.scanned_pages import ScannedPages
 from neuroedge.stores import documents
@@ -77,6 +78,7 @@ class DocumentProcess:
         runner: EngineRunner,
         progress: DocumentProgress,
         scanned: ScannedPages,
+        knowledge: Knowledge,
         size: ChunkSize | None = None,
         count_tokens: CountTokens = estimated_tokens,
     ) -> None:
@@ -85,6 +87,7 @@ class DocumentProcess:
         self._runner = runner
         self._progress = progress
         self._scanned = scanned
+        self._knowledge = knowledge
         self._size = size or ChunkSize()
         self._count_tokens = count_tokens
 
@@ -152,7 +155,7 @@ class DocumentProcess:
             await asyncio.gather(waiting, return_exceptions=True)
         if not plan.total:
             raise EmptyMedia("no text was found in the document", hint="send a document with at least a word")
-        await self._store(principal, document, blobs, folder, plan, batches=number)
+        await self._store(principal, document, blobs, folder, plan, batches=number, request_id=request_id)
         await self._progress.publish(principal, document.id, "done", {"chunks": plan.total})
 
     async def _stage(
@@ -168,7 +171,15 @@ class DocumentProcess:
         await self._progress.publish(principal, document.id, "progress", {"stage": "embed", "chunks": chunks})
 
     async def _store(
-        self, principal: Principal, document: Document, blobs: TenantBlobs, folder: str, plan: _Plan, *, batches: int
+        self,
+        principal: Principal,
+        document: Document,
+        blobs: TenantBlobs,
+        folder: str,
+        plan: _Plan,
+        *,
+        batches: int,
+        request_id: str,
     ) -> None:
         """All chunks in one transaction, in place of those of the file before."""
         async with self._db.tenant(principal) as conn:
@@ -182,6 +193,9 @@ class DocumentProcess:
                     conn, org_id=principal.org_id, user_id=document.user_id, document_id=document.id, items=items
                 )
             await documents.finish(conn, document.id, chunks=plan.total)
+            await self._knowledge.document_stored(
+                conn, principal, document.id, asked=document.described.extract, request_id=request_id
+            )
         await self._forget(blobs, f"{folder}/work")
         for name in await blobs.folders(folder_of(document.id)):
             if name.isdigit() and int(name) < document.version:

@@ -7,15 +7,16 @@ blocks, and later its chunks as memories.
 import asyncio
 import hashlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import structlog
 
-from neuroedge.contract.errors import Conflict, InvalidInput, NeuroEdgeError, UnsupportedMedia
+from neuroedge.contract.errors import Conflict, InvalidInput, ModelUnavailable, NeuroEdgeError, UnsupportedMedia
+from neuroedge.contract.models import TEXT_EMBEDDING
 from neuroedge.contract.ports import Memory, Visibility
 from neuroedge.contract.principal import Principal
 from neuroedge.infra.blobs import TenantBlobs
@@ -37,7 +38,9 @@ log = structlog.get_logger(__name__)
 PROCESS_TASK = "process_document"
 DELETE_TASK = "delete_document_blobs"
 MAX_URLS = 20
-_FETCH_AT_ONCE = 4
+MAX_FILES = 50
+_AT_ONCE = 4
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +51,8 @@ class Labels:
     tags: Sequence[str] = ()
     visibility: Visibility = "organisation"
     metadata: dict[str, Any] = field(default_factory=dict)
+    extract: bool = False
+    """Whether its passages are to be read into the knowledge graph."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +113,7 @@ class Documents:
                 upload, principal=principal, request_id=request_id, title=labels.title
             )
             return Added(source=source or upload.filename, recording_id=recording.id)
+        await self._require_encoder(principal, request_id)
         file = _file(upload, parsed, sha256=sha256, labels=labels, source=source)
         return await self._keep(upload, blocks, file, labels.visibility, principal, request_id)
 
@@ -117,24 +123,24 @@ class Documents:
         """Fetch and add each, in the order given; what failed has its error, and raises it when nothing succeeded."""
         if not 1 <= len(urls) <= MAX_URLS:
             raise InvalidInput(f"give 1 to {MAX_URLS} URLs")
-        slots = asyncio.Semaphore(_FETCH_AT_ONCE)
 
         async def one(url: str) -> Added:
-            async with slots:
-                with tempfile.TemporaryDirectory(dir=self._tmp) as folder:
-                    try:
-                        got = await self._fetcher.fetch(url, Path(folder))
-                        upload = Upload(path=got.path, filename=got.filename, bytes=got.bytes)
-                        return await self.add(
-                            upload, principal=principal, request_id=request_id, labels=labels, source=url
-                        )
-                    except NeuroEdgeError as error:
-                        return Added(source=url, error=error)
+            with tempfile.TemporaryDirectory(dir=self._tmp) as folder:
+                got = await self._fetcher.fetch(url, Path(folder))
+                upload = Upload(path=got.path, filename=got.filename, bytes=got.bytes)
+                return await self.add(upload, principal=principal, request_id=request_id, labels=labels, source=url)
 
-        done = await asyncio.gather(*(one(url) for url in urls))
-        if all(added.error is not None for added in done) and (first := done[0].error) is not None:
-            raise first
-        return done
+        return await _each(urls, one, named=str)
+
+    async def add_files(
+        self, uploads: Sequence[Upload], *, principal: Principal, request_id: str, labels: Labels
+    ) -> list[Added]:
+        """Add each, in the order given; what failed has its error, and raises it when nothing succeeded."""
+
+        async def one(upload: Upload) -> Added:
+            return await self.add(upload, principal=principal, request_id=request_id, labels=labels)
+
+        return await _each(uploads, one, named=lambda upload: upload.filename)
 
     async def replace(self, upload: Upload, document_id: UUID, *, principal: Principal, request_id: str) -> Document:
         """Give a document a changed file: only what changed is embedded anew, and until then the old text is found.
@@ -149,8 +155,11 @@ class Documents:
         parsed, blocks = await self._read(upload)
         if parsed.kind == "audio":
             raise Conflict("a document cannot become a recording", hint="POST /v1/recordings")
+        await self._require_encoder(principal, request_id)
         described = before.described
-        labels = Labels(title=described.title, tags=described.tags, metadata=described.metadata)
+        labels = Labels(
+            title=described.title, tags=described.tags, metadata=described.metadata, extract=described.extract
+        )
         file = _file(upload, parsed, sha256=sha256, labels=labels, source=described.source)
         blobs = self._runner.contexts.blobs(principal)
         async with self._db.tenant(principal) as conn:
@@ -235,9 +244,18 @@ class Documents:
             )
             raise UnsupportedMedia(
                 f"the file {what}, and no OCR engine is installed",
-                hint="send a document with text, or ask the operator for an OCR engine",
+                hint="send a document with text, or ask the operator for an OCR model (`neuroedge models pull`)",
             )
         return parsed, blocks
+
+    async def _require_encoder(self, principal: Principal, request_id: str) -> None:
+        """Raise ModelUnavailable while the model is not installed without which the job could only fail."""
+        context = self._runner.context(principal, request_id=request_id)
+        status = context.models.status(TEXT_EMBEDDING.named(await context.memories.embedding_model()))
+        if status.state == "missing":
+            raise ModelUnavailable(
+                status.detail or f"{status.id} is not installed", hint=f"run `neuroedge models pull {status.id}`"
+            )
 
     async def _keep(
         self, upload: Upload, blocks: Path, file: File, visibility: Visibility, principal: Principal, request_id: str
@@ -315,6 +333,25 @@ def version_folder(document_id: UUID, version: int) -> str:
     return f"{folder_of(document_id)}/{version}"
 
 
+async def _each(
+    things: Sequence[_T], add: Callable[[_T], Awaitable[Added]], *, named: Callable[[_T], str]
+) -> list[Added]:
+    """What became of each, some at a time. Raises the first one's error when all of them failed."""
+    slots = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(thing: _T) -> Added:
+        async with slots:
+            try:
+                return await add(thing)
+            except NeuroEdgeError as error:
+                return Added(source=named(thing), error=error)
+
+    done = await asyncio.gather(*(one(thing) for thing in things))
+    if all(added.error is not None for added in done) and (first := done[0].error) is not None:
+        raise first
+    return done
+
+
 async def _put(blobs: TenantBlobs, folder: str, original: Path, blocks: Path) -> None:
     await blobs.put(f"{folder}/original", original)
     await blobs.put(f"{folder}/blocks", blocks)
@@ -329,6 +366,7 @@ def _file(upload: Upload, parsed: Parsed, *, sha256: str, labels: Labels, source
         tags=list(labels.tags),
         metadata=dict(labels.metadata),
         unread_pages=list(parsed.unread_pages),
+        extract=labels.extract,
     )
     return File(described=described, media_type=parsed.media_type, bytes=upload.bytes, pages=parsed.pages)
 

@@ -22,6 +22,7 @@ memories    what is remembered; passages of documents too, by document_id and po
 recordings  what was said of them; segments hold who said what and when
 documents   what was said of them
 files       names and purposes of what applications keep
+images      what was said of them
 voices      people whose voices you enrolled, with consent; voiceprints are their vectors (float32, base64)
 learners    with the history of consent; learner_events hold what each one did (the whole organisation's exports)
 trained_…   cards of the models that you trained: columns, figures on rows held out

@@ -15,7 +15,8 @@ from uuid import UUID
 from neuroedge.contract.errors import Conflict, NotFound
 from neuroedge.contract.principal import Principal
 from neuroedge.engines.decision.federated import MAX_NUMBERS
-from neuroedge.kit.federated import weights
+from neuroedge.kit.federated import secure, weights
+from neuroedge.services.audit import audited
 from neuroedge.services.federated_drafts import (
     MAX_CLIENTS,
     FederationClientDraft,
@@ -27,10 +28,10 @@ from neuroedge.services.federated_drafts import (
 from neuroedge.services.federated_messages import check_content, check_time, genuine, payload_of, settings_of, shapes_of
 from neuroedge.services.federated_rounds import FederatedRounds, folder, spent
 from neuroedge.services.federated_secure import check_phase
-from neuroedge.services.housekeeping import forget_blobs, old_id, service_principal
+from neuroedge.services.housekeeping import forget_blobs
+from neuroedge.services.orphans import sweep_orphans
 from neuroedge.services.run_engine import Contexts
 from neuroedge.stores import federated as store
-from neuroedge.stores import ledgers
 from neuroedge.stores.federated import Client, Federation, Message, Round
 from neuroedge.stores.ids import new_id
 from neuroedge.stores.postgres import Connection, Database
@@ -140,7 +141,8 @@ class Federations:
         async with self._db.tenant(principal) as conn:
             found = await _found(conn, federation_id, lock=True)
             known = await store.clients(conn, federation_id)
-            most = min(MAX_CLIENTS, MAX_NUMBERS // weights.size(shapes_of(found)))
+            most = secure.MAX_CLIENTS if settings_of(found).secure else MAX_CLIENTS
+            most = min(most, MAX_NUMBERS // weights.size(shapes_of(found)))
             if len(known) >= most and draft.name not in {client.name for client in known}:
                 raise Conflict(f"a federation of this model has at most {most} clients")
             client, new = await store.add_client(
@@ -298,19 +300,11 @@ class Federations:
 
     async def sweep(self) -> int:
         """Delete objects of federations that are gone; how many federations."""
-        swept = 0
-        for org_id in await self._contexts.organisations():
-            service = service_principal(org_id)
-            blobs = self._contexts.blobs(service)
-            kept = {i for i in map(old_id, await blobs.folders("federations")) if i is not None}
-            if not kept:
-                continue
-            async with self._db.tenant(service) as conn:
-                orphans = kept - await store.exist(conn, kept)
-            for federation_id in orphans:
-                await blobs.delete_prefix(folder(federation_id))
-            swept += len(orphans)
-        return swept
+
+        async def exist(conn: Connection, org_id: UUID, ids: set[UUID]) -> set[UUID]:
+            return await store.exist(conn, ids)
+
+        return await sweep_orphans(self._db, self._contexts, "federations", exist=exist)
 
 
 def _json(payload: bytes) -> dict[str, str]:
@@ -341,11 +335,4 @@ def _no_client(client_id: UUID) -> NotFound:
 
 
 async def _audit(conn: Connection, principal: Principal, request_id: str, action: str, federation_id: UUID) -> None:
-    await ledgers.add_audit(
-        conn,
-        org_id=principal.org_id,
-        user_id=principal.user_id,
-        request_id=request_id,
-        action=action,
-        target=f"federation:{federation_id}",
-    )
+    await audited(conn, principal, request_id=request_id, action=action, target=f"federation:{federation_id}")

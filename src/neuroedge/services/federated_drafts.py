@@ -7,9 +7,9 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from neuroedge.engines.decision.federated import FederatedWeights
+from neuroedge.kit.federated import secure
 from neuroedge.kit.federated.aggregation import Rule, least_clients
 from neuroedge.kit.federated.privacy import MIN_NOISE_MULTIPLIER
-from neuroedge.kit.federated.secure import MIN_CLIENTS
 from neuroedge.kit.federated.signing import KEY_BYTES, SIGNATURE_BYTES
 from neuroedge.services.memory_drafts import without_nul
 
@@ -82,8 +82,11 @@ class FederationSettings(BaseModel):
     def _consistent(self) -> "FederationSettings":
         if self.secure and self.rule != "mean":
             raise ValueError("robust rules must see each update, which secure aggregation hides: use one of them")
-        if self.secure and (self.min_clients < MIN_CLIENTS or self.clip_norm is None):
-            raise ValueError(f"secure aggregation needs clip_norm, which bounds values, and {MIN_CLIENTS} clients")
+        if self.secure and (not secure.MIN_CLIENTS <= self.min_clients <= secure.MAX_CLIENTS or self.clip_norm is None):
+            raise ValueError(
+                f"secure aggregation needs clip_norm, which bounds values, and {secure.MIN_CLIENTS} to"
+                f" {secure.MAX_CLIENTS} clients"
+            )
         if self.noise_multiplier is not None and (self.rule != "mean" or self.clip_norm is None):
             raise ValueError("noise is calibrated for the rule 'mean' with 'clip_norm'")
         if (self.noise_multiplier is None) != (self.epsilon_budget is None):

@@ -26,7 +26,7 @@ async def check_phase(conn: Connection, found: Round, client_id: UUID, kind: Pha
     if kind in before and client_id not in await store.senders(conn, found.id, before[kind]):
         raise Conflict(f"this client sent no {before[kind]!r}: it is not in the round any more")
     if kind == "keys":
-        _fields(payload, {"cipher", "masks"}, size=KEY_BYTES)
+        _fields(payload, {"cipher", "masks", "own"}, size=KEY_BYTES)
     elif kind == "shares":
         others = {str(i) for i in await store.senders(conn, found.id, "keys")} - {str(client_id)}
         _fields(payload, others, size=_SEALED_SHARES_BYTES)
@@ -53,7 +53,7 @@ def _fields(payload: bytes, names: set[str], *, size: int) -> dict[str, bytes]:
 def public_keys(message: Message) -> PublicKeys:
     """Of a message of the kind `keys`."""
     told = json.loads(decoded(message.told["payload"]))
-    return PublicKeys(cipher=base64.b64decode(told["cipher"]), masks=base64.b64decode(told["masks"]))
+    return PublicKeys(**{name: base64.b64decode(told[name]) for name in ("cipher", "masks", "own")})
 
 
 async def revealed(conn: Connection, found: Round, masked: Mapping[str, Masked]) -> Revealed:

@@ -1,27 +1,34 @@
 """The graph of an organisation's memories: read into it by the knowledge engine, asked for things, relations, paths.
 
 Memories are read by a job in batches, each of them stored at once, so that a job that is resumed goes on where it
-stopped. What a caller is told comes only from memories the caller may see.
+stopped. It is ordered by a caller; and where the organisation's switch says so, or with a document whose sender asked
+for it, by whatever stores something new. What a caller is told comes only from memories the caller may see.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 from uuid import UUID
 
-from neuroedge.contract.errors import NotFound
+import structlog
+
+from neuroedge.contract.errors import NeuroEdgeError, NotFound
 from neuroedge.contract.models import ENTITIES
 from neuroedge.contract.principal import ROLE_PERMISSIONS, RUN_ENGINES, Principal
 from neuroedge.engines.knowledge.knowledge import Input, Output
 from neuroedge.infra.queue import TASK_QUEUE, JobQueue
 from neuroedge.kit.names import key_of
 from neuroedge.services.run_engine import EngineRunner
-from neuroedge.stores import accounts, knowledge, knowledge_walks
+from neuroedge.stores import accounts, knowledge, knowledge_walks, switches
 from neuroedge.stores.knowledge import Content, Entity, Facts, FoundRelation, FoundThing, Mention, Relation, Standing
-from neuroedge.stores.postgres import Database
+from neuroedge.stores.postgres import Connection, Database
+from neuroedge.stores.switches import KNOWLEDGE_EXTRACTION
+
+log = structlog.get_logger(__name__)
 
 EXTRACT_TASK: Final = "extract_knowledge"
+EXTRACT_DOCUMENT_TASK: Final = "extract_knowledge_of_document"
 BATCH: Final = 16
 """Memories read at a time: what is lost when a job is cut off."""
 _PIECE_CHARS: Final = 20_000
@@ -68,32 +75,69 @@ class Knowledge:
         async with self._db.tenant(principal) as conn:
             found = await knowledge.standing(conn, org_id=principal.org_id, extractor=self._extractor(principal))
             if found.read < found.memories:
-                await self._queue.defer(
-                    conn,
-                    EXTRACT_TASK,
-                    lock=f"knowledge/{principal.org_id}",
-                    args={
-                        "org_id": str(principal.org_id),
-                        "user_id": str(principal.user_id),
-                        "request_id": request_id,
-                    },
-                    queue=TASK_QUEUE,
-                    priority="low",
-                )
+                await self._order(conn, EXTRACT_TASK, principal, request_id=request_id)
         return found
+
+    async def changed(self, principal: Principal, *, request_id: str) -> None:
+        """Something was remembered or changed: queue its reading where the organisation's switch says so.
+
+        Call it after the change is stored: an order that has not begun yet will read it, and is not given twice.
+        """
+        try:
+            async with self._db.tenant(principal) as conn:
+                if not await switches.is_allowed(conn, KNOWLEDGE_EXTRACTION, org_id=principal.org_id):
+                    return
+            waiting = await self._queue.waiting(EXTRACT_TASK, lock=_lock(principal.org_id))
+            if any(args["user_id"] == str(principal.user_id) for args in waiting):
+                return
+            async with self._db.tenant(principal) as conn:
+                await self._order(conn, EXTRACT_TASK, principal, request_id=request_id)
+        except NeuroEdgeError as error:  # what was remembered is stored; the next change, or a caller, orders again
+            log.warning("knowledge_not_ordered", detail=error.detail)
+
+    async def document_stored(
+        self, conn: Connection, principal: Principal, document_id: UUID, *, asked: bool, request_id: str
+    ) -> None:
+        """In the transaction that stores a document's passages, queue their reading: when its sender `asked` for it,
+        or the organisation's switch says so."""
+        if asked or await switches.is_allowed(conn, KNOWLEDGE_EXTRACTION, org_id=principal.org_id):
+            more = {"document_id": str(document_id)}
+            await self._order(conn, EXTRACT_DOCUMENT_TASK, principal, request_id=request_id, more=more)
+
+    async def _order(
+        self, conn: Connection, task: str, principal: Principal, *, request_id: str, more: Mapping[str, str] = {}
+    ) -> None:
+        await self._queue.defer(
+            conn,
+            task,
+            lock=_lock(principal.org_id),
+            args={
+                "org_id": str(principal.org_id),
+                "user_id": str(principal.user_id),
+                "request_id": request_id,
+                **more,
+            },
+            queue=TASK_QUEUE,
+            priority="low",
+        )
 
     async def standing(self, principal: Principal) -> Standing:
         """How far the reading is."""
         async with self._db.tenant(principal) as conn:
             return await knowledge.standing(conn, org_id=principal.org_id, extractor=self._extractor(principal))
 
-    async def run(self, principal: Principal, *, request_id: str) -> int:
-        """Read every memory not read yet, batch by batch; how many were."""
+    async def run(self, principal: Principal, *, request_id: str, document_id: UUID | None = None) -> int:
+        """Read every memory not read yet, or every passage of one document, batch by batch; how many were."""
         extractor, after, count = self._extractor(principal), None, 0
         while True:
             async with self._db.tenant(principal) as conn:
                 ids = await knowledge.unread(
-                    conn, org_id=principal.org_id, extractor=extractor, after=after, limit=BATCH
+                    conn,
+                    org_id=principal.org_id,
+                    extractor=extractor,
+                    after=after,
+                    limit=BATCH,
+                    document_id=document_id,
                 )
                 texts = await knowledge.contents(conn, org_id=principal.org_id, ids=ids)
             if not ids:
@@ -188,6 +232,11 @@ class Knowledge:
             _facts(text, [(i, start) for i, (of, start) in enumerate(pieces) if of == number], answer)
             for number, text in enumerate(texts)
         ]
+
+
+def _lock(org_id: UUID) -> str:
+    """Readings of one organisation go one after the other."""
+    return f"knowledge/{org_id}"
 
 
 def _starts(text: str) -> range:

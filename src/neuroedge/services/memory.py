@@ -19,6 +19,7 @@ from neuroedge.contract.ports import Memory, MemoryFilter, NewMemory
 from neuroedge.contract.principal import MANAGE_ORG, Principal
 from neuroedge.kit.keywords import keywords
 from neuroedge.services.accounts import PROBE
+from neuroedge.services.knowledge import Knowledge
 from neuroedge.services.memory_drafts import MemoryChanges, MemoryDraft
 from neuroedge.services.run_engine import EngineRunner
 from neuroedge.stores import ledgers, memories, memory_lists
@@ -45,9 +46,11 @@ class Embedded:
 class MemoryService:
     """Memories of the caller's organisation, those the caller may see."""
 
-    def __init__(self, *, db: Database, runner: EngineRunner) -> None:
+    def __init__(self, *, db: Database, runner: EngineRunner, knowledge: Knowledge | None = None) -> None:
+        """`knowledge`: is told of what is new or changed."""
         self._db = db
         self._runner = runner
+        self._knowledge = knowledge
 
     async def create(self, principal: Principal, draft: MemoryDraft, *, request_id: str) -> Memory:
         """Remember a text. Raises InvalidInput for a time that is over, or a division the caller is not in."""
@@ -58,7 +61,14 @@ class MemoryService:
                 conn, org_id=principal.org_id, user_id=principal.user_id, items=[new_memory(draft, embedded)]
             )
             await audit(conn, principal, request_id, "memory.created", f"memory:{ids[0]}")
-            return await _require(conn, principal, ids[0])
+            created = await _require(conn, principal, ids[0])
+        await self.changed(principal, request_id=request_id)
+        return created
+
+    async def changed(self, principal: Principal, *, request_id: str) -> None:
+        """Tell what follows memories that some are new or changed; after they are stored."""
+        if self._knowledge is not None:
+            await self._knowledge.changed(principal, request_id=request_id)
 
     async def get(self, principal: Principal, memory_id: UUID) -> Memory:
         """One memory. Raises NotFound."""
@@ -94,7 +104,10 @@ class MemoryService:
                     visibility=visibility,
                 )
             await audit(conn, principal, request_id, "memory.changed", f"memory:{memory_id}")
-            return await _require(conn, principal, memory_id)
+            after = await _require(conn, principal, memory_id)
+        if embedded is not None:
+            await self.changed(principal, request_id=request_id)
+        return after
 
     async def delete(self, principal: Principal, memory_id: UUID, *, request_id: str) -> None:
         """Forget a memory. Raises NotFound, Forbidden, Conflict for a passage of a document or recording."""

@@ -71,12 +71,13 @@ class MemoryTransfer:
         error that is raised. An outage ends the import with its error: what was told as created is stored.
         """
         held: list[LineResult] = []
-        good = False
+        good = created = False
         file = await asyncio.to_thread(path.open, "rb")
         try:
             lines = read_lines(file)
             while batch := await asyncio.to_thread(_next_batch, lines):
                 results = await self._store(principal, batch, request_id)
+                created = created or any(result.status == "created" for result in results)
                 good = good or any(result.status != "failed" for result in results) or len(held) > MAX_HELD
                 held += results
                 if good:
@@ -85,6 +86,8 @@ class MemoryTransfer:
                     held = []
         finally:
             file.close()
+            if created:  # before it broke off, too
+                await self._memory.changed(principal, request_id=request_id)
         if not good:
             raise _nothing(held)
 

@@ -15,7 +15,7 @@ MAX_PAGES = 500
 
 
 class EnginePageReader:
-    """A PageReader for one caller's document."""
+    """A LeafReader for one caller's document."""
 
     def __init__(self, runner: EngineRunner, principal: Principal, *, request_id: str, model_id: str) -> None:
         self.model_id = model_id
@@ -28,24 +28,31 @@ class EnginePageReader:
 
         Raises UnreadableMedia naming the page, TooLarge, UnsupportedMedia, and what running an engine raises.
         """
-        source = ImageSource(base64=base64.b64encode(image).decode())
-        first = await self._answer(source, 1, named=page)
-        if page is not None or first.pages == 1:
-            return _blocks(first, page)
-        if first.pages > MAX_PAGES:
-            raise TooLarge(f"the file has {first.pages} pages, more than {MAX_PAGES}", hint="split it")
-        blocks = _blocks(first, 1)
-        for number in range(2, first.pages + 1):
-            blocks += _blocks(await self._answer(source, number, named=number), number)
+        if page is not None:
+            return _blocks(await self._answer(image, 1, named=page), page)
+        blocks, pages = await self.leaf(image, number=1)
+        for number in range(2, pages + 1):
+            blocks += (await self.leaf(image, number=number))[0]
         return blocks
 
-    async def _answer(self, source: ImageSource, number: int, *, named: int | None) -> Output:
+    async def leaf(self, image: bytes, *, number: int) -> tuple[list[Block], int]:
+        """One page of an image file, and how many it has; a single page has no number.
+
+        Raises what `read` raises.
+        """
+        answer = await self._answer(image, number, named=number)
+        if answer.pages > MAX_PAGES:
+            raise TooLarge(f"the file has {answer.pages} pages, more than {MAX_PAGES}", hint="split it")
+        return _blocks(answer, number if answer.pages > 1 else None), answer.pages
+
+    async def _answer(self, image: bytes, number: int, *, named: int) -> Output:
+        source = ImageSource(base64=base64.b64encode(image).decode())
         try:
             answer = await self._runner.run(
                 "ocr", Input(image=source, page=number), principal=self._principal, request_id=self._request_id
             )
         except (UnreadableMedia, EmptyMedia) as error:
-            raise UnreadableMedia(f"page {named or number}: {error.detail}", hint=error.hint) from error
+            raise UnreadableMedia(f"page {named}: {error.detail}", hint=error.hint) from error
         return cast(Output, answer)
 
 

@@ -42,6 +42,7 @@ _TOPIC: Final = {
     "chat_sessions": "chat_session",
     "artifacts": "artifact",
     "files": "file",
+    "images": "image",
     "trained_models": "trained_model",
 }
 """Tables whose rows have objects below `<table>/<id>` and events under `<topic>:<id>`."""

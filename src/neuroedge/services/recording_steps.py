@@ -9,7 +9,7 @@ from neuroedge.contract.ports import NewMemory, Progress
 from neuroedge.contract.principal import Principal
 from neuroedge.kit.diarization import Turn
 from neuroedge.kit.keywords import keywords
-from neuroedge.kit.speakers_to_words import TimedWord, segments_by_speaker
+from neuroedge.kit.speakers_to_words import TimedWord, segments_by_speaker, with_spaces
 from neuroedge.services.run_engine import EngineRunner
 from neuroedge.stores import memories, recording_voices, recordings
 from neuroedge.stores.ids import new_id
@@ -75,14 +75,13 @@ class Steps:
         words = _words(outputs["transcribe"])
         if not words:
             return {"turns": [], "num_speakers": 0, "speech_s": 0.0, "segments": [], "method": "none"}
-        spoken = [{name: word[name] for name in ("w", "start_s", "end_s")} for word in words]
+        spoken = [{"w": word.w.strip(), "start_s": word.start_s, "end_s": word.end_s} for word in words]
         payload = {"audio": audio_of(recording), "words": spoken}
         found = await self._engine("diarization", payload, progress)
         turns = [
             Turn(speaker=t["speaker"], start_s=t["start_s"], end_s=t["end_s"], confidence=t["confidence"])
             for t in found["turns"]
         ]
-        timed = [TimedWord(w=w["w"], start_s=w["start_s"], end_s=w["end_s"], p=w["p"]) for w in words]
         found["segments"] = [
             {
                 "speaker": segment.speaker or UNKNOWN_SPEAKER,
@@ -90,9 +89,9 @@ class Steps:
                 "end_s": segment.end_s,
                 "text": segment.text,
                 "confidence": segment.confidence,
-                "words": [{"w": w.w, "start_s": w.start_s, "end_s": w.end_s, "p": w.p} for w in segment.words],
+                "words": [{"w": w.w.strip(), "start_s": w.start_s, "end_s": w.end_s, "p": w.p} for w in segment.words],
             }
-            for segment in segments_by_speaker(timed, turns)
+            for segment in segments_by_speaker(words, turns)
         ]
         return found
 
@@ -189,8 +188,18 @@ def identified(output: Output) -> dict[str, tuple[UUID, float]]:
     return {one["speaker"]: (UUID(one["voice_id"]), one["llr"]) for one in output.get("speakers", [])}
 
 
-def _words(transcript: Output) -> list[dict[str, Any]]:
-    return [word for segment in transcript["segments"] for word in segment["words"]]
+def _words(transcript: Output) -> list[TimedWord]:
+    """All words, with the spaces that the texts of their segments have."""
+    words: list[TimedWord] = []
+    before = ""
+    for segment in transcript["segments"]:
+        spaced = with_spaces([word["w"] for word in segment["words"]], segment["text"], after=before)
+        words += [
+            TimedWord(w=w, start_s=word["start_s"], end_s=word["end_s"], p=word["p"])
+            for word, w in zip(segment["words"], spaced, strict=True)
+        ]
+        before = segment["text"] or before
+    return words
 
 
 def _segments(outputs: dict[str, Output]) -> list[Segment]:

@@ -16,9 +16,10 @@ from neuroedge.contract.content import Documents, NoDocuments, NoPictures, Pictu
 from neuroedge.contract.engine import Engine, EngineContext
 from neuroedge.contract.errors import DeadlineExceeded, EngineBlocked, Forbidden, InvalidInput, NeuroEdgeError
 from neuroedge.contract.models import Models
-from neuroedge.contract.ports import Cache, Clock, NoTrainedModels, Progress, TrainedModels
+from neuroedge.contract.ports import Cache, Clock, Progress
 from neuroedge.contract.principal import Principal
 from neuroedge.contract.speech import NoSpeechOutput, SpeechOutput
+from neuroedge.contract.trained import NoTrainedModels, TrainedModels
 from neuroedge.contract.vault import Cipher
 from neuroedge.executors.local import LocalExecutor
 from neuroedge.infra.blobs import TenantBlobs, organisations

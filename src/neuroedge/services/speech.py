@@ -23,6 +23,8 @@ from neuroedge.services.run_engine import EngineRunner
 log = structlog.get_logger(__name__)
 PARTS = ("transcription", "articulation", "fluency", "prosody")
 DISCLAIMER = "Observations for a professional, never a diagnosis."
+NO_ERRORS = ("correct", "dialect", "connected_speech")
+"""Findings of the engine articulation that are none."""
 _NOISE_LIKE = 1.2
 """Mean squared difference of neighbouring samples over their mean square: 2 for white noise, far below 1 for speech."""
 _BYTES_OF_A_SAMPLE = 2
@@ -66,7 +68,13 @@ def sound(audio_base64: str, *, sample_rate_hz: int | None) -> Sound:
 
     Raises InvalidInput for what is no base64 or no PCM16, EmptyMedia.
     """
-    data = _decoded(audio_base64)
+    return sound_of(_decoded(audio_base64), sample_rate_hz=sample_rate_hz)
+
+
+def sound_of(data: bytes, *, sample_rate_hz: int | None) -> Sound:
+    """A file as it is, raw PCM16 as a WAV file of `sample_rate_hz`. Raises InvalidInput for no PCM16, EmptyMedia."""
+    if not data:
+        raise EmptyMedia("the audio holds no bytes", hint="send the recording")
     if _is_file(data):
         return Sound(source={"base64": _encoded(data)}, warnings=_wrong_rate(data, sample_rate_hz))
     if sample_rate_hz is None:
@@ -125,6 +133,41 @@ class _Asking:
         return Part(result=answer.model_dump(mode="json"))
 
 
+def articulation_errors(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Phones of the engine articulation's answer that were not said as expected."""
+    return [phone for phone in result["phones"] if phone["type"] not in NO_ERRORS]
+
+
+def reliable(parts: Mapping[str, Part]) -> bool:
+    """Whether every part that answered and judges itself finds itself reliable."""
+    return all(part.result.get("reliable", True) for part in parts.values() if part.result)
+
+
+def warnings_of(parts: Mapping[str, Part]) -> list[str]:
+    """What the parts warn of, each once, in order."""
+    told = [warning for part in parts.values() if part.result for warning in part.result.get("warnings", [])]
+    return list(dict.fromkeys(told))
+
+
+def asked_for(
+    heard: Sound,
+    *,
+    task_type: str | None,
+    expected_text: str | None,
+    child_age_years: float | None,
+    language: str | None,
+) -> Ask:
+    """What a client of AIVO Brain Service wants analysed: its task types are free texts."""
+    task = (task_type or "speech").strip().lower().replace("-", "_").replace(" ", "_")
+    return Ask(
+        audio=dict(heard.source),
+        task="sustained_vowel" if task in ("sustained_vowel", "sustainedvowel") else "speech",
+        expected_text=expected_text,
+        child_age_years=child_age_years,
+        language=None if language == "auto" else language,
+    )
+
+
 def transcription_payload(ask: Ask) -> dict[str, Any]:
     """For the engine transcription."""
     return {"audio": ask.audio, "language": ask.language}
@@ -160,8 +203,6 @@ def _decoded(text: str) -> bytes:
         data = base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError) as error:
         raise InvalidInput("the audio is not valid base64", hint="send the bytes in base64") from error
-    if not data:
-        raise EmptyMedia("the audio holds no bytes", hint="send the recording")
     return data
 
 

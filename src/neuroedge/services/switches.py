@@ -1,6 +1,7 @@
 """What an organisation must allow on purpose before the platform does it, and the terms its recordings are heard with.
 
-A switch is off until a manager of the organisation switches it on and says what for; every change is kept and audited.
+A switch is off until a manager of the organisation switches it on, and says what for where the law asks that; every
+change is kept and audited.
 """
 
 from dataclasses import dataclass
@@ -13,17 +14,23 @@ from neuroedge.contract.ports import VOICE_EMOTION
 from neuroedge.contract.principal import Principal
 from neuroedge.stores import ledgers, switches
 from neuroedge.stores.postgres import Database
-from neuroedge.stores.switches import SwitchRow
+from neuroedge.stores.switches import KNOWLEDGE_EXTRACTION, SwitchRow
 
-Name = Literal["voice_emotion"]
+Name = Literal["voice_emotion", "knowledge_extraction"]
 Ground = Literal["medical", "safety", "other"]
 MEANING: Final[dict[str, str]] = {
     VOICE_EMOTION: (
         "How activated a voice sounds is inferred from recordings. The EU AI Act, Art. 5(1)(f), prohibits inferring"
         " emotions of people at work or in education from their voice, but for medical or safety reasons."
-    )
+    ),
+    KNOWLEDGE_EXTRACTION: (
+        "Documents and memories are read into the knowledge graph by themselves, in the background, when they arrive or"
+        " change; else only on POST /v1/knowledge/extract, or for a document sent with extract=true."
+    ),
 }
 """Every switch there is, and what switching it on means."""
+_WITH_GROUND: Final = frozenset({VOICE_EMOTION})
+"""Switches that need a purpose and a ground."""
 MAX_TERMS: Final = 50
 HISTORY: Final = 50
 
@@ -64,8 +71,8 @@ class Switches:
         ground: Ground | None,
         request_id: str,
     ) -> Switch:
-        """Switch on or off. Raises InvalidInput when it is switched on without saying what for."""
-        if allowed and (not purpose or not ground):
+        """Switch on or off. Raises InvalidInput when one that needs it is switched on without saying what for."""
+        if allowed and name in _WITH_GROUND and (not purpose or not ground):
             raise InvalidInput(
                 "switching this on needs a purpose and a ground",
                 hint=MEANING[name],

@@ -13,12 +13,14 @@ from uuid import UUID
 from numpy.typing import NDArray
 
 from neuroedge.contract.errors import Conflict, NotFound, SealBroken, TooLarge
-from neuroedge.contract.ports import OnnxGraphs, TrainedModel
 from neuroedge.contract.principal import Principal
+from neuroedge.contract.trained import OnnxGraphs, TrainedModel
 from neuroedge.infra.blobs import TenantBlobs
-from neuroedge.services.housekeeping import forget_blobs, old_id, service_principal
+from neuroedge.services.audit import audited
+from neuroedge.services.housekeeping import forget_blobs
+from neuroedge.services.orphans import sweep_orphans
 from neuroedge.services.run_engine import Contexts
-from neuroedge.stores import ledgers, trained
+from neuroedge.stores import trained
 from neuroedge.stores.ids import new_id
 from neuroedge.stores.postgres import Connection, Database
 
@@ -119,19 +121,11 @@ class TrainedCatalogue:
 
     async def sweep(self) -> int:
         """Delete graphs that a crash left without a row; how many."""
-        swept = 0
-        for org_id in await self._contexts.organisations():
-            service = service_principal(org_id)
-            blobs = self._contexts.blobs(service)
-            there = {i for i in map(old_id, await blobs.folders("trained_models")) if i is not None}
-            if not there:
-                continue
-            async with self._db.tenant(service, sees_all=True) as conn:
-                orphans = there - await trained.exist(conn, org_id=org_id, model_ids=list(there))
-            for model_id in orphans:
-                await blobs.delete_prefix(_folder(model_id))
-            swept += len(orphans)
-        return swept
+
+        async def exist(conn: Connection, org_id: UUID, ids: set[UUID]) -> set[UUID]:
+            return await trained.exist(conn, org_id=org_id, model_ids=list(ids))
+
+        return await sweep_orphans(self._db, self._contexts, "trained_models", exist=exist)
 
 
 async def _within_quota(conn: Connection, org_id: UUID, new_bytes: int) -> None:
@@ -168,11 +162,4 @@ def _content(model_id: UUID) -> str:
 
 
 async def _audit(conn: Connection, principal: Principal, request_id: str, action: str, model_id: UUID) -> None:
-    await ledgers.add_audit(
-        conn,
-        org_id=principal.org_id,
-        user_id=principal.user_id,
-        request_id=request_id,
-        action=action,
-        target=f"trained_model:{model_id}",
-    )
+    await audited(conn, principal, request_id=request_id, action=action, target=f"trained_model:{model_id}")

@@ -41,6 +41,8 @@ class Usage:
     """Of the prompt, those that were not computed anew."""
     cost: str = "0"
     """In US dollars, as a decimal number."""
+    unpriced: bool = False
+    """A model without a known price took part."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,6 +213,15 @@ async def finish(conn: Connection, message_id: UUID, *, body: Body, state: State
     cursor = await conn.execute(
         "UPDATE chat_messages SET sealed = %s, state = %s, updated_at = now() WHERE id = %s AND state = 'running'",
         [conn.vault.seal(_plain(body), _context(message_id)), state, message_id],
+    )
+    return cursor.rowcount == 1
+
+
+async def reopen(conn: Connection, message_id: UUID) -> bool:
+    """Let a message that failed run again; whether it had failed."""
+    cursor = await conn.execute(
+        "UPDATE chat_messages SET state = 'running', updated_at = now() WHERE id = %s AND state = 'failed'",
+        [message_id],
     )
     return cursor.rowcount == 1
 

@@ -30,6 +30,8 @@ class Described:
     metadata: dict[str, Any]
     unread_pages: Sequence[int]
     """Pages without text, which optical character recognition is to read."""
+    extract: bool = False
+    """Whether its passages are to be read into the knowledge graph; documents of earlier versions do not say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,6 +242,7 @@ def _file(conn: Connection, document_id: UUID, file: File) -> dict[str, Any]:
         "tags": list(described.tags),
         "metadata": described.metadata,
         "unread_pages": list(described.unread_pages),
+        "extract": described.extract,
     }
     return {
         "sealed": conn.vault.seal(kept, _context(document_id)),

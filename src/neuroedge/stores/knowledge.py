@@ -11,14 +11,16 @@ from typing import Any, Final
 from uuid import UUID, uuid5
 
 from neuroedge.stores import sealing
+from neuroedge.stores.derived import ALL_TYPES
 from neuroedge.stores.ids import new_id
 from neuroedge.stores.memory_filters import CHAT_MESSAGE
 from neuroedge.stores.postgres import Connection
 
 MAX_PLACES = 100
 """Places of one name kept for each memory."""
-_READ: Final = f"m.memory_type <> '{CHAT_MESSAGE}'"
-"""What is said in chats, by the assistant too, is no knowledge."""
+_READ: Final = f"m.memory_type <> '{CHAT_MESSAGE}' AND NOT (m.memory_type = ANY(%(unhashed)s) OR %(none_hashed)s)"
+"""What is said in chats, by the assistant too, is no knowledge; and a name in the graph is found by keyed hashes of its
+words, which some types of memories must not have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,10 +118,22 @@ def _word_key(conn: Connection, word: str) -> int:
     return conn.vault.blind(f"knowledge/word/{word}")
 
 
+def _unhashed(conn: Connection) -> dict[str, Any]:
+    types = conn.underived.words
+    return {"unhashed": list(types), "none_hashed": ALL_TYPES in types}
+
+
+async def forget(conn: Connection, *, org_id: UUID, memory_ids: Sequence[UUID]) -> None:
+    """Drop what was read in some memories, and the things that nothing else names."""
+    await conn.execute(
+        "DELETE FROM knowledge_sources WHERE org_id = %s AND memory_id = ANY(%s)", [org_id, list(memory_ids)]
+    )
+
+
 async def replace(conn: Connection, *, org_id: UUID, extractor: str, read: Sequence[Facts]) -> None:
     """Keep what was read in some memories in place of what was read in them before."""
     memory_ids = [facts.memory_id for facts in read]
-    await conn.execute("DELETE FROM knowledge_sources WHERE org_id = %s AND memory_id = ANY(%s)", [org_id, memory_ids])
+    await forget(conn, org_id=org_id, memory_ids=memory_ids)
     async with conn.cursor() as cursor:
         await cursor.executemany(
             "INSERT INTO knowledge_sources (org_id, memory_id, extractor, content_mac) VALUES (%s, %s, %s, %s)",
@@ -199,24 +213,34 @@ async def standing(conn: Connection, *, org_id: UUID, extractor: str) -> Standin
         await conn.execute(
             f"SELECT (SELECT count(*) FROM memories m WHERE m.org_id = %(org)s AND {_READ}) AS memories,"
             " (SELECT count(*) FROM memories m JOIN knowledge_sources s ON s.org_id = m.org_id AND s.memory_id = m.id"
-            "   AND s.extractor = %(extractor)s AND s.content_mac = m.content_mac WHERE m.org_id = %(org)s) AS read,"
+            "   AND s.extractor = %(extractor)s AND s.content_mac = m.content_mac"
+            f"  WHERE m.org_id = %(org)s AND {_READ}) AS read,"
             " (SELECT count(*) FROM entities WHERE org_id = %(org)s) AS entities,"
             " (SELECT count(*) FROM relations WHERE org_id = %(org)s) AS relations",
-            {"org": org_id, "extractor": extractor},
+            {"org": org_id, "extractor": extractor, **_unhashed(conn)},
         )
     ).fetchone()
     assert row is not None
     return Standing(**row)
 
 
-async def unread(conn: Connection, *, org_id: UUID, extractor: str, after: UUID | None, limit: int) -> list[UUID]:
-    """Memories not read by this extractor as they are now, in the order of their ids."""
+async def unread(
+    conn: Connection, *, org_id: UUID, extractor: str, after: UUID | None, limit: int, document_id: UUID | None = None
+) -> list[UUID]:
+    """Memories, or passages of one document, not read by this extractor as they are now, in the order of their ids."""
     cursor = await conn.execute(
         "SELECT m.id FROM memories m WHERE m.org_id = %(org)s AND (%(after)s::uuid IS NULL OR m.id > %(after)s)"
-        f" AND {_READ}"
+        f" AND {_READ} AND (%(document)s::uuid IS NULL OR m.document_id = %(document)s)"
         " AND NOT EXISTS (SELECT 1 FROM knowledge_sources s WHERE s.org_id = m.org_id AND s.memory_id = m.id"
         "   AND s.extractor = %(extractor)s AND s.content_mac = m.content_mac) ORDER BY m.id LIMIT %(limit)s",
-        {"org": org_id, "extractor": extractor, "after": after, "limit": limit},
+        {
+            "org": org_id,
+            "extractor": extractor,
+            "after": after,
+            "limit": limit,
+            "document": document_id,
+            **_unhashed(conn),
+        },
     )
     return [row["id"] for row in await cursor.fetchall()]
 

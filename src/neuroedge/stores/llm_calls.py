@@ -116,6 +116,11 @@ class LedgerRow:
     started_at: datetime
     ended_at: datetime | None
 
+    @property
+    def unpriced(self) -> bool:
+        """Whether no price is known, so that `cost_usd` of 0 says nothing."""
+        return self.price_source is None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sums:
@@ -134,6 +139,8 @@ class Sums:
     """Calls whose tokens were counted here, or guessed."""
     unpriced: int
     """Calls whose price is not known; they count as nothing in `cost_usd`."""
+    unpriced_tokens: int
+    """Read and written by those."""
 
 
 _READ: Final = ", ".join(LedgerRow.__dataclass_fields__)
@@ -152,7 +159,9 @@ _SUMS: Final = (
     " coalesce(sum(completion_tokens), 0)::bigint AS completion_tokens,"
     " coalesce(sum(cached_tokens), 0)::bigint AS cached_tokens, coalesce(sum(cost_usd), 0) AS cost_usd,"
     " count(*) FILTER (WHERE estimated) AS estimated,"
-    " count(*) FILTER (WHERE prompt_usd_per_million IS NULL) AS unpriced"
+    " count(*) FILTER (WHERE prompt_usd_per_million IS NULL) AS unpriced,"
+    " coalesce(sum(prompt_tokens + completion_tokens) FILTER (WHERE prompt_usd_per_million IS NULL), 0)::bigint"
+    " AS unpriced_tokens"
 )
 
 

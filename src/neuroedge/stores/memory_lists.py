@@ -23,7 +23,10 @@ _FACETS: Final = 2000
 """Commonest keyed hashes looked at for tags: those of metadata and sources are among them."""
 NEIGHBOURS: Final = 50
 """Rows nearest to one that are compared with it."""
-_LIVING: Final = "m.org_id = %(org)s AND (m.expires_at IS NULL OR m.expires_at > now())"
+_LIVING: Final = (
+    f"m.org_id = %(org)s AND (m.expires_at IS NULL OR m.expires_at > now()) AND m.memory_type <> '{CHAT_MESSAGE}'"
+)
+"""What a search without a type sees: what chat messages are found by is no memory of anybody's."""
 
 
 async def by_time(

@@ -26,6 +26,7 @@ INTERNAL: Final = frozenset(
         "result_blob",
         "secret_hash",
         "external_mac",
+        "embedding",
     }
 )
 """Columns that mean nothing outside the database: keyed hashes and what only the platform uses."""
@@ -37,6 +38,7 @@ EXPORTED: Final = (
     "api_keys",
     "llm_calls",
     "files",
+    "images",
     *("voices", "voiceprints", "voice_relabels"),
     *("learners", "learner_events"),
     *("recommenders", "recommender_choices"),
@@ -53,6 +55,7 @@ OWNED: Final = (
     *("memories", "documents", "recordings", "tasks", "artifacts", "chat_sessions"),
     *("safety_decisions", "reviews"),
     "files",
+    "images",
     *("voices", "voice_relabels"),
     "batches",
     "trained_models",
@@ -78,6 +81,7 @@ _CLEARED: Final = {
     "memories": "id",
     "documents": "id",
     "files": "id",
+    "images": "id",
     "federation_messages": "id",
     "federation_rounds": "id",
     "federation_clients": "id",

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from neuroedge.contract.models import Floats
 from neuroedge.kit.chunking import PATH_SEPARATOR
-from neuroedge.stores import sealing
+from neuroedge.stores import knowledge, sealing
 from neuroedge.stores.derived import ALL_TYPES
 from neuroedge.stores.memories import DIMENSIONS, add_vectors, rederive, searched
 from neuroedge.stores.postgres import Connection
@@ -188,6 +188,8 @@ async def reweigh(conn: Connection, *, org_id: UUID, after: UUID | None, limit: 
     last: UUID = rows[-1]["id"]
     stale = [row["id"] for row in rows if (row["length"] > 0) != conn.underived.hashes(row["memory_type"])]
     await rederive(conn, org_id=org_id, ids=stale)
+    nameless = [row["id"] for row in rows if not conn.underived.hashes(row["memory_type"])]
+    await knowledge.forget(conn, org_id=org_id, memory_ids=nameless)  # the graph holds keyed hashes of words of names
     rows = [row for row in rows if row["id"] not in stale]
     stats = await (
         await conn.execute("SELECT documents, words FROM corpus_stats WHERE org_id = %s", [org_id])

@@ -43,6 +43,7 @@ SEALED: Final = (
     SealedColumn(table="batch_items", column="outcome", context=lambda item: f"batch_items/{item}/outcome"),
     SealedColumn(table="documents", context=_place("documents")),
     SealedColumn(table="files", context=_place("files")),
+    SealedColumn(table="images", context=_place("images")),
     SealedColumn(table="learners", context=_place("learners")),
     SealedColumn(table="learner_events", context=_place("learner_events")),
     SealedColumn(table="recommenders", context=_place("recommenders")),

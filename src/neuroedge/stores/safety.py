@@ -2,16 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Literal
+from datetime import datetime, timedelta
+from typing import Any, Final, Literal
 from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
-from neuroedge.stores.ids import new_id
+from neuroedge.stores.ids import first_id_of, new_id
 from neuroedge.stores.postgres import Connection
 
 Stage = Literal["input", "context", "output"]
+_CLOCKS_APART: Final = timedelta(days=1)
+"""Ids carry the application's time, `created_at` the database's: the ids only spare looking at younger rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,3 +102,15 @@ async def decisions(
         {"org": org_id, "user": user_id, "before": before, "stage": stage, "action": action, "limit": limit},
     )
     return [Decision(**row) for row in await cursor.fetchall()]
+
+
+async def delete_before(conn: Connection, *, org_id: UUID, before: datetime, limit: int) -> int:
+    """Delete the oldest decisions made before a time, but those of unfinished reviews; how many, at most `limit`."""
+    cursor = await conn.execute(
+        "DELETE FROM safety_decisions WHERE org_id = %(org)s AND id IN (SELECT d.id FROM safety_decisions d"
+        " WHERE d.org_id = %(org)s AND d.id < %(end)s AND d.created_at < %(before)s AND NOT EXISTS (SELECT 1"
+        " FROM reviews r WHERE r.org_id = d.org_id AND r.decision_id = d.id AND r.finished_at IS NULL)"
+        " ORDER BY d.id LIMIT %(limit)s)",
+        {"org": org_id, "end": first_id_of(before + _CLOCKS_APART), "before": before, "limit": limit},
+    )
+    return cursor.rowcount

@@ -2,13 +2,15 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from neuroedge.contract.principal import Principal
 from neuroedge.stores.ids import new_id
 from neuroedge.stores.postgres import Connection, Database
 
+KNOWLEDGE_EXTRACTION: Final = "knowledge_extraction"
+"""The switch with which what is remembered is read into the knowledge graph by itself."""
 _COLUMNS = "id, name, allowed, sealed, changed_by, changed_at"
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 from uuid import UUID
 
-from neuroedge.contract.ports import TrainedModel
+from neuroedge.contract.trained import TrainedModel
 from neuroedge.stores.postgres import Connection
 
 _COLUMNS: Final = "id, kind, bytes, sha256, sealed, created_at"

@@ -41,6 +41,19 @@ class Turn:
         return self.worker is not None and self.silent
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Left:
+    """What a process that died was answering."""
+
+    id: UUID
+    user_id: UUID
+    session_id: UUID
+    message_id: UUID
+    cancelled: bool
+    """Its user wanted it stopped."""
+    age: timedelta
+
+
 async def insert(
     conn: Connection,
     *,
@@ -85,6 +98,18 @@ async def of_key(conn: Connection, user_id: UUID, idempotency_key: str) -> Turn 
     )
     row = await cursor.fetchone()
     return Turn(**row) if row else None
+
+
+async def left(conn: Connection, *, limit: int) -> list[Left]:
+    """Turns of every user that were begun and nobody is at any more, though their messages wait, the oldest first; the
+    transaction must see all of them."""
+    cursor = await conn.execute(
+        "SELECT t.id, t.user_id, t.session_id, t.message_id, t.cancelled, now() - t.created_at AS age FROM turns t"
+        " JOIN chat_messages m ON m.org_id = t.org_id AND m.id = t.message_id AND m.state = 'running'"
+        " WHERE t.worker IS NOT NULL AND t.seen_at < now() - %s ORDER BY t.id LIMIT %s",
+        [SILENT_AFTER, limit],
+    )
+    return [Left(**row) for row in await cursor.fetchall()]
 
 
 async def take_over(conn: Connection, turn_id: UUID, *, worker: UUID) -> bool:

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from neuroedge.contract.engine import EngineContext
 from neuroedge.contract.errors import InvalidInput, NotFound, TooLarge
-from neuroedge.contract.ports import TrainedModel
+from neuroedge.contract.trained import TrainedModel
 from neuroedge.engines.decision.deep_learning import DeepLearning, Input, Output
 from neuroedge.runtimes.tabular import TabularSessions
 from tests.fakes import FakeBlobs, RecordedProgress, make_context

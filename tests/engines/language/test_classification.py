@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from neuroedge.contract.errors import InvalidInput, NotFound
 from neuroedge.contract.models import Embeddings
-from neuroedge.contract.ports import NoTrainedModels, TrainedModel
+from neuroedge.contract.trained import NoTrainedModels, TrainedModel
 from neuroedge.engines.language.classification import Classification, Input, Output
 from neuroedge.runtimes import text_encoder
 from tests.fakes import make_context

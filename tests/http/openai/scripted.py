@@ -100,6 +100,14 @@ class _Limits:
         return Quota(granted=True, limit=100, remaining=99, reset_s=7)
 
 
+class _Budgets:
+    """None is set."""
+
+    async def reached(self, principal: Principal) -> list[Any]:
+        """No soft limit."""
+        return []
+
+
 @dataclass
 class Scripted:
     """The server, with a caller's token."""
@@ -138,6 +146,7 @@ def _app(llm: ScriptedLLM, principal: Principal) -> tuple[FastAPI, str]:
         settings=SimpleNamespace(requests_per_minute=100, request_timeout_s=30.0),
         limits=_Limits(),
         safety=_NoSafety(),
+        budgets=_Budgets(),
     )
     return app, tokens.issue(principal, now=SystemClock().now(), ttl_s=600)
 

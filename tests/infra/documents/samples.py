@@ -134,6 +134,33 @@ def pptx() -> bytes:
     )
 
 
+def pptx_with_notes_and_table() -> bytes:
+    """Notes below the first slide, a table on the second."""
+    with zipfile.ZipFile(io.BytesIO(pptx())) as archive:
+        parts = {name: archive.read(name).decode().partition("?>")[2] for name in archive.namelist()}
+    shape = (
+        '<p:sp><p:nvSpPr><p:cNvPr id="{0}" name="s"/><p:cNvSpPr/><p:nvPr><p:ph type="{1}"/></p:nvPr></p:nvSpPr>'
+        "<p:spPr/><p:txBody><a:bodyPr/>{2}</p:txBody></p:sp>"
+    ).format
+    line = "<a:p><a:r><a:t>{}</a:t></a:r></a:p>".format
+    notes = shape(2, "body", line("Say that the seal") + line("was late.")) + shape(3, "sldNum", line("1"))
+    cell = f"<a:tc><a:txBody><a:bodyPr/>{line('{}')}</a:txBody></a:tc>".format
+    rows = "".join(f'<a:tr h="1">{cell(a)}{cell(b)}</a:tr>' for a, b in (("Region", "Cost"), ("North", "4")))
+    table = (
+        '<p:graphicFrame><p:nvGraphicFramePr><p:cNvPr id="4" name="t"/><p:cNvGraphicFramePr/><p:nvPr/>'
+        '</p:nvGraphicFramePr><p:xfrm><a:off x="0" y="0"/><a:ext cx="9" cy="9"/></p:xfrm><a:graphic>'
+        f'<a:graphicData uri="{_DRAWING[: -len("main")]}table"><a:tbl><a:tblPr/><a:tblGrid><a:gridCol w="1"/>'
+        f'<a:gridCol w="1"/></a:tblGrid>{rows}</a:tbl></a:graphicData></a:graphic></p:graphicFrame>'
+    )
+    slide = "ppt/slides/slide2.xml"
+    parts[slide] = parts[slide].replace("</p:spTree>", f"{table}</p:spTree>")
+    parts["ppt/slides/_rels/slide1.xml.rels"] = _relation("notesSlide", "../notesSlides/notesSlide1.xml")
+    parts["ppt/notesSlides/notesSlide1.xml"] = (
+        f'<p:notes xmlns:p="{_SLIDE}" xmlns:a="{_DRAWING}"><p:cSld><p:spTree>{notes}</p:spTree></p:cSld></p:notes>'
+    )
+    return office(parts)
+
+
 def zip_bomb() -> bytes:
     """A small DOCX whose document unpacks to 600 MB."""
     out = io.BytesIO()

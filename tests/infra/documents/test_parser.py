@@ -1,11 +1,15 @@
 """Files of every format become blocks; bad ones become clear errors, and none of them hurts this process."""
 
+import io
+import zipfile
 from collections.abc import Callable
+from email.message import EmailMessage
 from pathlib import Path
 
 import pytest
 
 from neuroedge.contract.errors import EmptyMedia, NeuroEdgeError, TooLarge, UnreadableMedia, UnsupportedMedia
+from neuroedge.infra.documents.mail import NESTED
 from neuroedge.infra.documents.outcome import MIB, Parsed, ParseLimits, read_blocks
 from neuroedge.infra.documents.parser import DocumentParser
 from neuroedge.kit.chunking import Block
@@ -65,6 +69,91 @@ async def test_slides_keep_their_titles_and_numbers(tmp_path: Path) -> None:
     assert parsed.pages == 2
     assert [(b.text, b.page) for b in blocks] == [("Pumps", 1), ("Grease them weekly.", 1), ("Valves", 2)]
     assert blocks[0].type == blocks[2].type == "heading"
+
+
+async def test_slides_come_with_their_notes_and_a_table_does_not_move_them(tmp_path: Path) -> None:
+    """Notes stand behind what their slide says; every block names its own slide though only one holds a table."""
+    parsed, blocks = await _parsed(tmp_path, "a.pptx", samples.pptx_with_notes_and_table())
+    assert parsed.pages == 2
+    assert [(b.text, b.page) for b in blocks] == [
+        ("Pumps", 1),
+        ("Grease them weekly.", 1),
+        ("Notes: Say that the seal\nwas late.", 1),
+        ("Valves", 2),
+        ("| Region | Cost |\n| --- | --- |\n| North | 4 |", 2),
+    ]
+
+
+async def test_damaged_notes_are_no_reason_to_refuse_a_presentation(tmp_path: Path) -> None:
+    """What is no XML has no notes; the slides are read."""
+    with zipfile.ZipFile(io.BytesIO(samples.pptx_with_notes_and_table())) as archive:
+        parts = {name: archive.read(name).decode().partition("?>")[2] for name in archive.namelist()}
+    for broken in ("<p:notes", "", "<a/>"):
+        parts["ppt/notesSlides/notesSlide1.xml"] = broken
+        _, blocks = await _parsed(tmp_path, "a.pptx", samples.office(parts))
+        assert [b.text for b in blocks][:3] == ["Pumps", "Grease them weekly.", "Valves"]
+
+
+async def test_a_mail_comes_with_what_is_attached(tmp_path: Path) -> None:
+    """Each once under its name, mails too; of what cannot be read, why. A picture the text shows is no attachment."""
+    inner = EmailMessage()
+    inner["Subject"] = "Inner"
+    inner.set_content("The inner words.")
+    inner.add_attachment("deep,value\nx,1\n", subtype="csv", filename="deep.csv")
+    mail = EmailMessage()
+    mail["Subject"] = "Outer"
+    mail.set_content("The outer words.")
+    mail.add_attachment(samples.docx(), maintype="application", subtype="octet-stream", filename="größe.docx")
+    mail.add_attachment(b"", maintype="application", subtype="pdf", filename="empty.pdf")
+    mail.add_attachment(samples.PNG, maintype="image", subtype="png", filename="scan.png")
+    mail.add_attachment(samples.PNG, maintype="image", subtype="png", filename="logo.png", disposition="inline")
+    mail.add_attachment(inner)
+    parsed, blocks = await _parsed(tmp_path, "a.eml", mail.as_bytes())
+    said = [(b.type, b.text, b.level) for b in blocks]
+    assert parsed.title == "Outer"
+    assert said.index(("heading", "Attachment: größe.docx", 1)) < said.index(("heading", "Safety", 2))
+    assert ("table", "| Tool | Count |\n| --- | --- |\n| Saw | 3 |", None) in said
+    text = "\n".join(b.text for b in blocks)
+    assert "Attachment: empty.pdf\nNot read: the file is empty." in text
+    assert "Attachment: scan.png\nNot read: it is image/png; send it by itself." in text
+    assert text.count("The inner words.") == text.count("Subject: Inner") == 1
+    assert "Attachment: deep.csv\n| deep | value |" in text
+    assert "logo.png" not in text
+    assert {b.page for b in blocks} == {None}
+
+
+async def test_an_attachment_that_is_too_large_does_not_cost_the_mail(tmp_path: Path) -> None:
+    """It is named with the limit; text and the other attachments are read."""
+    mail = EmailMessage()
+    mail.set_content("The words.")
+    mail.add_attachment(bytes(20_000), maintype="application", subtype="zip", filename="big.zip")
+    mail.add_attachment("More words.", filename="b.txt")
+    _, blocks = await _parsed(tmp_path, "a.eml", mail.as_bytes(), limits=ParseLimits(characters=2000))
+    assert "Not read: it has more than 10000 bytes." in [b.text for b in blocks]
+    assert blocks[-1].text == "More words."
+
+
+async def test_mails_within_mails_come_to_an_end(tmp_path: Path) -> None:
+    """The innermost ones of very many are not read; a mail of attachments alone is no empty one."""
+    mail = EmailMessage()
+    mail.set_content("The innermost words.")
+    for depth in range(20):
+        around = EmailMessage()
+        around["Subject"] = f"depth {depth}"
+        around.add_attachment(mail)
+        mail = around
+    _, blocks = await _parsed(tmp_path, "a.eml", mail.as_bytes())
+    assert sum(b.text.startswith("Attachment: ") for b in blocks) == NESTED
+    assert not any("innermost" in b.text for b in blocks)
+
+
+@pytest.mark.parametrize("header", ['filename="=?nonsense?q?=FF?="', "filename*=bad''%ff", 'filename="../../b.txt"'])
+async def test_strange_names_of_attachments(header: str, tmp_path: Path) -> None:
+    """Whatever the header says, the words are read."""
+    body = f"Content-Type: text/plain\r\nContent-Disposition: attachment; {header}\r\n\r\nThe plan.\r\n"
+    mail = f'Subject: s\r\nContent-Type: multipart/mixed; boundary="X"\r\n\r\n--X\r\n{body}--X--\r\n'
+    _, blocks = await _parsed(tmp_path, "a.eml", mail)
+    assert blocks[-1].text == "The plan."
 
 
 @pytest.mark.parametrize(("name", "data"), [("a.html", HTML), ("a.md", MARKDOWN)])
@@ -140,6 +229,7 @@ async def test_pages_without_text_are_named_and_can_be_drawn(tmp_path: Path) -> 
         ("a.docx", lambda: samples.docx()[:300], UnreadableMedia, "damaged"),
         ("a.docx", samples.zip_bomb, TooLarge, "unpacks"),
         ("a.zip", lambda: samples.office({"notes.txt": "x"}), UnsupportedMedia, "ZIP"),
+        ("a.odt", lambda: samples.office({"mimetype": "x", "content.xml": "x"}), UnsupportedMedia, "OpenDocument"),
         ("a.doc", lambda: b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), UnsupportedMedia, "2007"),
         (
             "a.docx",

@@ -1,6 +1,7 @@
 """Secure aggregation: only the sum comes out, also when clients drop out; what does not fit is refused."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -114,13 +115,49 @@ def test_masks_are_chacha20s_key_stream() -> None:
     assert mask(bytes(32), 4).astype("<u4").tobytes().hex() == "76b8e0ada0f13d90405d6ae55386bd28"
 
 
+def test_a_wrong_share_is_noticed() -> None:
+    """A helper who gives another client's share makes the round fail; no wrong sum comes out."""
+    known = _round(dropped_after_shares=set(), dropped_before_shares=set())
+    for name in NAMES:
+        lying = {**known.shares["a"], name: known.shares["a"]["c" if name == "b" else "b"]}
+        with pytest.raises(ValueError, match="committed to"):
+            unmasked_sum(replace(known, shares={**known.shares, "a": lying}))
+    gone = _round(dropped_after_shares={"h"}, dropped_before_shares=set())
+    lying = {**gone.shares["a"], "h": gone.shares["a"]["b"]}
+    with pytest.raises(ValueError, match="do not give its key"):
+        unmasked_sum(replace(gone, shares={**gone.shares, "a": lying}))
+
+
 def test_any_threshold_of_shares_gives_the_secret_and_fewer_do_not() -> None:
-    """All subsets of three of five."""
-    secret = bytes(range(32))
+    """All subsets of three of five, and of two."""
+    secret = bytes(range(16))
     shares = shamir.split(secret, threshold=3, holders=5)
     for some in itertools.combinations(shares, 3):
-        assert shamir.join({x: shares[x] for x in some}, size=32) == secret
-    with pytest.raises(ValueError, match="too few"):
-        shamir.join({x: shares[x] for x in (1, 2)}, size=32)
+        assert shamir.join({x: shares[x] for x in some}) == secret
+    for some in itertools.combinations(shares, 2):
+        assert shamir.join({x: shares[x] for x in some}) != secret
+
+
+def test_shares_of_another_holder_or_secret_do_not_give_the_secret() -> None:
+    """A share moved to another holder, and one of another sharing."""
+    secret = bytes(range(16))
+    shares = shamir.split(secret, threshold=3, holders=5)
+    other = shamir.split(bytes(16), threshold=3, holders=5)
+    assert shamir.join({1: shares[1], 2: shares[2], 4: shares[3]}) != secret
+    assert shamir.join({1: shares[1], 2: shares[2], 3: other[3]}) != secret
+
+
+@pytest.mark.parametrize(
+    "shares", [{}, {1: bytes(17)}, {1: b"\x02" + bytes(15)}, {1: bytes(66)}, {0: b"\x02" + bytes(16)}]
+)
+def test_what_is_no_share_is_refused(shares: dict[int, bytes]) -> None:
+    """None, another version, too short, those of version 1, a holder who is none."""
     with pytest.raises(ValueError, match="no shares"):
-        shamir.join({}, size=32)
+        shamir.join(shares)
+
+
+@pytest.mark.parametrize(("threshold", "size"), [(0, 16), (6, 16), (3, 15), (3, 32)])
+def test_a_secret_that_cannot_be_shared_is_refused(threshold: int, size: int) -> None:
+    """No threshold, one above the holders, a secret of another size."""
+    with pytest.raises(ValueError, match="16 bytes"):
+        shamir.split(bytes(size), threshold=threshold, holders=5)

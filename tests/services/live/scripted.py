@@ -24,8 +24,12 @@ class LoudIsSpeech:
 
     model_id = "scripted-vad"
 
+    def __init__(self) -> None:
+        self.delay_s = 0.0
+
     async def listen(self, samples: Floats, state: VoiceState | None) -> tuple[Floats, VoiceState]:
         """0.9 or 0.02 for each frame."""
+        await asyncio.sleep(self.delay_s)
         loud = np.abs(samples.reshape(-1, VOICE_FRAME)).max(axis=1) > 0.01
         return np.where(loud, 0.9, 0.02).astype(np.float32), VoiceState(None)
 

@@ -51,9 +51,9 @@ class Live:
     """Sessions over scripted models."""
 
     def __init__(self, **limits: Any) -> None:
-        self.stt, self.usage = CountsWords(), Rows()
+        self.stt, self.voice, self.usage = CountsWords(), LoudIsSpeech(), Rows()
         self.sessions = LiveSessions(
-            models=FakeModels({"speech_to_text": self.stt, "voice_activity": LoudIsSpeech()}),
+            models=FakeModels({"speech_to_text": self.stt, "voice_activity": self.voice}),
             usage=self.usage,  # type: ignore[arg-type]
             clock=SystemClock(),
             metrics=LiveMetrics(CollectorRegistry()),
@@ -281,6 +281,57 @@ async def test_who_may_not_run_engines_may_not_listen_either(live: Live) -> None
         await live.start(replace(live.me, permissions=frozenset({"read"})))
     with pytest.raises(Forbidden, match="API key"):
         await live.start(replace(live.me, engines=frozenset({"embedding"})))
+
+
+async def test_a_connection_lost_in_the_middle_of_a_message_leaves_no_half_of_it(live: Live) -> None:
+    """All of the message is taken in before the next connection is told how much there is; nothing is heard twice."""
+    live.voice.delay_s = 0.02
+    session = await live.start()
+    whole = pcm16(np.concatenate([spoken(*(n / 20 for n in range(1, 11))), silence(1.0)]))
+    middle = len(whole) // 2 // 2 * 2
+    feeding = asyncio.create_task(session.feed(whole[:middle]))
+    await asyncio.sleep(0.03)
+    feeding.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await feeding
+    assert session.received_bytes == 0, "it is still being taken in"
+    live.sessions.let_go(session, live.holder)
+    again = await live.sessions.resume(live.me, session.id, asyncio.Event())
+    assert again.received_bytes == middle
+    await again.feed(whole[again.received_bytes :])
+    await again.finish()
+    assert again.audio_s == pytest.approx(len(whole) / 32_000, abs=1e-3)
+    assert told(again, "final")[0]["text"] == " ".join(f"w{n * 5}" for n in range(1, 11))
+
+
+async def test_a_stop_that_is_cut_off_can_be_said_again(live: Live) -> None:
+    """The connection breaks after it; who comes back and stops gets the last words."""
+    live.stt.delay_s = 0.05
+    session = await live.start()
+    await session.feed(pcm16(spoken(0.1, 0.2)))
+    stopping = asyncio.create_task(session.finish())
+    await asyncio.sleep(0.01)
+    stopping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await stopping
+    live.sessions.let_go(session, live.holder)
+    again = await live.sessions.resume(live.me, session.id, asyncio.Event())
+    await again.finish()
+    assert [final["text"] for final in told(again, "final")] == ["w10 w20"]
+    assert again.reason == "stopped"
+
+
+async def test_what_is_cleared_while_it_is_being_heard_is_not_told(live: Live) -> None:
+    """A partial that comes back after the clear belongs to nobody."""
+    live.stt.delay_s = 0.05
+    session = await live.start()
+    await session.feed(pcm16(spoken(0.1, 0.2, 0.3)))
+    await asyncio.sleep(0.02)
+    assert live.stt.calls, "it is being heard"
+    await session.clear()
+    await asyncio.sleep(0.1)
+    await session.finish()
+    assert told(session, "partial") == told(session, "final") == []
 
 
 async def test_a_lost_session_is_found_by_its_user_alone(live: Live) -> None:

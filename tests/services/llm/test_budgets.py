@@ -144,7 +144,7 @@ async def test_the_soft_limit_warns_once_by_event_and_audit_and_stops_nothing(db
     both = [make_budgets(db, events=events) for _ in range(2)]
     await both[0].replace(caller, [soft], request_id="r")
     ledgers = [make_ledger(db, budgets=budgets) for budgets in both]
-    assert await both[0].warnings(caller) == []
+    assert await both[0].reached(caller) == []
     for number in range(10):
         assert await made(ledgers[number % 2], make_call(caller))
     for ledger in ledgers:
@@ -155,7 +155,13 @@ async def test_the_soft_limit_warns_once_by_event_and_audit_and_stops_nothing(db
     async with db.tenant(caller) as conn:
         found = await (await conn.execute("SELECT * FROM audit WHERE action = 'llm.budget_warning'")).fetchall()
     assert [(row["target"], row["detail"]["soft_usd"]) for row in found] == [(f"organisation:{caller.org_id}", "0.003")]
-    assert await both[0].warnings(caller) == ["organisation/day: 0.02 of 0.003 USD"]
+    (told,) = await make_budgets(db).reached(caller)
+    assert (told.scope, told.period, told.cost_usd, told.soft_usd) == (
+        "organisation",
+        "day",
+        Decimal("0.02"),
+        Decimal("0.003"),
+    )
     await both[0].replace(caller, [dataclasses.replace(soft, soft_usd=Decimal("0.001"))], request_id="r")
     ledger = make_ledger(db, budgets=both[0])
     assert await made(ledger, make_call(caller))

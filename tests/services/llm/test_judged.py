@@ -117,10 +117,36 @@ async def test_a_blocked_turn_reaches_no_model(role: str) -> None:
 
 
 async def test_what_is_only_noted_holds_nothing_up() -> None:
-    """The new turns are noted, each in its pass, when the model has begun to answer; the answer after its end."""
+    """The answer and the new turns are noted, each in its pass, after the answer's end."""
     model, safety = _Model(), _Safety(_policy(input=NOTES, context=NOTES, output=NOTES))
     said, _ = await _said(model, safety, TURNS)
-    assert safety.seen == [("context", "Bob"), ("input", "Hello"), ("output", said)]
+    assert safety.seen == [("output", said), ("context", "Bob"), ("input", "Hello")]
+
+
+async def test_nothing_is_judged_while_the_model_answers() -> None:
+    """The answer has the cores for itself; a reader who leaves in its middle leaves what was asked noted."""
+    model, safety = _Model(), _Safety(_policy(input=NOTES, output=NOTES))
+    llm = JudgedLLM(model, safety, make_principal(), request_id="r")  # type: ignore[arg-type]
+    deltas = llm.stream(ChatRequest([ChatMessage(role="user", content="Hello")]))
+    await anext(deltas)
+    await anext(deltas)
+    assert safety.seen == []
+    await deltas.aclose()
+    assert safety.seen == [("output", "Fine so far. Now something bad. "), ("input", "Hello")]
+
+
+async def test_a_question_that_no_model_answers_is_noted() -> None:
+    """What was asked was asked."""
+
+    class Away(_Model):
+        async def stream(self, request: ChatRequest, *, policy: Policy = Policy()) -> AsyncGenerator[ChatDelta, None]:
+            raise Unavailable("no model")
+            yield ChatDelta()
+
+    safety = _Safety(_policy(input=NOTES))
+    with pytest.raises(Unavailable):
+        await _said(Away(), safety, [("user", "Hello")])
+    assert safety.seen == [("input", "Hello")]
 
 
 async def test_what_was_said_before_its_reader_left_is_noted() -> None:

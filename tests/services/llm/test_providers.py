@@ -231,6 +231,22 @@ async def test_addresses_only_this_server_can_reach_are_refused(url: str, privat
         await HOSTS.check(url, private=private)
 
 
+@pytest.mark.anyio
+async def test_a_connection_is_checked_by_what_its_name_resolves_to_now() -> None:
+    """DNS rebinding: public when the provider was set up, private when it is asked."""
+    found = iter([["93.184.216.34"], ["93.184.216.34", "2606:4700::1111"], ["10.0.0.7"]])
+
+    async def rebinding(host: str, port: int) -> Sequence[str]:
+        return next(found)
+
+    hosts = Hosts(own=["gpu.internal:8000"], resolver=rebinding)
+    await hosts.check("https://shifty.example.org/v1", private=False)
+    assert await hosts.addresses("https", "shifty.example.org", None) == ["93.184.216.34", "2606:4700::1111"]
+    with pytest.raises(InvalidInput, match="not on the public internet"):
+        await hosts.addresses("https", "shifty.example.org", None)
+    assert await hosts.addresses("http", "gpu.internal", 8000) == ["gpu.internal"]
+
+
 OPERATORS = [Offer(provider="house", wire="openai", model="big"), Offer(provider="house", wire="openai", model="small")]
 HERE = [Offer(provider=LOCAL, wire="local", model="tiny", private=True)]
 

@@ -13,7 +13,7 @@ the target chooses. Rankings of people are no use of this.
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated, Final, Literal
 
 import numpy as np
@@ -21,30 +21,19 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 
 from neuroedge.contract.engine import Engine, EngineContext, EngineInput, EngineOutput
 from neuroedge.contract.errors import InvalidInput, ModelUnavailable
+from neuroedge.kit import logged_choices, taste
 from neuroedge.kit import matrix_factorisation as factors
-from neuroedge.kit import off_policy
-from neuroedge.kit.bandit import LinearBandit, Policy
+from neuroedge.kit.logged_choices import BanditRule, Shown
+from neuroedge.kit.off_policy import PolicyWorth
+from neuroedge.kit.refusal import Refused
+from neuroedge.kit.taste import HeldOut
 
-MIN_INTERACTIONS: Final = 50
-MIN_USERS: Final = 5
-MIN_ITEMS: Final = 3
-"""Fewer, and no taste is estimated."""
 MIN_TRIES: Final = 10
 """Tries of an item before a bandit's expectation of it is trusted."""
-MIN_LOGGED: Final = 100
-"""Logged choices an evaluation needs; half of them teach, half of them judge."""
 MIN_EFFECTIVE: Final = 30
 """Equally weighted choices the weights must be worth."""
-HELD_OUT: Final = 0.1
-TOP: Final = 10
-PENALTY: Final = {"ratings": 0.15, "uses": 10.0}
-ALPHA: Final = 2.0
-"""Chosen on a development part of MovieLens-100k (benchmarks/recommendation.py)."""
-ROUNDS: Final = 15
 _WHY: Final = 3
 MAX_BANDIT_ITEMS: Final = 500
-MAX_NAMES: Final = 20_000
-"""Users and items together."""
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Number = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
@@ -185,12 +174,12 @@ class Recommendation(Engine[Input, Output]):
     async def run(self, payload: Input, ctx: EngineContext) -> Output:
         """Recommend. Raises InvalidInput below the minimum, and for candidates nothing is known of."""
         await ctx.progress("recommendation", 0.0)
-        if payload.method in ("thompson", "linucb"):
-            return await asyncio.to_thread(_by_reward, payload)
-        table, users, items = _table(payload)
-        judged = await asyncio.to_thread(_held_out, payload, table)
-        await ctx.progress("recommendation", 0.5)
-        return await asyncio.to_thread(_by_taste, payload, table, users, items, judged)
+        try:
+            if payload.method in ("thompson", "linucb"):
+                return await asyncio.to_thread(_by_reward, payload)
+            return await _by_taste(payload, ctx)
+        except Refused as error:
+            raise InvalidInput(str(error), hint=error.hint) from error
 
     async def post_swap_test(self) -> None:
         """The example, where the second video must have the higher score."""
@@ -213,9 +202,8 @@ class _Ranked:
 
 def _by_reward(payload: Input) -> Output:
     """The bandits."""
-    bandit = LinearBandit(features=len(payload.context))
-    for row in payload.interactions:
-        bandit.learn(row.item, row.context, row.value)
+    rows, features = [_shown(row) for row in payload.interactions], len(payload.context)
+    bandit = logged_choices.learned(rows, features=features)
     candidates = list(dict.fromkeys(payload.candidates or bandit.models))
     if not candidates:
         raise InvalidInput("no interactions and no `candidates`: nothing to recommend", hint="give one of them")
@@ -224,10 +212,13 @@ def _by_reward(payload: Input) -> Output:
             f"{len(candidates)} items are too many for a bandit; at most {MAX_BANDIT_ITEMS}",
             hint="narrow them by `candidates`, for example with the method uses",
         )
-    policy: Policy = "thompson" if payload.method == "thompson" else "linucb"
-    told = bandit.choice(
-        candidates, payload.context, policy=policy, exploration=payload.exploration, uniform=payload.explore_share
+    rule = BanditRule(
+        candidates=candidates,
+        policy="thompson" if payload.method == "thompson" else "linucb",
+        exploration=payload.exploration,
+        uniform=payload.explore_share,
     )
+    told = rule.choice(bandit, payload.context)
     n = {item: bandit.models[item].n if item in bandit.models else 0 for item in candidates}
 
     def why(k: int) -> str:
@@ -237,7 +228,7 @@ def _by_reward(payload: Input) -> Output:
 
     ranked = _Ranked(
         candidates=candidates,
-        score=told.mean if policy == "thompson" else told.score,
+        score=told.mean if rule.policy == "thompson" else told.score,
         propensity=told.propensity,
         why=why,
         n=n,
@@ -245,7 +236,9 @@ def _by_reward(payload: Input) -> Output:
     warnings = []
     if few := sum(count < MIN_TRIES for count in n.values()):
         warnings.append(f"{few} of {len(n)} items were tried less than {MIN_TRIES} times: their scores are guesses")
-    evaluation = _evaluated(payload) if payload.evaluate else []
+    evaluation = []
+    if payload.evaluate:
+        evaluation = [_value(one) for one in logged_choices.worth(rows, rule, features=features)]
     if any(v.policy != "logged" and v.effective_n < MIN_EFFECTIVE for v in evaluation):
         warnings.append(
             f"the evaluation rests on fewer than {MIN_EFFECTIVE} effective choices: the policies differ too much"
@@ -253,62 +246,20 @@ def _by_reward(payload: Input) -> Output:
     return _output(payload, ranked, warnings, evaluation=evaluation)
 
 
-def _evaluated(payload: Input) -> list[PolicyValue]:
-    """The logged policy, the one learned on the first half judged on the second, and the caller's."""
-    rows = payload.interactions
-    if len(rows) < MIN_LOGGED:
-        raise InvalidInput(f"{len(rows)} logged choices, needs {MIN_LOGGED} to evaluate", hint="log more")
-    half = len(rows) // 2
-    reward = np.array([r.value for r in rows])
-    logged = off_policy.mean(reward[half:], estimator="mean", weight=np.ones(len(rows) - half))
-    learned, q, v = _policy_on(payload, rows[:half], rows[half:])
-    weight = learned / np.array([r.propensity for r in rows[half:]], float)
-    told = [_value("logged", logged), *_three("learned", reward[half:], weight, q, v)]
-    target = [r.target_propensity for r in rows]
-    if all(p is not None for p in target):
-        weight = np.array(target, float) / np.array([r.propensity for r in rows], float)
-        told += [_value("target", e) for e in (off_policy.ips(reward, weight), off_policy.snips(reward, weight))]
-    return told
+def _shown(row: Interaction) -> Shown:
+    return Shown(
+        item=row.item,
+        context=tuple(row.context),
+        reward=row.value,
+        propensity=row.propensity or 1.0,  # only evaluation reads it, which requires it
+        target_propensity=row.target_propensity,
+    )
 
 
-def _policy_on(
-    payload: Input, before: Sequence[Interaction], after: Sequence[Interaction]
-) -> tuple[off_policy.Numbers, off_policy.Numbers, off_policy.Numbers]:
-    """Propensity of each later choice under the policy learned before; its expected reward; that of the policy."""
-    bandit = LinearBandit(features=len(payload.context))
-    for row in before:
-        bandit.learn(row.item, row.context, row.value)
-    items = list(dict.fromkeys(payload.candidates or (r.item for r in payload.interactions)))[:MAX_BANDIT_ITEMS]
-    place = {item: i for i, item in enumerate(items)}
-    policy: Policy = "thompson" if payload.method == "thompson" else "linucb"
-    known: dict[tuple[float, ...], tuple[off_policy.Numbers, off_policy.Numbers]] = {}
-    chosen, q, v = np.zeros(len(after)), np.zeros(len(after)), np.zeros(len(after))
-    for k, row in enumerate(after):
-        at = tuple(row.context)
-        if at not in known:
-            told = bandit.choice(
-                items, at, policy=policy, exploration=payload.exploration, uniform=payload.explore_share
-            )
-            known[at] = told.propensity, told.mean
-        propensity, mean = known[at]
-        v[k] = float(propensity @ mean)
-        if row.item in place:
-            chosen[k], q[k] = propensity[place[row.item]], mean[place[row.item]]
-    return chosen, q, v
-
-
-def _three(
-    policy: str, reward: off_policy.Numbers, weight: off_policy.Numbers, q: off_policy.Numbers, v: off_policy.Numbers
-) -> list[PolicyValue]:
-    found = [off_policy.ips(reward, weight), off_policy.doubly_robust(reward, weight, model_q=q, model_v=v)]
-    if weight.sum() > 0:
-        found.insert(1, off_policy.snips(reward, weight))
-    return [_value(policy, e) for e in found]
-
-
-def _value(policy: str, found: off_policy.Estimate) -> PolicyValue:
+def _value(one: PolicyWorth) -> PolicyValue:
+    found = one.estimate
     return PolicyValue(
-        policy=policy,
+        policy=one.policy,
         estimator=found.estimator,
         value=round(found.value, 6),
         ci95=(round(found.low, 6), round(found.high, 6)),
@@ -317,60 +268,18 @@ def _value(policy: str, found: off_policy.Estimate) -> PolicyValue:
     )
 
 
-def _table(payload: Input) -> tuple[factors.Table, list[str], list[str]]:
-    """Numbered users and items; the strength of repeated use adds up, of repeated ratings the last counts."""
-    cells: dict[tuple[str, str], float] = {}
-    for row in payload.interactions:
-        key = row.user or "", row.item
-        cells[key] = row.value + (cells.get(key, 0.0) if payload.method == "uses" else 0.0)
-    users = {name: i for i, name in enumerate(dict.fromkeys(user for user, _ in cells))}
-    items = {name: i for i, name in enumerate(dict.fromkeys(item for _, item in cells))}
-    if len(cells) < MIN_INTERACTIONS or len(users) < MIN_USERS or len(items) < MIN_ITEMS:
-        raise InvalidInput(
-            f"{len(cells)} pairs of {len(users)} users and {len(items)} items are too few to estimate taste",
-            hint=f"give at least {MIN_INTERACTIONS} of {MIN_USERS} users and {MIN_ITEMS} items, or use thompson",
-        )
-    if len(users) + len(items) > MAX_NAMES:
-        raise InvalidInput(
-            f"{len(users)} users and {len(items)} items; at most {MAX_NAMES} together", hint="send fewer"
-        )
-    table = factors.Table(
-        user=np.array([users[user] for user, _ in cells]),
-        item=np.array([items[item] for _, item in cells]),
-        value=np.array(list(cells.values())),
-        users=len(users),
-        items=len(items),
-    )
-    return table, list(users), list(items)
+async def _by_taste(payload: Input, ctx: EngineContext) -> Output:
+    """The factors, judged on interactions held out and fitted to all."""
+    method: Literal["ratings", "uses"] = "ratings" if payload.method == "ratings" else "uses"
+    rows = [(row.user or "", row.item, row.value) for row in payload.interactions]
+    table, users, items = taste.table_of(rows, add=method == "uses")
+    judged = await asyncio.to_thread(taste.held_out, table, method, rank=payload.rank)
+    await ctx.progress("recommendation", 0.5)
+    return await asyncio.to_thread(_liked, payload, table, users, items, judged)
 
 
-def _held_out(payload: Input, table: factors.Table) -> HeldOutScore | None:
-    """A random tenth: error of ratings against biases alone, or hits among the first ten against popularity."""
-    held = np.random.default_rng(0).random(len(table.value)) < HELD_OUT
-    if held.sum() < 10:
-        return None
-    kept, rest = table.only(~held), table.only(held)
-    if payload.method == "ratings":
-        model = factors.fit_ratings(kept, rank=payload.rank, penalty=PENALTY["ratings"], rounds=ROUNDS, seed=0)
-        plain = factors.biases(kept)
-        errors = [np.sqrt(np.mean((m.predicted(rest.user, rest.item) - rest.value) ** 2)) for m in (model, plain)]
-        return HeldOutScore(measure="rmse", model=float(errors[0]), baseline=float(errors[1]), n=int(held.sum()))
-    uses = factors.fit_uses(kept, rank=payload.rank, penalty=PENALTY["uses"], alpha=ALPHA, rounds=ROUNDS, seed=0)
-    popular = np.bincount(kept.item, None, table.items).astype(float)
-    hits = np.zeros(2)
-    for user, item in zip(rest.user, rest.item, strict=True):
-        seen = kept.item[kept.user == user]
-        for k, scores in enumerate((uses.scores(user), popular.copy())):
-            scores[seen] = -np.inf
-            hits[k] += (scores > scores[item]).sum() < TOP
-    model_hits, plain_hits = (float(x) for x in hits / held.sum())
-    return HeldOutScore(measure="hit_rate_10", model=model_hits, baseline=plain_hits, n=int(held.sum()))
-
-
-def _by_taste(
-    payload: Input, table: factors.Table, users: list[str], items: list[str], judged: HeldOutScore | None
-) -> Output:
-    """The factors; for a user nothing is known of, what everybody likes."""
+def _liked(payload: Input, table: factors.Table, users: list[str], items: list[str], judged: HeldOut | None) -> Output:
+    """What the user likes; for one nothing is known of, what everybody does."""
     warnings = _taste_warnings(judged)
     user = users.index(payload.user) if payload.user in users else None
     if user is None:
@@ -396,10 +305,10 @@ def _by_taste(
         why=lambda k: why(place[candidates[k]]),
         n=dict(zip(items, np.bincount(table.item, None, table.items).tolist(), strict=True)),
     )
-    return _output(payload, ranked, warnings, held_out=judged)
+    return _output(payload, ranked, warnings, held_out=HeldOutScore(**asdict(judged)) if judged is not None else None)
 
 
-def _taste_warnings(judged: HeldOutScore | None) -> list[str]:
+def _taste_warnings(judged: HeldOut | None) -> list[str]:
     if judged is None:
         return ["too few interactions to hold some out: how well this predicts is not known"]
     better = judged.model < judged.baseline if judged.measure == "rmse" else judged.model > judged.baseline
@@ -411,17 +320,17 @@ def _rated(
     payload: Input, table: factors.Table, user: int | None, items: Sequence[str]
 ) -> tuple[factors.Numbers, Callable[[int], str]]:
     """Predicted ratings of all items."""
-    model = factors.fit_ratings(table, rank=payload.rank, penalty=PENALTY["ratings"], rounds=ROUNDS, seed=0)
+    model = taste.ratings(table, rank=payload.rank)
     if user is None:
         return model.mean + model.item_bias, lambda i: f"all users: {model.mean + model.item_bias[i]:.2f} on average"
     every = np.arange(table.items)
     scores = model.predicted(np.full(table.items, user), every)
 
     def why(i: int) -> str:
-        taste = scores[i] - model.mean - model.user_bias[user] - model.item_bias[i]
+        liking = scores[i] - model.mean - model.user_bias[user] - model.item_bias[i]
         return (
             f"average {model.mean:.2f}, this user {model.user_bias[user]:+.2f},"
-            f" this item {model.item_bias[i]:+.2f}, taste {taste:+.2f}"
+            f" this item {model.item_bias[i]:+.2f}, taste {liking:+.2f}"
         )
 
     return scores, why
@@ -434,7 +343,7 @@ def _used(
     if user is None:
         users = np.bincount(table.item, None, table.items)
         return users / table.users, lambda i: f"used by {users[i]} of {table.users} users"
-    model = factors.fit_uses(table, rank=payload.rank, penalty=PENALTY["uses"], alpha=ALPHA, rounds=ROUNDS, seed=0)
+    model = taste.uses(table, rank=payload.rank)
 
     def why(i: int) -> str:
         past, shares = model.shares(table, user, i)

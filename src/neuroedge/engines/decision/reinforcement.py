@@ -13,8 +13,7 @@ matter to them without a person who decides.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Annotated, Final, Literal
 
 import numpy as np
@@ -22,19 +21,18 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 
 from neuroedge.contract.engine import Engine, EngineContext, EngineInput, EngineOutput
 from neuroedge.contract.errors import InvalidInput, ModelUnavailable
-from neuroedge.kit import fitted_q, mdp, off_policy
-from neuroedge.kit.mdp import Indices, Mdp, Numbers, Truths
+from neuroedge.kit import fitted_q, logged_policy, mdp
+from neuroedge.kit.gymnasium_tables import of_gymnasium
+from neuroedge.kit.logged_policy import MIN_EPISODES, Log, Rule
+from neuroedge.kit.mdp import Mdp, Numbers
+from neuroedge.kit.named_states import process_of
+from neuroedge.kit.off_policy import PolicyWorth
 from neuroedge.kit.q_learning import QLearner
+from neuroedge.kit.refusal import Refused
 
 MAX_MOVES: Final = 50_000
-MAX_STATES: Final = 5000
-MAX_ACTIONS: Final = 100
-MAX_CELLS: Final = 100_000
-"""States times actions of a log."""
 MAX_SHOWN: Final = 1000
 """States of numbers given back."""
-MIN_EPISODES: Final = 20
-"""Fewer, and nothing is held out and no value is estimated."""
 MIN_PAIR: Final = 5
 """Moves from a state by an action before its value is trusted."""
 MIN_EFFECTIVE: Final = 20
@@ -186,9 +184,12 @@ class Reinforcement(Engine[Input, Output]):
     async def run(self, payload: Input, ctx: EngineContext) -> Output:
         """Learn. Raises InvalidInput for a process that is none, and for too little or too much."""
         await ctx.progress("reinforcement", 0.0)
-        if payload.log is not None:
-            return await _from_log(payload, payload.log, ctx)
-        process, states, actions = await asyncio.to_thread(_process, payload)
+        try:
+            if payload.log is not None:
+                return await _from_log(payload, payload.log, ctx)
+            process, states, actions = await asyncio.to_thread(_process, payload)
+        except Refused as error:
+            raise InvalidInput(str(error), hint=error.hint) from error
         return await _on_process(payload, process, states, actions, ctx)
 
     async def post_swap_test(self) -> None:
@@ -200,49 +201,12 @@ class Reinforcement(Engine[Input, Output]):
 
 
 def _process(payload: Input) -> tuple[Mdp, list[str], list[str]]:
-    """The process with the names of its states and actions. Raises InvalidInput."""
+    """The process with the names of its states and actions. Raises Refused."""
     if payload.environment is not None:
         return of_gymnasium(payload.environment)
     assert payload.process is not None
-    moves = payload.process.moves
-    states = _numbered([name for m in moves for name in (m.state, m.next_state)], MAX_STATES, "states")
-    actions = _numbered([m.action for m in moves], MAX_ACTIONS, "actions")
-    rows = [(states[m.state], actions[m.action], states[m.next_state], m.p, m.reward, m.ends) for m in moves]
-    start = np.full(len(states), 1 / len(states))
-    if payload.process.start is not None:
-        if payload.process.start not in states:
-            raise InvalidInput(f"the start {payload.process.start!r} is no state of the process", hint="name a state")
-        start = np.eye(len(states))[states[payload.process.start]]
-    process = Mdp.of(rows, start=start, actions=len(actions))
-    total = np.bincount(process.state * len(actions) + process.action, process.p, len(states) * len(actions))
-    wrong = np.flatnonzero((total > 0) & (np.abs(total - 1) > 1e-6))
-    if len(wrong):
-        state, action = divmod(int(wrong[0]), len(actions))
-        raise InvalidInput(
-            f"the probabilities of {list(actions)[action]!r} in {list(states)[state]!r} sum to {total[wrong[0]]:.4f}",
-            hint="those of a state and action sum to 1",
-        )
-    return process, list(states), list(actions)
-
-
-def of_gymnasium(name: Environment) -> tuple[Mdp, list[str], list[str]]:
-    """The table behind one of gymnasium's small environments."""
-    import gymnasium
-
-    made = gymnasium.make(name)
-    try:
-        inner = made.unwrapped
-        table, start = inner.P, np.array(inner.initial_state_distrib, np.float64)  # type: ignore[attr-defined]
-        rows = [
-            (s, a, int(following), float(p), float(reward), bool(ends))
-            for s, row in table.items()
-            for a, moves in row.items()
-            for p, following, reward, ends in moves
-        ]
-        count = int(made.action_space.n)  # type: ignore[attr-defined]
-    finally:
-        made.close()
-    return Mdp.of(rows, start=start, actions=count), [str(s) for s in range(len(start))], [str(a) for a in range(count)]
+    moves = [(m.state, m.action, m.next_state, m.p, m.reward, m.ends) for m in payload.process.moves]
+    return process_of(moves, start=payload.process.start)
 
 
 async def _on_process(
@@ -282,7 +246,7 @@ def _policy(
     q: Numbers, values: Numbers, n: Numbers, states: Sequence[str], actions: Sequence[str], *, counted: bool
 ) -> list[StateAction]:
     rows = []
-    for s, name in enumerate(states[:MAX_STATES]):
+    for s, name in enumerate(states):
         acting = bool(np.isfinite(q[s]).any())
         best = int(q[s].argmax())
         rows.append(
@@ -297,185 +261,61 @@ def _policy(
     return rows
 
 
-def _numbered(names: Sequence[str], most: int, what: str) -> dict[str, int]:
-    numbers = {name: i for i, name in enumerate(dict.fromkeys(names))}
-    if len(numbers) > most:
-        raise InvalidInput(f"{len(numbers)} {what}; at most {most}", hint="make fewer of them, or describe by numbers")
-    return numbers
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Log:
-    """A log as numbers; `rows` gives the places of each episode's steps."""
-
-    moves: Sequence[LoggedMove]
-    action: Indices
-    actions: list[str]
-    propensity: Numbers | None
-    rows: list[Indices]
-
-    def reward(self) -> Numbers:
-        return np.array([m.reward for m in self.moves])
-
-    def ends(self) -> Truths:
-        return np.array([m.ends for m in self.moves])
-
-    def of(self, episodes: Sequence[int]) -> Indices:
-        """Places of all steps of these episodes, in the log's order."""
-        return np.sort(np.concatenate([self.rows[e] for e in episodes]))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Rule:
-    """A policy at steps of a log: its probabilities and a model's values of the actions, [steps, actions].
-
-    Where it knows nothing (no probability at all) it acts as was logged.
-    """
-
-    p: Numbers
-    q: Numbers
-
-
 async def _from_log(payload: Input, given: Sequence[LoggedMove], ctx: EngineContext) -> Output:
     """Fitted Q on all episodes; values from episodes held out."""
-    log = _log(given)
-    if isinstance(given[0].state, str):
-        return await asyncio.to_thread(_from_named, payload, log)
-    return await _from_numbers(payload, log, ctx)
-
-
-def _log(given: Sequence[LoggedMove]) -> _Log:
-    """Checked and numbered. Raises InvalidInput."""
     kinds = {len(s) if isinstance(s, list) else 0 for m in given for s in (m.state, m.next_state)}
     if len(kinds) > 1:
-        raise InvalidInput("the states are not all names, or not all as many numbers", hint="describe them alike")
-    actions = _numbered([m.action for m in given], MAX_ACTIONS, "actions")
-    if len(actions) < 2:
-        raise InvalidInput("only one action was ever done: there is nothing to choose", hint="log other actions too")
-    told = [m.propensity for m in given if m.propensity is not None]
-    if told and len(told) < len(given):
-        raise InvalidInput(f"{len(given) - len(told)} steps have no `propensity`", hint="give it for all or for none")
-    episodes: dict[str, list[int]] = {}
-    for k, move in enumerate(given):
-        episodes.setdefault(move.episode, []).append(k)
-    return _Log(
-        moves=given,
-        action=np.array([actions[m.action] for m in given]),
-        actions=list(actions),
-        propensity=np.array(told) if told else None,
-        rows=[np.array(rows) for rows in episodes.values()],
+        raise Refused("the states are not all names, or not all as many numbers", hint="describe them alike")
+    log = Log.given(
+        [m.episode for m in given],
+        [m.action for m in given],
+        reward=[m.reward for m in given],
+        ends=[m.ends for m in given],
+        propensity=[m.propensity for m in given],
     )
+    if isinstance(given[0].state, str):
+        return await asyncio.to_thread(_from_named, payload, given, log)
+    return await _from_numbers(payload, given, log, ctx)
 
 
-def _from_named(payload: Input, log: _Log) -> Output:
+def _from_named(payload: Input, given: Sequence[LoggedMove], log: Log) -> Output:
     """The optimum of the process that the log shows."""
-    states = _numbered([str(s) for m in log.moves for s in (m.state, m.next_state)], MAX_STATES, "states")
-    if len(states) * len(log.actions) > MAX_CELLS:
-        raise InvalidInput(f"{len(states)} states and {len(log.actions)} actions are too many", hint="merge some")
-    moves = _named_moves(log, states)
-    full = fitted_q.empirical(moves)
-    q, _ = mdp.value_iteration(full, discount=payload.discount)
-    target = _target(payload, states, log.actions)
-    policy = mdp.greedy(q) if target is None else target
-    values = mdp.policy_values(full, policy, discount=payload.discount)
-    n = np.zeros(q.shape)
-    np.add.at(n, (moves.state, moves.action), 1.0)
-    propensity = log.propensity
-    warnings = []
-    if propensity is None:
-        propensity = (n / np.maximum(n.sum(axis=1, keepdims=True), 1))[moves.state, moves.action]
-        warnings.append("propensities are estimated by shares: what moved the choices beside the state is not seen")
-
-    def rule(seen: Indices, asked: Indices) -> _Rule:
-        shown = fitted_q.empirical(moves.only(seen))
-        if target is None:
-            known, _ = mdp.value_iteration(shown, discount=payload.discount)
-            own = fitted_q.softened(known.argmax(axis=1).tolist(), shown.allowed, payload.softness)
-        else:
-            own = target
-        value = mdp.policy_values(shown, own, discount=payload.discount)
-        model = np.where(shown.allowed, shown.backup(value, payload.discount), 0.0)
-        return _Rule(p=own[moves.state[asked]], q=model[moves.state[asked]])
-
-    found = _valued(payload, log, propensity, rule, crossed=target is not None)
-    shown_q = q if target is None else np.where(full.allowed, target, -np.inf)
-    return _log_output(
-        payload,
+    found = logged_policy.of_named(
         log,
-        policy=_policy(shown_q, values, n, list(states), log.actions, counted=True),
-        model_value=float(full.start @ values),
-        found=found,
+        [str(m.state) for m in given],
+        [str(m.next_state) for m in given],
+        target=[(choice.state, choice.action, choice.p) for choice in payload.target],
+        discount=payload.discount,
+        softness=payload.softness,
+        seed=payload.seed,
+    )
+    warnings = []
+    if log.propensity is None:
+        warnings.append("propensities are estimated by shares: what moved the choices beside the state is not seen")
+    return _log_output(
+        log,
+        policy=_policy(found.q, found.values, found.n, found.states, log.actions, counted=True),
+        model_value=found.start_value,
+        worth=found.worth,
         warnings=warnings,
         method="fitted-q-table",
     )
 
 
-def _named_moves(log: _Log, states: dict[str, int]) -> fitted_q.NamedMoves:
-    first = np.zeros(len(log.moves), bool)
-    first[[rows[0] for rows in log.rows]] = True
-    return fitted_q.NamedMoves(
-        state=np.array([states[str(m.state)] for m in log.moves]),
-        action=log.action,
-        reward=log.reward(),
-        next_state=np.array([states[str(m.next_state)] for m in log.moves]),
-        ends=log.ends(),
-        first=first,
-        states=len(states),
-        actions=len(log.actions),
-    )
-
-
-def _target(payload: Input, states: dict[str, int], actions: Sequence[str]) -> Numbers | None:
-    """The caller's policy [states, actions]. Raises InvalidInput."""
-    if not payload.target:
-        return None
-    policy = np.zeros((len(states), len(actions)))
-    place = {name: i for i, name in enumerate(actions)}
-    for choice in payload.target:
-        if choice.p and (choice.state not in states or choice.action not in place):
-            raise InvalidInput(
-                f"the target takes {choice.action!r} in {choice.state!r}, which the log does not know",
-                hint="a policy can be valued only where the log has been",
-            )
-        if choice.p:
-            policy[states[choice.state], place[choice.action]] += choice.p
-    total = policy.sum(axis=1)
-    wrong = np.flatnonzero((total > 0) & (np.abs(total - 1) > 1e-6))
-    if len(wrong):
-        name = list(states)[wrong[0]]
-        raise InvalidInput(f"the target's probabilities in {name!r} sum to {total[wrong[0]]:.4f}", hint="make it 1")
-    return policy
-
-
-async def _from_numbers(payload: Input, log: _Log, ctx: EngineContext) -> Output:
+async def _from_numbers(payload: Input, given: Sequence[LoggedMove], log: Log, ctx: EngineContext) -> Output:
     """Fitted Q with trees: once on half of the episodes to value it on the others, once on all."""
     if payload.target:
-        raise InvalidInput("a 'target' names states, the log describes them by numbers", hint="name the states")
-    if len(log.moves) > MAX_TREE_MOVES:
-        raise InvalidInput(f"{len(log.moves)} steps; at most {MAX_TREE_MOVES} of numbers", hint="send fewer")
-    state = np.array([m.state for m in log.moves], float)
-    following = np.array([m.next_state for m in log.moves], float)
-    moves = fitted_q.NumberMoves(
-        state=state,
-        action=log.action,
-        reward=log.reward(),
-        next_state=following,
-        ends=log.ends(),
-        actions=len(log.actions),
-    )
-    warnings, found = [], list[OffPolicyValue]()
+        raise Refused("a 'target' names states, the log describes them by numbers", hint="name the states")
+    if len(given) > MAX_TREE_MOVES:
+        raise Refused(f"{len(given)} steps; at most {MAX_TREE_MOVES} of numbers", hint="send fewer")
+    moves = logged_policy.number_moves(log, [m.state for m in given], [m.next_state for m in given])
+    warnings, worth = [], list[PolicyWorth]()
     if log.propensity is None:
         warnings.append("without propensities nothing says what the policy is worth but the trees themselves")
     elif len(log.rows) >= MIN_EPISODES:
-        taught, judged = _halves(len(log.rows), payload.seed)
-        half = await _trees(payload, moves.only(log.of(taught)), ctx, begin=0.0)
-        q = await asyncio.to_thread(half.q, state)
-        allowed = np.ones(q.shape, bool)
-        p = fitted_q.softened(q.argmax(axis=1).tolist(), allowed, payload.softness)
-        value = (p * q).sum(axis=1)
-        found = _estimates(payload, log, log.propensity, judged, _Rule(p=p, q=q), value, policy="learned")
+        worth = await _half_valued(payload, log, log.propensity, moves, ctx)
     trees = await _trees(payload, moves, ctx, begin=0.5)
-    q = await asyncio.to_thread(trees.q, state)
+    q = await asyncio.to_thread(trees.q, moves.state)
     best, n = q.argmax(axis=1), np.bincount(log.action, None, len(log.actions))
     policy = [
         StateAction(
@@ -483,15 +323,26 @@ async def _from_numbers(payload: Input, log: _Log, ctx: EngineContext) -> Output
         )
         for k in range(min(len(q), MAX_SHOWN))
     ]
-    first = [rows[0] for rows in log.rows]
     return _log_output(
-        payload,
         log,
         policy=policy,
-        model_value=float(q[first].max(axis=1).mean()),
-        found=found,
+        model_value=float(q[log.first].max(axis=1).mean()),
+        worth=worth,
         warnings=warnings,
         method="fitted-q-trees",
+    )
+
+
+async def _half_valued(
+    payload: Input, log: Log, propensity: Numbers, moves: fitted_q.NumberMoves, ctx: EngineContext
+) -> list[PolicyWorth]:
+    """The policy learned on half of the episodes, judged on the others."""
+    taught, judged = logged_policy.halves(len(log.rows), seed=payload.seed)
+    half = await _trees(payload, moves.only(log.of(taught)), ctx, begin=0.0)
+    q = await asyncio.to_thread(half.q, moves.state)
+    rule = Rule(p=fitted_q.softened(q.argmax(axis=1).tolist(), np.ones(q.shape, bool), payload.softness), q=q)
+    return logged_policy.worth(
+        log, propensity, judged, rule, policy="learned", discount=payload.discount, seed=payload.seed
     )
 
 
@@ -503,86 +354,12 @@ async def _trees(payload: Input, moves: fitted_q.NumberMoves, ctx: EngineContext
     return trees
 
 
-def _halves(episodes: int, seed: int) -> tuple[list[int], list[int]]:
-    order = np.random.default_rng(seed).permutation(episodes).tolist()
-    return order[: episodes // 2], order[episodes // 2 :]
-
-
-def _valued(
-    payload: Input, log: _Log, propensity: Numbers, rule: Callable[[Indices, Indices], _Rule], *, crossed: bool
-) -> list[OffPolicyValue]:
-    """The learned policy from one half on the other; or the caller's on all, its model always from the other half."""
-    if len(log.rows) < MIN_EPISODES:
-        return []
-    taught, judged = _halves(len(log.rows), payload.seed)
-    every = np.arange(len(log.moves))
-    own = rule(log.of(taught), every)
-    if not crossed:
-        value = (own.p * own.q).sum(axis=1)
-        return _estimates(payload, log, propensity, judged, own, value, policy="learned")
-    other, q = rule(log.of(judged), every), own.q.copy()
-    back = log.of(taught)
-    q[back] = other.q[back]
-    joined = _Rule(p=own.p, q=q)
-    value = (joined.p * joined.q).sum(axis=1)
-    return _estimates(payload, log, propensity, range(len(log.rows)), joined, value, policy="target")
-
-
-def _estimates(
-    payload: Input,
-    log: _Log,
-    propensity: Numbers,
-    judged: Sequence[int],
-    rule: _Rule,
-    value: Numbers,
-    *,
-    policy: str,
-) -> list[OffPolicyValue]:
-    """Logged mean, weighted importance sampling and doubly robust, on these episodes."""
-    reward, every = log.reward(), np.arange(len(log.moves))
-    knows = rule.p.any(axis=1)
-    ratio = np.where(knows, rule.p[every, log.action] / propensity, 1.0)
-    made = rule.q[every, log.action]
-    # Where the policy knows nothing it acts as logged, and the model's value of that is the choice's own.
-    state = np.where(knows, value, made)
-    episodes = [
-        off_policy.Episode(reward=reward[rows], ratio=ratio[rows], model_q=made[rows], model_v=state[rows])
-        for rows in (log.rows[e] for e in judged)
-    ]
-    logged = [
-        off_policy.Episode(
-            reward=e.reward,
-            ratio=np.ones(len(e.reward)),
-            model_q=np.zeros(len(e.reward)),
-            model_v=np.zeros(len(e.reward)),
-        )
-        for e in episodes
-    ]
-    found = [("logged", off_policy.doubly_robust_episodes(logged, discount=payload.discount))]
-    found.append((policy, off_policy.doubly_robust_episodes(episodes, discount=payload.discount)))
-    weighted = off_policy.weighted_importance(episodes, discount=payload.discount, seed=payload.seed)
-    if np.isfinite(weighted.value):
-        found.append((policy, weighted))
-    return [
-        OffPolicyValue(
-            policy=name,
-            estimator="mean" if name == "logged" else e.estimator,
-            value=e.value,
-            ci95=(e.low, e.high),
-            n=e.n,
-            effective_n=round(e.effective_n, 1),
-        )
-        for name, e in found
-    ]
-
-
 def _log_output(
-    payload: Input,
-    log: _Log,
+    log: Log,
     *,
     policy: list[StateAction],
     model_value: float,
-    found: list[OffPolicyValue],
+    worth: Sequence[PolicyWorth],
     warnings: list[str],
     method: str,
 ) -> Output:
@@ -590,6 +367,7 @@ def _log_output(
         warnings.append(
             f"{len(log.rows)} episodes, needs {MIN_EPISODES} to hold some out: the value is the model's own"
         )
+    found = [_told(one) for one in worth]
     best = next((v for v in found if v.estimator == "dr"), None)
     if best is not None and best.effective_n < MIN_EFFECTIVE:
         warnings.append(
@@ -604,7 +382,19 @@ def _log_output(
         ci95=None if best is None else best.ci95,
         optimum=None,
         off_policy=found,
-        n_moves=len(log.moves),
+        n_moves=len(log.action),
         reliable=not warnings,
         warnings=warnings,
+    )
+
+
+def _told(one: PolicyWorth) -> OffPolicyValue:
+    found = one.estimate
+    return OffPolicyValue(
+        policy=one.policy,
+        estimator="mean" if one.policy == "logged" else found.estimator,
+        value=found.value,
+        ci95=(found.low, found.high),
+        n=found.n,
+        effective_n=round(found.effective_n, 1),
     )

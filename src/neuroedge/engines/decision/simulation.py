@@ -21,7 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from neuroedge.contract.engine import Engine, EngineContext, EngineInput, EngineOutput
 from neuroedge.contract.errors import InvalidInput, ModelUnavailable
 from neuroedge.kit import bkt, queueing, simulated_students
-from neuroedge.kit.queueing import Duration, Measures, Station
+from neuroedge.kit.intervals import linearised, t_interval
+from neuroedge.kit.queueing import PER, Duration, Measures, Station
 
 MAX_VISITS: Final = 400_000
 """Expected visits of customers to stations over all replications."""
@@ -248,7 +249,13 @@ async def _queue(model: QueueModel, payload: Input, ctx: EngineContext) -> Outpu
         traces += [TracedEvent(at_s=round(e.at_s, 6), who=e.customer, where=e.station, what=e.what) for e in events]
     exact = queueing.closed_form(stations)
     means = [
-        _mean(key, of, [getattr(run[of], key) for run in runs], getattr(exact[of], key) if exact else None)
+        _mean(
+            key,
+            of,
+            [getattr(run[of], key) for run in runs],
+            getattr(exact[of], key) if exact else None,
+            weights=[getattr(run[of], PER[key]) for run in runs] if key in PER else None,
+        )
         for of in ("", *(s.name for s in stations))
         for key in MEASURES
     ]
@@ -317,12 +324,11 @@ async def _students(payload: Input, ctx: EngineContext) -> Output:
             f"{model.students * length * payload.replications:,} answers to simulate; at most {MAX_ANSWERS:,}",
             hint="ask for fewer students, items or `replications`",
         )
-    runs: list[dict[tuple[str, str], float]] = []
+    runs: list[simulated_students.Told] = []
     traces: list[TracedEvent] = []
     for number in range(payload.replications):
         await ctx.progress("simulation", number / payload.replications)
-        play = _played_test if payload.test is not None else _played_practice
-        told, right = await asyncio.to_thread(play, model, _seed(payload, number))  # type: ignore[arg-type]
+        told, right = await asyncio.to_thread(_played, model, _seed(payload, number))
         runs.append(told)
         traces += _answers(right, payload.trace) if number == 0 else []
     keys = list(dict.fromkeys(key for run in runs for key in run))
@@ -351,46 +357,18 @@ def _student_warnings(means: Sequence[SimulatedMean], payload: Input) -> list[st
     return []
 
 
-def _played_test(model: ExamModel, seed: int) -> tuple[dict[tuple[str, str], float], simulated_students.Booleans]:
-    rng = np.random.default_rng(seed)
-    difficulty = np.array([i.difficulty_logit for i in model.items])
-    slope = np.array([i.discrimination for i in model.items])
-    ability = simulated_students.abilities(
-        model.students, mean=model.ability_mean_logit, sd=model.ability_sd_logit, rng=rng
-    )
-    right = simulated_students.answers(ability, difficulty, slope, rng=rng)
-    scores = right.sum(axis=1)
-    told = {("score_items", ""): float(scores.mean()), ("score_sd_items", ""): float(scores.std(ddof=1))}
-    if len(model.items) > 1 and scores.var(ddof=1) > 0:
-        noise = right.var(axis=0, ddof=1).sum() / scores.var(ddof=1)
-        told["cronbach_alpha", ""] = float(len(model.items) / (len(model.items) - 1) * (1 - noise))
-    found = simulated_students.recovered(right, difficulty, slope, shift=model.ability_mean_logit)
-    if found is not None:
-        told["difficulty_correlation", ""] = found.correlation
-        told["difficulty_rmse_logit", ""] = found.rmse
-        told["difficulty_covered_by_ci95", ""] = found.covered
-        if found.slope_correlation is not None:
-            told["discrimination_correlation", ""] = found.slope_correlation
-    told |= {("p_correct", str(i)): float(p) for i, p in enumerate(right.mean(axis=0))}
-    return told, right
-
-
-def _played_practice(
-    model: PracticeModel, seed: int
-) -> tuple[dict[tuple[str, str], float], simulated_students.Booleans]:
-    rng = np.random.default_rng(seed)
+def _played(model: ExamModel | PracticeModel, seed: int) -> tuple[simulated_students.Told, simulated_students.Booleans]:
+    if isinstance(model, ExamModel):
+        return simulated_students.played_exam(
+            model.students,
+            mean=model.ability_mean_logit,
+            sd=model.ability_sd_logit,
+            difficulty=np.array([i.difficulty_logit for i in model.items]),
+            slope=np.array([i.discrimination for i in model.items]),
+            seed=seed,
+        )
     skill = bkt.Skill(known_at_first=model.known_at_first, learn=model.learn, guess=model.guess, slip=model.slip)
-    right, known = simulated_students.practice(model.students, model.opportunities, skill, rng=rng)
-    found = bkt.fit(right.tolist()).skill
-    told = {
-        ("estimated_known_at_first", ""): found.known_at_first,
-        ("estimated_learn", ""): found.learn,
-        ("estimated_guess", ""): found.guess,
-        ("estimated_slip", ""): found.slip,
-    }
-    told |= {("p_correct", str(t)): float(p) for t, p in enumerate(right.mean(axis=0))}
-    told |= {("p_mastered", str(t)): float(p) for t, p in enumerate(known.mean(axis=0))}
-    return told, right
+    return simulated_students.played_practice(model.students, model.opportunities, skill, seed=seed)
 
 
 def _answers(right: simulated_students.Booleans, most: int) -> list[TracedEvent]:
@@ -406,13 +384,17 @@ def _seed(payload: Input, number: int) -> int:
     return int(np.random.SeedSequence([payload.seed, number]).generate_state(1)[0])
 
 
-def _mean(name: str, of: str, values: Sequence[float], exact: float | None) -> SimulatedMean:
-    from scipy.stats import t
-
-    seen = np.array([v for v in values if math.isfinite(v)])
-    n = len(seen)
+def _mean(
+    name: str, of: str, values: Sequence[float], exact: float | None, *, weights: Sequence[float] | None = None
+) -> SimulatedMean:
+    """Over replications, which weigh the same unless there are `weights`."""
+    given = np.array(values, float)
+    usable = np.isfinite(given) if weights is None else np.isfinite(given) & (np.array(weights) > 0)
+    seen, n = given[usable], int(usable.sum())
+    if weights is not None and n:
+        seen = linearised(seen, np.array(weights, float)[usable])
     ci95 = None
     if n >= 2:
-        half = float(t.ppf(0.975, n - 1) * seen.std(ddof=1) / math.sqrt(n))
-        ci95 = Interval95(low=float(seen.mean()) - half, high=float(seen.mean()) + half)
+        low, high = t_interval(seen)
+        ci95 = Interval95(low=low, high=high)
     return SimulatedMean(name=name, of=of, mean=float(seen.mean()) if n else None, ci95=ci95, n=n, closed_form=exact)

@@ -3,7 +3,8 @@
 Method: named entity recognition, then relations along dependency paths by rules (`kit/relations.py`; Del Corro &
 Gemulla 2013, "ClausIE"; Angeli et al. 2015). Default model: en_core_web_sm 3.8 (explosion, MIT), of OntoNotes 5.
 
-Limits: English. Only relations between two *named* things within one sentence; dates and amounts are no things.
+Limits: English. Only relations between two *named* things within one sentence; dates and amounts are no things. Rows of
+Markdown tables are not read: a recogniser that is made for sentences takes their headers for names.
 Pronouns and descriptions are not resolved ("he", "the composer"); a surname alone joins the only full name of its text
 that ends in it. Two things of one name and type are one. A statement denied, possible or only reported is marked, not
 left out: read the flags. Figures are in benchmarks/results.
@@ -18,6 +19,7 @@ from pydantic import BaseModel, Field
 from neuroedge.contract.engine import Engine, EngineContext, EngineInput, EngineOutput
 from neuroedge.contract.errors import Unavailable
 from neuroedge.contract.models import ENTITIES, ParsedText
+from neuroedge.kit.markdown_table import without_tables
 from neuroedge.kit.names import Named, gather, with_proper_nouns
 from neuroedge.kit.relations import relations
 
@@ -82,6 +84,7 @@ class KnowledgeEngine(Engine[Input, Output]):
 
     name = "knowledge"
     title = "Entities and relations"
+    version = "2"
     method = "ner+dependency-clauses"
     example = Input(texts=["Marie Curie was born in Warsaw. In Paris, Curie married Pierre Curie."])
     needs = (ENTITIES,)
@@ -89,7 +92,7 @@ class KnowledgeEngine(Engine[Input, Output]):
     async def run(self, payload: Input, ctx: EngineContext) -> Output:
         """Parse the texts and read things and relations off the parses."""
         async with ctx.models.lease(ENTITIES) as parser:
-            parses = await parser.parse(payload.texts)
+            parses = await parser.parse([without_tables(text) for text in payload.texts])
             model = parser.model_id
         # In a thread: long texts take tens of milliseconds each.
         entities, found = await asyncio.to_thread(read, payload.texts, parses)

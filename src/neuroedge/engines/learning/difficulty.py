@@ -12,6 +12,7 @@ how well somebody did on these items, nothing about the person; no grade should 
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Final, Literal
 
@@ -20,8 +21,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictBool, St
 
 from neuroedge.contract.engine import Engine, EngineContext, EngineInput, EngineOutput
 from neuroedge.contract.errors import InvalidInput, ModelUnavailable
-from neuroedge.kit import bkt, irt
-from neuroedge.kit.response_models import Answer, CalibratedItems, Model, Predictor, Score, calibrated, compared
+from neuroedge.kit import bkt
+from neuroedge.kit.response_models import Answer, CalibratedItems, Model, Predictor, Score, calibrated, compared, placed
 
 MIN_ANSWERS: Final = 50
 MIN_STUDENTS: Final = 5
@@ -268,13 +269,8 @@ def _predictions(asked: Sequence[Question], answers: Sequence[Answer], predictor
     return [_prediction(q, float(x), by_student, by_item, known=False) for q, x in zip(asked, p, strict=True)]
 
 
-def _counts(answers: Sequence[Answer]) -> tuple[dict[str, int], dict[str, int]]:
-    by_student: dict[str, int] = {}
-    by_item: dict[str, int] = {}
-    for answer in answers:
-        by_student[answer.student] = by_student.get(answer.student, 0) + 1
-        by_item[answer.item] = by_item.get(answer.item, 0) + 1
-    return by_student, by_item
+def _counts(answers: Sequence[Answer]) -> tuple[Counter[str], Counter[str]]:
+    return Counter(a.student for a in answers), Counter(a.item for a in answers)
 
 
 def _prediction(
@@ -361,37 +357,7 @@ def _with_known(payload: Input, answers: Sequence[Answer]) -> Output:
     if not usable:
         raise InvalidInput("no answer is to an item of `known_items`", hint="give answers to calibrated items")
     names = sorted(known)
-    place = {name: i for i, name in enumerate(names)}
-    students = sorted({a.student for a in usable})
-    rows = {name: i for i, name in enumerate(students)}
-    responses = irt.Responses(
-        student=np.array([rows[a.student] for a in usable], np.intp),
-        item=np.array([place[a.item] for a in usable], np.intp),
-        correct=np.array([a.correct for a in usable], float),
-        students=len(students),
-        items=len(names),
-    )
-    unknown = np.full(len(names), np.nan)
-    items = irt.Items(
-        model="2pl",
-        difficulty=np.array([known[name].difficulty_logit for name in names]),
-        discrimination=np.array([known[name].discrimination for name in names]),
-        difficulty_se=unknown,
-        discrimination_se=unknown,
-        ability_sd=1.0,
-        log_likelihood=float("nan"),
-        steps=0,
-        converged=True,
-    )
-    found = CalibratedItems(
-        item_names=names,
-        student_names=students,
-        items=items,
-        abilities=irt.abilities(responses, items),
-        item_n=np.bincount(responses.item, minlength=len(names)),
-        item_right=np.asarray(np.bincount(responses.item, responses.correct, len(names)), float),
-        student_n=np.bincount(responses.student, minlength=len(students)),
-    )
+    found = placed(usable, {name: (known[name].difficulty_logit, known[name].discrimination) for name in names})
     by_student, by_item = _counts(usable)
     p = found.p([(q.student, q.item) for q in payload.predict]) if payload.predict else np.empty(0)
     predictions = []

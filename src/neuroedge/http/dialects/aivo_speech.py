@@ -9,14 +9,12 @@ from pydantic.alias_generators import to_camel
 from neuroedge.contract.principal import Principal
 from neuroedge.http.auth import RequestId, Runner, ThePlatform
 from neuroedge.http.platform import Platform
-from neuroedge.http.routes.speech import Age, Language, SpeechProblem, Text, reliable, warnings_of
+from neuroedge.http.routes.speech import Age, Language, SpeechProblem, Text
 from neuroedge.services import speech
-from neuroedge.services.speech import DISCLAIMER, Ask, Part, Sound
+from neuroedge.services.speech import DISCLAIMER, Ask, Part, Sound, articulation_errors, reliable, warnings_of
 
 router = APIRouter(prefix="/api/v1/speech", tags=["AIVO dialect"])
 SAMPLE_RATES_HZ = (4_000, 192_000)
-NO_ERRORS = ("correct", "dialect", "connected_speech")
-"""Findings of the engine articulation that are none."""
 
 
 class AivoSpeechIn(BaseModel):
@@ -117,13 +115,12 @@ def _sound(body: AivoSpeechIn) -> Sound:
 
 
 def _ask(body: AivoSpeechIn, sound: Sound) -> Ask:
-    task = (body.task_type or "speech").strip().lower().replace("-", "_").replace(" ", "_")
-    return Ask(
-        audio=dict(sound.source),
-        task="sustained_vowel" if task in ("sustained_vowel", "sustainedvowel") else "speech",
+    return speech.asked_for(
+        sound,
+        task_type=body.task_type,
         expected_text=body.expected_text,
         child_age_years=body.child_age,
-        language=None if body.language == "auto" else body.language,
+        language=body.language,
     )
 
 
@@ -133,7 +130,7 @@ def _answer(parts: dict[str, Part], sound: Sound, request_id: str) -> AivoSpeech
     return AivoSpeechOut(
         transcription=results.get("transcription"),
         articulation=said,
-        articulation_errors=None if said is None else [p for p in said["phones"] if p["type"] not in NO_ERRORS],
+        articulation_errors=None if said is None else articulation_errors(said),
         fluency_metrics=results.get("fluency"),
         prosody=results.get("prosody"),
         errors={name: SpeechProblem.of(part.error) for name, part in parts.items() if part.error},

@@ -9,12 +9,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from neuroedge.contract.errors import DeadlineExceeded
 from neuroedge.contract.models import Priority
+from neuroedge.http import assistant_answer
 from neuroedge.http.auth import Reader, RequestId, Runner, ThePlatform, Writer
+from neuroedge.http.dialects.sessions import begun
 from neuroedge.http.uploads import form_schema, receive
 from neuroedge.http.voice_bodies import checked, form_values
+from neuroedge.services.chat.asking import Question
+from neuroedge.services.chat.state import Options
 from neuroedge.services.recordings import RecordingDetail
 from neuroedge.services.tasks import Order
 from neuroedge.services.voice_drafts import VoiceDraft
+from neuroedge.stores.chat_messages import Usage
 from neuroedge.stores.tasks import State
 
 router = APIRouter(tags=["NeMo dialect"])
@@ -101,14 +106,16 @@ class FoundOut(BaseModel):
 class ChatIn(_Body):
     """A message, answered from what is remembered when `include_context`."""
 
-    message: str
+    message: str = Field(min_length=1, max_length=8000)
     include_context: bool = True
-    max_tokens: int = 256
+    max_tokens: int = Field(default=256, ge=1, le=2048)
+    session_id: UUID | None = Field(default=None, description="Null: a new session.")
 
 
 class ChatOut(BaseModel):
     """The answer with its sources."""
 
+    session_id: UUID
     response: str
     message: str
     answered: bool
@@ -249,17 +256,29 @@ async def search(body: SearchIn, principal: Runner, platform: ThePlatform, reque
 
 
 @router.post("/gemma/chat", summary="Ask")
-async def chat(body: ChatIn, principal: Runner, platform: ThePlatform, request_id: RequestId) -> ChatOut:
-    """An answer from what is remembered, with its sources."""
-    answer = await platform.runner.run("chat", body.model_dump(), principal=principal, request_id=request_id)
-    facts = answer.model_dump(mode="json")
+async def chat(
+    body: ChatIn, request: Request, principal: Runner, platform: ThePlatform, request_id: RequestId
+) -> ChatOut:
+    """An answer from what is remembered, with its sources; kept in a session, which the next message can name."""
+    options = Options(max_tokens=body.max_tokens, include_context=body.include_context)
+    question = Question(text=body.message, options=options)
+    asked = await begun(platform, principal, body.session_id, question, request_id=request_id)
+    told = await assistant_answer.whole(request, asked)
+    message = told.message
+    spent = message.usage or Usage()
     return ChatOut(
-        response=facts["message"],
-        message=facts["message"],
-        answered=facts["answered"],
-        citations=facts["citations"],
-        model=next(iter(facts["models"]), None),
-        usage=facts["usage"],
+        session_id=message.session_id,
+        response=message.content,
+        message=message.content,
+        answered=told.answered,
+        citations=[dict(one) for one in message.citations],
+        model=message.model,
+        usage={
+            "prompt_tokens": spent.prompt_tokens,
+            "completion_tokens": spent.completion_tokens,
+            "cost_usd": spent.cost,
+            "unpriced": spent.unpriced,
+        },
     )
 
 

@@ -116,7 +116,7 @@ async def chat(
     question = Question(text=body.message, options=Options(max_tokens=body.max_tokens))
     asked = await begun(platform, principal, body.session_id, question, request_id=request_id)
     if body.stream or "text/event-stream" in accept:
-        return assistant_answer.streamed(request, asked, _say(asked.session_id, request_id), headers={})
+        return await assistant_answer.streamed(request, asked, _say(asked.session_id, request_id), headers={})
     told = await assistant_answer.whole(request, asked)
     answer = ShikshaChatOut(
         response=told.message.content,

@@ -15,6 +15,7 @@ from pydantic_core import to_json
 from neuroedge.contract.errors import InvalidInput
 from neuroedge.contract.models import TEXT_EMBEDDING
 from neuroedge.http.auth import RequestId, Runner, ThePlatform
+from neuroedge.http.budget_header import tell_budget
 from neuroedge.http.departure import unless_client_leaves
 from neuroedge.http.openai.errors import ModelNotFound, OpenAIRoute
 from neuroedge.http.platform import Platform
@@ -100,6 +101,7 @@ async def embeddings(
         "model": answers[0].model,
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
     }
+    await tell_budget(request, principal)
     return Response(to_json(given), media_type="application/json")
 
 

@@ -164,7 +164,7 @@ async def _answer(request: Request, asked: Any, *, stream: bool, request_id: str
     headers = {"X-Message-ID": str(asked.message.id)}
     if stream:
         say = assistant_answer.canonical(request_id)
-        streamed: EventSourceResponse = assistant_answer.streamed(request, asked, say, headers=headers)
+        streamed: EventSourceResponse = await assistant_answer.streamed(request, asked, say, headers=headers)
         return streamed
     told = await assistant_answer.whole(request, asked)
     body = AnswerOut(

@@ -21,8 +21,8 @@ from neuroedge.http.document_schemas import (
     Tag,
     UrlsIn,
 )
-from neuroedge.http.uploads import form_schema, receive
-from neuroedge.services.documents import Labels
+from neuroedge.http.uploads import form_schema, receive, receive_files
+from neuroedge.services.documents import MAX_FILES, Labels
 from neuroedge.stores.documents import Status
 
 router = APIRouter(prefix="/v1/documents", tags=["documents"])
@@ -32,7 +32,9 @@ FIELDS = {
     "tags": "Labels a search can ask for, separated by commas.",
     "visibility": "private, division or organisation (default).",
     "metadata": "A JSON object to give back with each hit.",
+    "extract": "true: also read its passages into the knowledge graph.",
 }
+SHARED_FIELDS = {name: said for name, said in FIELDS.items() if name != "title"}
 
 
 @router.post("", status_code=202, summary="Send a document", openapi_extra=form_schema("file", FIELDS))
@@ -41,7 +43,7 @@ async def create(
 ) -> AddedOut:
     """Read the file at once, and cut, embed and remember it in the background. A file that is known already is
     answered with 200 and `duplicate_of`; sound becomes a recording."""
-    async with receive(request, file_field="file", fields=tuple(FIELDS)) as received:
+    async with receive(request, file_field="file", fields=tuple(FIELDS), strict=True) as received:
         added = await platform.documents.add(
             received.upload, principal=principal, request_id=request_id, labels=_labels(received.fields)
         )
@@ -50,11 +52,28 @@ async def create(
     return AddedOut.of(added)
 
 
+@router.post(
+    "/batch",
+    status_code=202,
+    summary="Send several documents",
+    openapi_extra=form_schema("files", SHARED_FIELDS, several=True),
+)
+async def create_several(request: Request, principal: Writer, platform: ThePlatform, request_id: RequestId) -> BatchOut:
+    """Take in up to 50 files as if each had been sent, with the same labels. The answer tells of each, in order; when
+    none could be taken in, it is the first one's error."""
+    fields = tuple(SHARED_FIELDS)
+    async with receive_files(request, file_field="files", most=MAX_FILES, fields=fields, strict=True) as received:
+        added = await platform.documents.add_files(
+            received.uploads, principal=principal, request_id=request_id, labels=_labels(received.fields)
+        )
+    return BatchOut(results=[AddedOut.of(one) for one in added])
+
+
 @router.post("/urls", status_code=202, summary="Fetch documents by URL")
 async def fetch(body: UrlsIn, principal: Writer, platform: ThePlatform, request_id: RequestId) -> BatchOut:
     """Fetch each URL from a host the operator allows and take it in as if it had been sent. The answer tells of each;
     when none could be taken in, it is the first one's error."""
-    labels = Labels(tags=body.tags, visibility=body.visibility, metadata=body.metadata)
+    labels = Labels(tags=body.tags, visibility=body.visibility, metadata=body.metadata, extract=body.extract)
     added = await platform.documents.add_urls(body.urls, principal=principal, request_id=request_id, labels=labels)
     return BatchOut(results=[AddedOut.of(one) for one in added])
 
@@ -101,7 +120,7 @@ async def replace(
     document_id: UUID, request: Request, principal: Writer, platform: ThePlatform, request_id: RequestId
 ) -> DocumentOut:
     """Take in a changed file: only passages that changed are embedded anew; the old ones are found until then."""
-    async with receive(request, file_field="file") as received:
+    async with receive(request, file_field="file", strict=True) as received:
         return DocumentOut.of(
             await platform.documents.replace(received.upload, document_id, principal=principal, request_id=request_id)
         )
@@ -132,6 +151,7 @@ class _Fields(BaseModel):
     tags: list[Tag] = Field(default_factory=list, max_length=50)
     visibility: Visibility = "organisation"
     metadata: dict[str, Any] = Field(default_factory=dict)
+    extract: bool = False
 
 
 def _labels(fields: dict[str, str]) -> Labels:
@@ -150,4 +170,4 @@ def _labels(fields: dict[str, str]) -> Labels:
         ) from error
     except (json.JSONDecodeError, RecursionError) as error:
         raise InvalidInput("the field metadata is no JSON object", hint='for example {"project": "hall 3"}') from error
-    return Labels(title=checked.title, tags=checked.tags, visibility=checked.visibility, metadata=checked.metadata)
+    return Labels(**dict(checked))

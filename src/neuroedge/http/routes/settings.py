@@ -58,10 +58,13 @@ class SwitchIn(BaseModel):
 
     name: Name
     allowed: bool
-    purpose: Purpose | None = Field(default=None, description="What for; needed to switch it on. Kept, and audited.")
+    purpose: Purpose | None = Field(
+        default=None, description="What for; voice_emotion needs it to be switched on. Kept, and audited."
+    )
     ground: Ground | None = Field(
         default=None,
-        description="medical or safety; other: the people heard are neither at work nor in education.",
+        description="Needed for voice_emotion: medical or safety; other: the people heard are neither at work nor in"
+        " education.",
     )
 
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from neuroedge.contract.errors import NeuroEdgeError
 from neuroedge.contract.ports import AudioSource
 from neuroedge.http.auth import RequestId, Runner, ThePlatform
-from neuroedge.services.speech import DISCLAIMER, Ask, Part, analyse
+from neuroedge.services.speech import DISCLAIMER, Ask, Part, analyse, reliable, warnings_of
 
 router = APIRouter(prefix="/v1/speech", tags=["speech"])
 
@@ -70,12 +70,6 @@ class SpeechAnalysisOut(BaseModel):
     disclaimer: str = DISCLAIMER
 
 
-def warnings_of(parts: dict[str, Part]) -> list[str]:
-    """What the parts warn of, each once, in order."""
-    told = [warning for part in parts.values() if part.result for warning in part.result.get("warnings", [])]
-    return list(dict.fromkeys(told))
-
-
 @router.post("/analyze", summary="Transcription, articulation, fluency and prosody of a recording")
 async def analyze(
     body: SpeechAnalysisIn, principal: Runner, platform: ThePlatform, request_id: RequestId
@@ -97,8 +91,3 @@ async def analyze(
         reliable=reliable(parts),
         warnings=warnings_of(parts),
     )
-
-
-def reliable(parts: dict[str, Part]) -> bool:
-    """Whether every part that answered and judges itself finds itself reliable."""
-    return all(part.result.get("reliable", True) for part in parts.values() if part.result)

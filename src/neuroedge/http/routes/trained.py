@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from neuroedge.contract.errors import InvalidInput
 from neuroedge.contract.models import Priority
-from neuroedge.contract.ports import TrainedModel
 from neuroedge.contract.principal import Principal
+from neuroedge.contract.trained import TrainedModel
 from neuroedge.http.auth import Reader, RequestId, Runner, ThePlatform, Writer
 from neuroedge.http.platform import Platform
 from neuroedge.http.routes.tasks import TaskOut

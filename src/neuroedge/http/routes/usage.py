@@ -93,6 +93,7 @@ class UsageSumOut(BaseModel):
     cost_usd: Decimal
     estimated: int = Field(description="Calls whose tokens the provider did not tell.")
     unpriced: int = Field(description="Calls whose price is not known; they are not in cost_usd.")
+    unpriced_tokens: int = Field(description="Read and written by those calls.")
 
 
 class UsageOut(BaseModel):
@@ -105,6 +106,7 @@ class UsageOut(BaseModel):
     group_by: GroupBy
     groups: list[UsageSumOut]
     total: UsageSumOut
+    warnings: list["StandingOut"] = Field(description="Soft limits of budgets that are reached now.")
 
 
 class LedgerCallOut(BaseModel):
@@ -126,6 +128,7 @@ class LedgerCallOut(BaseModel):
     cached_tokens: int
     estimated: bool = Field(description="Whether the tokens were counted here because the provider did not tell.")
     cost_usd: Decimal
+    unpriced: bool = Field(description="No price is known, so that a cost of 0 says nothing.")
     price_source: str | None = Field(description="Where the price was read; null: it is not known.")
     price_date: date | None
     seconds: float | None
@@ -224,18 +227,20 @@ class BudgetsOut(BudgetsIn):
 async def sums(
     request: Request, principal: Reader, platform: ThePlatform, asked: Annotated[UsageQuery, Query()]
 ) -> UsageOut | Response:
-    """Tokens, cost and failures of your calls, of the whole organisation's for who manages it. As CSV with
-    `Accept: text/csv`."""
+    """Tokens, cost and failures of your calls, of the whole organisation's for who manages it; calls of models without
+    a price are told as `unpriced`. As CSV with `Accept: text/csv`."""
     since, until = asked.times()
     report = await platform.usage_reports.sums(principal, since=since, until=until, group_by=asked.group_by)
     if "text/csv" in request.headers.get("accept", ""):
         return Response(_csv(asked.group_by, report), media_type="text/csv; charset=utf-8")
+    standing = [one for one in await platform.budgets.standing(principal) if one.warns]
     return UsageOut(
         since=since,
         until=until,
         group_by=asked.group_by,
         groups=[UsageSumOut.model_validate(one) for one in report.groups],
         total=UsageSumOut.model_validate(report.total),
+        warnings=[StandingOut.model_validate(one) for one in standing],
     )
 
 

@@ -12,15 +12,19 @@ import os
 import resource
 import secrets
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from neuroedge.contract.errors import EmptyMedia, NeuroEdgeError, TooLarge, UnreadableMedia
 from neuroedge.infra.documents import formats
 from neuroedge.infra.documents.formats import Format
-from neuroedge.infra.documents.outcome import Parsed, ParseLimits, packed
+from neuroedge.infra.documents.mail import NESTED, attachments, without_forwarded
+from neuroedge.infra.documents.notes import notes
+from neuroedge.infra.documents.outcome import Parsed, ParseLimits, packed, read_blocks
 from neuroedge.infra.documents.references import Rewritten, without_references
 from neuroedge.infra.documents.structure import blocks, markdown_table
 from neuroedge.kit.chunking import Block
@@ -74,8 +78,8 @@ def _limit(limits: ParseLimits) -> None:
             continue
 
 
-def read(path: Path, filename: str, out: Path, limits: ParseLimits) -> Parsed:
-    """Write the file's blocks to `out`. Raises the errors of bad files."""
+def read(path: Path, filename: str, out: Path, limits: ParseLimits, *, nested: int = 0) -> Parsed:
+    """Write the file's blocks to `out`. `nested`: how many mails it is attached within. Raises errors of bad files."""
     found = formats.recognised(path, filename, limits)
     if found.kind == "image" or found.kind == "audio":
         return Parsed(kind=found.kind, media_type=found.media_type)
@@ -86,10 +90,10 @@ def read(path: Path, filename: str, out: Path, limits: ParseLimits) -> Parsed:
             text = formats.decoded(path.read_bytes(), kind=found.kind, limits=limits)
             rows = _paragraphs(text) if found.kind == "plain" else _tables(text)
             return Parsed(kind="text", media_type=found.media_type, characters=_write(rows, file, limits))
-        return _parsed(path, found, file, limits)
+        return _parsed(path, found, file, limits, nested=nested)
 
 
-def _parsed(path: Path, found: Format, file: BinaryIO, limits: ParseLimits) -> Parsed:
+def _parsed(path: Path, found: Format, file: BinaryIO, limits: ParseLimits, *, nested: int) -> Parsed:
     import kreuzberg
 
     if found.kind == "pdf":
@@ -110,11 +114,16 @@ def _parsed(path: Path, found: Format, file: BinaryIO, limits: ParseLimits) -> P
         result = kreuzberg.extract_bytes_sync(source.data, found.media_type, config)
     except kreuzberg.KreuzbergError as error:
         raise _wrapped(error, found) from error
-    page_texts = _page_texts(result, marker)
+    page_texts = _page_texts(result, marker, named=found.kind == "pdf")
     nodes = (result.document or {"nodes": []})["nodes"]
     sizes = _page_sizes(result.metadata) if found.kind == "pdf" else {}
-    told = (b for b in blocks(nodes, page_texts, sizes) if marker not in b.text)
-    characters = _write((replace(b, text=source.restored(b.text)) for b in told), file, limits)
+    told: Iterable[Block] = (b for b in blocks(nodes, page_texts, sizes) if marker not in b.text)
+    if found.media_type == formats.PPTX:
+        told = _with_notes(told, notes(path, unpacked_bytes=limits.unpacked_bytes))
+    told = (replace(b, text=source.restored(b.text)) for b in told)
+    if found.kind == "email":
+        told = chain(told, _attached(path, limits, nested=nested))
+    characters = _write(told, file, limits)
     pages = _page_count(result, page_texts)
     unread = tuple(n for n, text in page_texts if not text.strip()) if found.kind == "pdf" else ()
     if not characters and not unread:
@@ -136,7 +145,7 @@ def _source(path: Path, found: Format, limits: ParseLimits) -> Rewritten:
         return Rewritten(formats.decoded(path.read_bytes(), kind=found.kind, limits=limits).encode())
     if found.media_type == formats.DOCX:
         return without_references(path, unpacked_bytes=limits.unpacked_bytes)
-    return Rewritten(path.read_bytes())
+    return Rewritten(without_forwarded(path) if found.kind == "email" else path.read_bytes())
 
 
 def _check_pages(kreuzberg: Any, path: Path, limits: ParseLimits) -> None:
@@ -159,11 +168,49 @@ def _wrapped(error: Exception, found: Format) -> NeuroEdgeError:
     return UnreadableMedia(f"the document is damaged: it does not read as {name}", hint="send the whole file again")
 
 
-def _page_texts(result: Any, marker: str) -> list[tuple[int, str]]:
-    """(page, text) from the pages it names, or from the marks it left between slides."""
-    named = [(int(page["page_number"]), page["content"]) for page in result.pages or []]
+def _with_notes(told: Iterable[Block], noted: dict[int, str]) -> Iterator[Block]:
+    """The blocks of slides, those of each followed by its notes."""
+    page = 0
+    for block in told:
+        if block.page is not None and block.page > page:
+            yield from _notes_of(range(page, block.page), noted)
+            page = block.page
+        yield block
+    yield from _notes_of(range(page, max(noted, default=0) + 1), noted)
+
+
+def _notes_of(slides: Iterable[int], noted: dict[int, str]) -> Iterator[Block]:
+    for number in slides:
+        if number in noted:
+            yield Block(type="paragraph", text=f"Notes: {noted[number]}", page=number)
+
+
+def _attached(path: Path, limits: ParseLimits, *, nested: int) -> Iterator[Block]:
+    """What is attached to a mail, each under its name; of what cannot be read, why. Pages are those of no document."""
+    for name, data in attachments(path) if nested < NESTED else ():
+        yield Block(type="heading", text=f"Attachment: {name}", level=1)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            file, out = Path(folder) / "upload", Path(folder) / "blocks"
+            try:
+                if len(data) > (most := limits.characters * _BYTES_PER_CHARACTER):  # the system would end the process
+                    raise TooLarge(f"it has more than {most} bytes", hint="send it by itself")
+                file.write_bytes(data)
+                parsed = read(file, name, out, limits, nested=nested + 1)
+            except NeuroEdgeError as error:
+                yield Block(type="paragraph", text=f"Not read: {error.detail}.")
+                continue
+            if parsed.kind != "text":
+                yield Block(type="paragraph", text=f"Not read: it is {parsed.media_type}; send it by itself.")
+                continue
+            for block in read_blocks(out.read_bytes()):
+                yield replace(block, page=None, bbox=None, level=block.level and min(6, block.level + 1))
+
+
+def _page_texts(result: Any, marker: str, *, named: bool) -> list[tuple[int, str]]:
+    """(page, text): of a PDF the pages it names, else the marks it left; of slides it names only those with tables."""
+    pages = [(int(page["page_number"]), page["content"]) for page in result.pages or []]
     if named or marker not in result.content:
-        return named
+        return pages
     marked: list[tuple[int, str]] = []
     for part in result.content.split(marker + "n")[1:]:
         number, _, text = part.partition("n")

@@ -27,9 +27,10 @@ Kind = Literal["pdf", "office", "html", "markdown", "csv", "email", "plain", "im
 _OFFICE = "application/vnd.openxmlformats-officedocument."
 DOCX = _OFFICE + "wordprocessingml.document"
 """Also the media type that DOCM and DOTX are read as."""
+PPTX = _OFFICE + "presentationml.presentation"
 _OFFICE_PARTS = {
     "word/": DOCX,
-    "ppt/": _OFFICE + "presentationml.presentation",
+    "ppt/": PPTX,
     "xl/": _OFFICE + "spreadsheetml.sheet",
 }
 _IMAGES = {
@@ -119,6 +120,10 @@ def _office(path: Path, limits: ParseLimits) -> str:
     for folder, media_type in _OFFICE_PARTS.items():
         if "[Content_Types].xml" in names and any(name.startswith(folder) for name in names):
             return media_type
+    if "mimetype" in names:  # OpenDocument, EPUB
+        raise UnsupportedMedia(
+            "the file is an OpenDocument or EPUB file, which is not read", hint="save it as DOCX, PPTX, XLSX or PDF"
+        )
     raise UnsupportedMedia("the file is a ZIP archive, but no Office document", hint="unpack it and send its documents")
 
 

@@ -56,6 +56,15 @@ class PageReader(Protocol):
         ...
 
 
+class LeafReader(PageReader, Protocol):
+    """A PageReader that reads the pages of an image file one by one, so that each can be kept."""
+
+    async def leaf(self, image: bytes, *, number: int) -> tuple[list[Block], int]:
+        """Blocks of page `number`, from 1, of an image file, and how many pages it has; a single page has no number.
+        Raises UnreadableMedia naming the page, TooLarge for a file of too many."""
+        ...
+
+
 def read_blocks(data: bytes) -> Iterator[Block]:
     """The blocks of a file that `DocumentParser.parse` wrote."""
     import msgpack

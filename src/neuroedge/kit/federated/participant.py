@@ -12,6 +12,7 @@ In secure aggregation the same update goes through `SecureRound`, whose `step` i
 import base64
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, Final, Literal, Protocol
 
 import numpy as np
@@ -148,7 +149,7 @@ class SecureRound:
 
     def _message(self, phase: str, inbox: Mapping[str, Any]) -> bytes:
         if phase == "keys":
-            return _bytes({"cipher": self._part.public.cipher, "masks": self._part.public.masks})
+            return _bytes(asdict(self._part.public))
         if phase == "shares":
             keys = {told["client_id"]: self._keys_of(told) for told in inbox["keys"]}
             self._clients = len(keys)
@@ -177,7 +178,7 @@ class SecureRound:
         if not signing.genuine(public_key, base64.b64decode(told["signature"]), text):
             raise ValueError(f"the keys of client {told['client_id']} are not signed by it")
         keys = json.loads(payload)
-        return PublicKeys(cipher=base64.b64decode(keys["cipher"]), masks=base64.b64decode(keys["masks"]))
+        return PublicKeys(**{name: base64.b64decode(keys[name]) for name in ("cipher", "masks", "own")})
 
 
 def _bytes(named: Mapping[str, bytes]) -> bytes:

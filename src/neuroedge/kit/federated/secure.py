@@ -5,9 +5,11 @@ clients; pairs' masks cancel in the sum. Seeds are secret-shared, so that of a c
 masks, and of one who stays only the own mask, can be taken away by the server, with the help of `threshold` others.
 
 Primitives: X25519, HKDF-SHA256, ChaCha20 (masks), ChaCha20-Poly1305 (shares on their way through the server) of
-`cryptography`; Shamir's sharing of `shamir.py`. Against a server that follows the protocol and is curious, with up to
-threshold - 1 clients in league with it; threshold > 2/3 of the clients also keeps a lying server from learning both
-seeds of a client. The protocol's extra round of signed survivor lists is not here.
+`cryptography`, Shamir's sharing of pycryptodome. What is shared are two seeds of 16 bytes, of which the own mask's key
+and the private key of the pairs' masks are derived; a client commits to the first, so that wrong shares are noticed.
+Against a server that follows the protocol and is curious, with up to threshold - 1 clients in league with it;
+threshold > 2/3 of the clients also keeps a lying server from learning both seeds of a client. The protocol's extra
+round of signed survivor lists is not here.
 """
 
 import secrets
@@ -25,6 +27,8 @@ Masked = npt.NDArray[np.uint32]
 KEY_BYTES: Final = 32
 MIN_CLIENTS: Final = 3
 """With two, the sum and one's own update give the other's."""
+MAX_CLIENTS: Final = 100
+"""Joining everybody's shares takes 15 s of a core for so many, and grows with their cube."""
 _NONCE_BYTES: Final = 12
 
 
@@ -73,6 +77,8 @@ class PublicKeys:
     """For shares on their way."""
     masks: bytes
     """For pairwise masks."""
+    own: bytes
+    """Commitment to the seed of the own mask."""
 
 
 class Participant:
@@ -80,15 +86,18 @@ class Participant:
 
     def __init__(self, *, me: str, round_id: str) -> None:
         self._me, self._round = me, round_id
-        self._cipher, self._masks = _new_key(), _new_key()
-        self._own = secrets.token_bytes(KEY_BYTES)
+        self._cipher = _new_key()
+        self._masks_seed, self._own_seed = (secrets.token_bytes(shamir.SECRET_BYTES) for _ in range(2))
+        self._masks = _masks_key(self._masks_seed, round_id)
         self._others: dict[str, PublicKeys] = {}
         self._threshold = 0
 
     @property
     def public(self) -> PublicKeys:
         """To be sent to the server."""
-        return PublicKeys(cipher=_public(self._cipher), masks=_public(self._masks))
+        return PublicKeys(
+            cipher=_public(self._cipher), masks=_public(self._masks), own=_commitment(self._own_seed, self._round)
+        )
 
     def shares(self, keys: Mapping[str, PublicKeys]) -> dict[str, bytes]:
         """Sealed shares of both seeds for each other client, by its name; `keys` are everybody's.
@@ -102,8 +111,8 @@ class Participant:
         self._others = {name: pair for name, pair in keys.items() if name != self._me}
         self._threshold = threshold_of(len(keys))
         order = sorted(keys)
-        private = shamir.split(_private(self._masks), threshold=self._threshold, holders=len(order))
-        own = shamir.split(self._own, threshold=self._threshold, holders=len(order))
+        private = shamir.split(self._masks_seed, threshold=self._threshold, holders=len(order))
+        own = shamir.split(self._own_seed, threshold=self._threshold, holders=len(order))
         self._kept = private[order.index(self._me) + 1], own[order.index(self._me) + 1]
         return {
             name: _sealed(self._channel(name), private[x] + own[x], self._place(self._me, name))
@@ -116,7 +125,9 @@ class Participant:
         sent = set(senders) - {self._me}
         if len(sent) + 1 < max(self._threshold, MIN_CLIENTS) or not sent <= set(self._others):
             raise ValueError("too few clients sent shares, or some who sent no keys")
-        total = quantised(update, bound=bound, clients=clients) + mask(self._own, update.size)
+        total = quantised(update, bound=bound, clients=clients) + mask(
+            _own_key(self._own_seed, self._round), update.size
+        )
         for name in sorted(sent):
             pair = mask(self._pair_seed(name), update.size)
             total = total + pair if self._me < name else total - pair
@@ -178,11 +189,13 @@ def unmasked_sum(known: Revealed) -> Masked:
         held = {order.index(holder) + 1: told[name] for holder, told in known.shares.items() if name in told}
         if len(held) < threshold:
             raise ValueError("shares are missing")
-        seed = shamir.join(dict(sorted(held.items())[:threshold]), size=KEY_BYTES)
+        seed = shamir.join(dict(sorted(held.items())[:threshold]))
         if name in known.masked:
-            total -= mask(seed, length)
+            if _commitment(seed, known.round_id) != known.keys[name].own:
+                raise ValueError("the shares of a client's seed do not give what it committed to")
+            total -= mask(_own_key(seed, known.round_id), length)
             continue
-        private = _key_of(seed)
+        private = _masks_key(seed, known.round_id)
         if _public(private) != known.keys[name].masks:
             raise ValueError("the shares of a client's key do not give its key")
         for other in sorted(known.masked):
@@ -201,26 +214,35 @@ def _new_key() -> Any:
     return X25519PrivateKey.generate()
 
 
-def _key_of(private: bytes) -> Any:
+def _masks_key(seed: bytes, round_id: str) -> Any:
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-    return X25519PrivateKey.from_private_bytes(private)
+    return X25519PrivateKey.from_private_bytes(_derived(seed, f"masks key {round_id}"))
+
+
+def _own_key(seed: bytes, round_id: str) -> bytes:
+    return _derived(seed, f"own mask {round_id}")
+
+
+def _commitment(seed: bytes, round_id: str) -> bytes:
+    """Says nothing of the seed, and fits no other."""
+    return _derived(seed, f"own mask's commitment {round_id}")
 
 
 def _public(key: Any) -> bytes:
     return bytes(key.public_key().public_bytes_raw())
 
 
-def _private(key: Any) -> bytes:
-    return bytes(key.private_bytes_raw())
-
-
 def _agreed(key: Any, public: bytes, purpose: str) -> bytes:
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
+
+    return _derived(key.exchange(X25519PublicKey.from_public_bytes(public)), purpose)
+
+
+def _derived(secret: bytes, purpose: str) -> bytes:
     from cryptography.hazmat.primitives.hashes import SHA256
     from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-    secret = key.exchange(X25519PublicKey.from_public_bytes(public))
     return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=f"neuroedge {purpose}".encode()).derive(secret)
 
 

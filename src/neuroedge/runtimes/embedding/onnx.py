@@ -49,7 +49,7 @@ class OnnxFile:
         ):
             return str(self.path)
         import onnx
-        from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
+        from google.protobuf.message import DecodeError, EncodeError
 
         try:
             stored = onnx.load(self.path, load_external_data=False)

@@ -46,7 +46,7 @@ def wrapped(error: Exception, *, provider: str, key: str | None) -> NeuroEdgeErr
     body = _body(error)
     status = _status(error, body)
     if status is None:
-        return _broken(error, provider)
+        return _not_asked(error, provider) or _broken(error, provider)
     said = _said(body, key)
     code = str(body.get("code") or "")
     if status in (401, 402, 403) or code == "insufficient_quota":
@@ -84,6 +84,16 @@ def refused_parameter(error: Exception) -> str | None:
         "unsupported_value",
     ):
         return str(body.get("param"))
+    return None
+
+
+def _not_asked(error: BaseException, provider: str) -> ProviderFailed | None:
+    """What kept this process itself from asking (pinned.py), under what the libraries made of it."""
+    within: BaseException | None = error
+    while within is not None:
+        if isinstance(within, NeuroEdgeError):
+            return ProviderFailed(f"{provider} is not asked: {within.detail}", hint=within.hint, transient=False)
+        within = within.__cause__
     return None
 
 

@@ -6,6 +6,7 @@ Sources: https://platform.openai.com/docs/api-reference/chat (request, chunks, u
 
 import base64
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any, Final
 
 from neuroedge.contract.chat import (
@@ -50,11 +51,14 @@ class OpenAIChat(RemoteChat):
     """A ChatModel of a provider that speaks this wire format."""
 
     async def _deltas(self, client: Client, request: ChatRequest) -> AsyncGenerator[ChatDelta, None]:
+        # Imported late: it needs the SDKs' HTTP library, which the client's opening has imported.
+        from neuroedge.runtimes.remote_llm.openai_wire import chunks
+
         finish: Finish | None = None
         counts = Counts()
         heard = False
-        async with await self._asked(client, request) as chunks:
-            async for chunk in chunks:
+        async with aclosing(chunks(await self._asked(client, request))) as told:
+            async for chunk in told:
                 if usage := chunk.get("usage"):
                     counts = _counts(usage)
                 for choice in (chunk.get("choices") or ())[:1]:
@@ -71,31 +75,19 @@ class OpenAIChat(RemoteChat):
         yield ChatDelta(finish_reason=finish, **counts)
 
     async def _asked(self, client: Client, request: ChatRequest) -> Any:
-        """The open stream. A parameter that the model is found not to take is left out, now and from then on."""
+        """The open answer. A parameter that the model is found not to take is left out, now and from then on."""
+        from neuroedge.runtimes.remote_llm.openai_wire import opened
+
         refused = client.refused[self.model]
         while True:
             asked = without(body(request, model=self.model), refused)
             try:
-                return await _sent(client, asked, silence_s=self.silence_s)
+                return await opened(client, asked, silence_s=self.silence_s)
             except Exception as error:
                 name = refused_parameter(error)
                 if name is None or name not in _INSTEAD or name in refused:
                     raise
                 refused.add(name)
-
-
-async def _sent(client: Client, asked: Mapping[str, Any], *, silence_s: float) -> Any:
-    """The open stream, of plain JSON: the SDK's own models of chunks would take most of the time a chunk takes."""
-    from openai import AsyncStream
-
-    return await client.sdk.post(
-        "/chat/completions",
-        body=asked,
-        cast_to=object,
-        options={"timeout": client.timeout(silence_s)},
-        stream=True,
-        stream_cls=AsyncStream[object],
-    )
 
 
 def body(request: ChatRequest, *, model: str) -> dict[str, Any]:

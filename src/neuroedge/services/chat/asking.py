@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Final, Literal
 from uuid import UUID
 
 from neuroedge.contract.engine import Usage
@@ -18,12 +18,18 @@ from neuroedge.services.chat.packing import uncovered
 from neuroedge.services.chat.sessions import Chats
 from neuroedge.services.chat.state import Attached, Options, SaidTurn, State, Summary, options_of, usage_of
 from neuroedge.services.chat.workflow import Workflow
-from neuroedge.stores import turns
+from neuroedge.stores import chat_messages, turns
 from neuroedge.stores.chat_messages import Failure, Message
 from neuroedge.stores.ids import new_id
 from neuroedge.stores.postgres import Database
 
 Ending = Literal["cancelled", "gone"]
+INTERRUPTED: Final = Failure(
+    code="interrupted",
+    detail="the server stopped while it answered",
+    hint="POST …/resume goes on from the last saved step, or ask for another answer",
+)
+"""Of an answer whose process died. Its turn stays open, so that it can be gone on with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +154,7 @@ class Asking:
         if turn is None:
             raise NotFound(f"no turn answers with message {message_id}")
         over = Asked(principal=principal, request_id=request_id, session_id=session_id, message=message)
-        if message.state != "running":
+        if message.state != "running" and not (_interrupted(message) and turn.abandoned):
             return over
         if not turn.abandoned:
             raise _answering()
@@ -156,6 +162,8 @@ class Asking:
         async with self._db.tenant(principal) as conn:
             if not await turns.take_over(conn, turn.id, worker=self._worker):
                 raise _answering()
+            if message.state != "running":
+                await chat_messages.reopen(conn, message_id)
         if "options" not in state:
             cut_off = Failure(code="interrupted", detail="the server stopped before it began", hint="ask again")
             over.message = await self._chats.finish(principal, message_id, content="", state="failed", error=cut_off)
@@ -229,6 +237,7 @@ class Asking:
             question=asked.content or "What is in the attached files?",
             system_prompt=system_prompt,
             options=options.as_json(),
+            limited=principal.models is not None or principal.engines is not None,
             turns=uncovered(said, summary),
             attachments=[
                 Attached(id=str(each.attachment.id), name=each.attachment.filename, text=each.text)
@@ -250,6 +259,10 @@ class Asking:
         async with self._db.tenant(principal) as conn:
             turn = await turns.of_message(conn, message_id)
         return (await self._workflow.state(principal, turn.id)).get("summary") if turn else None
+
+
+def _interrupted(message: Message) -> bool:
+    return message.state == "failed" and message.error is not None and message.error.code == INTERRUPTED.code
 
 
 def _answering() -> Conflict:

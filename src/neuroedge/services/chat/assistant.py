@@ -135,6 +135,10 @@ class Assistant:
         """
         return await self._asking.resume(principal, session_id, message_id, request_id=request_id)
 
+    async def saved(self, principal: Principal, turn_id: UUID) -> State:
+        """What was saved of a turn last; empty when it had not begun."""
+        return await self._workflow.state(principal, turn_id)
+
     async def events(self, asked: Asked) -> AsyncGenerator[Event, None]:
         """What happens until the answer is there: started, stage, token, citation, artifact, trace; then done or error.
 

@@ -90,6 +90,8 @@ class Usage(TypedDict):
     completion_tokens: int
     cost: str
     """US dollars, a decimal number."""
+    unpriced: bool
+    """A model without a known price took part."""
 
 
 def added(a: Usage, b: Usage) -> Usage:
@@ -98,6 +100,7 @@ def added(a: Usage, b: Usage) -> Usage:
         prompt_tokens=a.get("prompt_tokens", 0) + b["prompt_tokens"],
         completion_tokens=a.get("completion_tokens", 0) + b["completion_tokens"],
         cost=str(Decimal(a.get("cost", "0")) + Decimal(b["cost"])),
+        unpriced=a.get("unpriced", False) or b.get("unpriced", False),
     )
 
 
@@ -107,6 +110,8 @@ class State(TypedDict, total=False):
     question: str
     system_prompt: str | None
     options: dict[str, Any]
+    limited: bool
+    """Asked with an API key that may not use everything its user may."""
     turns: list[SaidTurn]
     attachments: list[Attached]
     summary: Summary | None
@@ -152,4 +157,9 @@ def options_of(state: State) -> Options:
 
 def usage_of(spent: Spent) -> Usage:
     """Of one call, or of several."""
-    return Usage(prompt_tokens=spent.prompt_tokens, completion_tokens=spent.completion_tokens, cost=str(spent.cost_usd))
+    return Usage(
+        prompt_tokens=spent.prompt_tokens,
+        completion_tokens=spent.completion_tokens,
+        cost=str(spent.cost_usd),
+        unpriced=spent.unpriced,
+    )

@@ -5,11 +5,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
+from neuroedge.services.chat.asking import INTERRUPTED
 from neuroedge.services.chat.progress import SessionProgress, tell
 from neuroedge.services.housekeeping import old_id, service_principal
 from neuroedge.services.run_engine import EngineRunner
 from neuroedge.stores import chat_attachments, chat_messages, chat_sessions
-from neuroedge.stores.chat_messages import Body, Failure, Message
+from neuroedge.stores.chat_messages import Body, Message
 from neuroedge.stores.postgres import Database
 
 ABANDONED: Final = timedelta(hours=1)
@@ -36,13 +37,10 @@ class ChatSweep:
         return swept + await self._delete_orphans()
 
     async def _end_answers(self, org_id: UUID, before: datetime) -> int:
-        cut_off = Failure(
-            code="interrupted", detail="the server stopped while it answered", hint="ask for another answer"
-        )
         ended = list[Message]()
         async with self._db.tenant(service_principal(org_id), sees_all=True) as conn:
             for message in await chat_messages.abandoned(conn, before, limit=_AT_ONCE):
-                body = Body(content=message.content, attachments=message.attachments, error=cut_off)
+                body = Body(content=message.content, attachments=message.attachments, error=INTERRUPTED)
                 if await chat_messages.finish(conn, message.id, body=body, state="failed"):
                     ended.append(replace(message, state="failed"))
         for message in ended:

@@ -14,6 +14,7 @@ from typing import Final
 from uuid import UUID
 
 import structlog
+from cachetools import TTLCache
 
 from neuroedge.contract.errors import BudgetExceeded, NeuroEdgeError
 from neuroedge.contract.ports import Clock
@@ -31,6 +32,7 @@ log = structlog.get_logger(__name__)
 TOPIC: Final = "llm-budgets"
 _KEPT_S: Final = 5.0
 _WARNED_KEPT: Final = 10_000
+_STANDINGS_KEPT: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +55,11 @@ class Limits:
     def any(self) -> bool:
         """Whether anything is limited."""
         return self != NO_LIMITS
+
+    def warn(self) -> bool:
+        """Whether there is a soft one."""
+        each = (self.org_day, self.org_month, self.user_day, self.user_month)
+        return any(limit.soft_usd is not None for limit in each)
 
 
 NO_LIMITS: Final = Limits()
@@ -113,6 +120,7 @@ class Budgets:
         self._most: Mapping[Period, Decimal | None] = {"day": day_usd or None, "month": month_usd or None}
         self._kept = Kept(self._load, kept_s=_KEPT_S)
         self._warned = _Warnings()
+        self._standings: TTLCache[tuple[UUID, UUID], list[Standing]] = TTLCache(_STANDINGS_KEPT, ttl=_KEPT_S)
         self._warning: set[asyncio.Task[None]] = set()
 
     async def limits(self, org_id: UUID, user_id: UUID) -> Limits:
@@ -146,6 +154,7 @@ class Budgets:
             )
         self._kept.forget(principal.org_id)
         self._warned = _Warnings()
+        self._standings.clear()
 
     async def standing(self, principal: Principal) -> list[Standing]:
         """Each limit that holds for the caller, with what is spent of it; for who manages the organisation, those of
@@ -174,14 +183,17 @@ class Budgets:
             for scope, period, subject, limit in wanted
         ]
 
-    async def warnings(self, principal: Principal) -> list[str]:
-        """What a caller should be told with an answer: a line for each soft limit that is reached."""
-        if not (await self.limits(principal.org_id, principal.user_id)).any():
+    async def reached(self, principal: Principal) -> list[Standing]:
+        """The soft limits that are reached, the organisation's and the caller's own, as they were some seconds ago at
+        most. Where none is set, nothing is read. Raises Unavailable."""
+        if not (await self.limits(principal.org_id, principal.user_id)).warn():
             return []
-        own = [one for one in await self.standing(principal) if one.member_id in (None, principal.user_id)]
-        return [
-            f"{one.scope}/{one.period}: {_usd(one.cost_usd)} of {_usd(one.soft_usd)} USD" for one in own if one.warns
-        ]
+        key = (principal.org_id, principal.user_id)
+        own = self._standings.get(key)
+        if own is None:
+            every = await self.standing(principal)
+            own = self._standings[key] = [one for one in every if one.member_id in (None, principal.user_id)]
+        return [one for one in own if one.warns]
 
     def check(self, limits: Limits, admission: Admission) -> None:
         """Raise BudgetExceeded for a call that was not admitted, with the limit that was reached."""
@@ -198,7 +210,10 @@ class Budgets:
 
     def note(self, limits: Limits, admission: Admission, *, org_id: UUID, user_id: UUID, at: datetime) -> None:
         """Have it told, once for each period, that a soft limit is reached; nobody waits for that."""
+        if not limits.warn():
+            return
         day, month = _keys(at)
+        self._standings[org_id, user_id] = _admitted(limits, admission, user_id=user_id, periods=(day, month))
         for whose, period, limit, spent in _compared(limits, admission):
             if limit.soft_usd is None or spent is None or spent < limit.soft_usd:
                 continue
@@ -263,6 +278,23 @@ def _compared(limits: Limits, admission: Admission) -> list[tuple[Scope, Period,
         ("organisation", "month", limits.org_month, admission.org_month),
         ("user", "day", limits.user_day, admission.user_day),
         ("user", "month", limits.user_month, admission.user_month),
+    ]
+
+
+def _admitted(limits: Limits, admission: Admission, *, user_id: UUID, periods: tuple[str, str]) -> list[Standing]:
+    """Where a call that was let through stood; what was set aside is among what was spent."""
+    return [
+        Standing(
+            scope=scope,
+            period=period,
+            key=periods[0] if period == "day" else periods[1],
+            soft_usd=limit.soft_usd,
+            hard_usd=limit.hard_usd,
+            cost_usd=spent or Decimal(0),
+            reserved_usd=Decimal(0),
+            member_id=None if scope == "organisation" else user_id,
+        )
+        for scope, period, limit, spent in _compared(limits, admission)
     ]
 
 

@@ -1,8 +1,8 @@
 """Which addresses an organisation may have language models asked at.
 
 An organisation's administrator names a URL that this server will speak to. So it is https on the public internet, or a
-host of the operator's list, as infra/fetch.py has it for documents. The check is made when a provider is set up; no
-redirect is ever followed from it (runtimes/remote_llm).
+host of the operator's list, as infra/fetch.py has it for documents. The check is made when a provider is set up, and
+again when it is connected to, at an address that was checked; no redirect is ever followed (runtimes/remote_llm).
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from neuroedge.infra.fetch import Resolve, is_public, resolve
 
 _RESOLVE_S: Final = 5.0
 _PORTS: Final = {"http": 80, "https": 443}
+_HINT: Final = "the operator allows hosts of their own with NEUROEDGE_LLM_PRIVATE_HOSTS"
 
 
 class Hosts:
@@ -28,21 +29,29 @@ class Hosts:
     async def check(self, url: str, *, private: bool) -> None:
         """Raise InvalidInput for an address that may not be asked; a `private` one must be the operator's own."""
         parts = urlsplit(url)
-        host, port = (parts.hostname or "").lower(), parts.port or _PORTS[parts.scheme]
-        if self._allows(host, port, parts.scheme):
-            return
-        hint = "the operator allows hosts of their own with NEUROEDGE_LLM_PRIVATE_HOSTS"
-        if private:
-            raise InvalidInput(f"{host} is no host of the operator's, so nothing sent there is private", hint=hint)
-        if parts.scheme != "https":
-            raise InvalidInput("the address of a provider must begin with https://", hint=hint)
+        host = (parts.hostname or "").lower()
+        if private and not self._allows(parts.scheme, host, parts.port):
+            raise InvalidInput(f"{host} is no host of the operator's, so nothing sent there is private", hint=_HINT)
+        await self.addresses(parts.scheme, host, parts.port)
+
+    async def addresses(self, scheme: str, host: str, port: int | None) -> Sequence[str]:
+        """Where a connection may go now: public addresses of the host; the name of one of the operator's own.
+
+        Raises InvalidInput when there is none, also where only some of its addresses are private.
+        """
+        if self._allows(scheme, host, port):
+            return [host]
+        if scheme != "https":
+            raise InvalidInput("the address of a provider must begin with https://", hint=_HINT)
         try:
             async with asyncio.timeout(_RESOLVE_S):
-                found = await self._resolver(host, port)
+                found = [one.split("%")[0] for one in await self._resolver(host, port or _PORTS[scheme])]
         except (OSError, UnicodeError, TimeoutError) as error:
             raise InvalidInput(f"{host} has no address", hint="check base_url") from error
-        if not found or not all(is_public(ipaddress.ip_address(one.split("%")[0])) for one in found):
-            raise InvalidInput(f"{host} is not on the public internet", hint=hint)
+        if not found or not all(is_public(ipaddress.ip_address(one)) for one in found):
+            raise InvalidInput(f"{host} is not on the public internet", hint=_HINT)
+        return found
 
-    def _allows(self, host: str, port: int, scheme: str) -> bool:
-        return f"{host}:{port}" in self._own or (host in self._own and port == _PORTS[scheme])
+    def _allows(self, scheme: str, host: str, port: int | None) -> bool:
+        usual = _PORTS[scheme]
+        return f"{host}:{port or usual}" in self._own or (host in self._own and port in (None, usual))

@@ -18,7 +18,7 @@ class JudgedLLM:
 
     Where the policy can block or mask what goes in, every turn of a user or a tool is judged before a model is asked,
     as callers send their whole conversation each time. Where it only notes, the turns since the last answer are judged
-    while the model answers, from its first token on: nothing waits for it, and that token has the cores for itself.
+    after the answer's end, however it ends: nothing waits for it, and the answer has the cores for itself.
     """
 
     def __init__(self, llm: LLM, safety: Safety, principal: Principal, *, request_id: str) -> None:
@@ -36,12 +36,13 @@ class JudgedLLM:
         noted = [message for message in _new(request.messages) if _STAGES.get(message.role) in notes]
         deltas = self._llm.stream(replace(request, messages=messages), policy=policy)
         judged = self._safety.stream(self._principal, deltas, request_id=self._request_id)
-        async with aclosing(deltas), aclosing(judged):
-            async for delta in judged:
-                if noted:
-                    await self._note(noted)
-                    noted = []
-                yield delta
+        try:
+            async with aclosing(deltas), aclosing(judged):
+                async for delta in judged:
+                    yield delta
+        finally:
+            if noted:
+                await self._note(noted)
 
     async def chosen(self, policy: Policy = Policy()) -> ChatModel:
         """As the model itself says; what it is asked by is not judged."""

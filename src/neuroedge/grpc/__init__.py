@@ -1,0 +1,1 @@
+"""gRPC: AIVO Brain Service's methods (brain.proto) over the same services as HTTP."""

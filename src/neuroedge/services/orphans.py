@@ -1,0 +1,28 @@
+"""Objects that a crash left without the row that would name them."""
+
+from collections.abc import Awaitable, Callable
+from uuid import UUID
+
+from neuroedge.services.housekeeping import old_id, service_principal
+from neuroedge.services.run_engine import Contexts
+from neuroedge.stores.postgres import Connection, Database
+
+Exist = Callable[[Connection, UUID, set[UUID]], Awaitable[set[UUID]]]
+"""In a transaction of an organisation: which of these ids have a row."""
+
+
+async def sweep_orphans(db: Database, contexts: Contexts, top: str, *, exist: Exist) -> int:
+    """Delete, in every organisation, the folders `top`/<id> that are old and have no row; how many."""
+    swept = 0
+    for org_id in await contexts.organisations():
+        service = service_principal(org_id)
+        blobs = contexts.blobs(service)
+        there = {found for found in map(old_id, await blobs.folders(top)) if found is not None}
+        if not there:
+            continue
+        async with db.tenant(service, sees_all=True) as conn:
+            orphans = there - await exist(conn, org_id, there)
+        for orphan in orphans:
+            await blobs.delete_prefix(f"{top}/{orphan}")
+        swept += len(orphans)
+    return swept
