@@ -10,6 +10,9 @@ second; the waveform of a long recording lies in an unlinked file and is counted
 
 import argparse
 import json
+import os
+import signal
+import sys
 import tempfile
 import threading
 import time
@@ -28,23 +31,42 @@ from neuroedge.contract.models import SAMPLE_RATE_HZ
 from neuroedge.settings import default_data_dir
 
 SEED = 6
+_TELL_S = 15.0
+"""Between two lines of progress."""
 
 
 @dataclass
 class Memory:
-    """Readings of a process: seconds, anonymous and mapped MB, and the step that ran."""
+    """Readings of a process: seconds, anonymous and mapped MB, and the step that ran; ends it when time is up."""
 
     pid: int
+    at_most_s: float
     step: str = "before"
+    fraction: float = 0.0
+    late: bool = False
     readings: list[tuple[float, float, float, str]] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def watch(self) -> None:
         """Read until told to stop."""
+        began = told = time.perf_counter()
         while not self._stop.wait(0.2):
+            now = time.perf_counter()
             status = Path(f"/proc/{self.pid}/status").read_text()
             kb = {line.split(":")[0]: int(line.split()[1]) for line in status.splitlines() if line.startswith("Rss")}
-            self.readings.append((time.perf_counter(), kb["RssAnon"] / 1e3, kb["RssFile"] / 1e3, self.step))
+            self.readings.append((now, kb["RssAnon"] / 1e3, kb["RssFile"] / 1e3, self.step))
+            if now - told >= _TELL_S:
+                told = now
+                self._tell(now - began)
+            if now - began > self.at_most_s:
+                self.late = True
+                os.kill(self.pid, signal.SIGTERM)
+                return
+
+    def _tell(self, seconds: float) -> None:
+        _, anon, mapped, step = self.readings[-1]
+        line = f"{seconds:6.0f} s  {step} {self.fraction:.0%}  {anon:.0f} MB, mapped {mapped:.0f} MB"
+        print(line, file=sys.stderr, flush=True)
 
     def stop(self) -> None:
         """No more readings."""
@@ -67,6 +89,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--short", type=float, default=5.0, help="minutes of the recording it is compared with")
+    parser.add_argument("--at-most", type=float, default=4.0, help="times its length a recording may take")
     parser.add_argument("--model", default="whisper-tiny-en", help="the speech model")
     parser.add_argument("--models", type=Path, default=default_data_dir() / "models", help="the model store")
     given = parser.parse_args()
@@ -83,8 +106,8 @@ def main() -> None:
                 "ground": "other",
             }
             client.put("/v1/settings/switches", json=body).raise_for_status()
-            short = process(server, client, files[0])
-            long = process(server, client, files[1])
+            short = process(server, client, files[0], at_most_s=given.at_most * given.short * 60)
+            long = process(server, client, files[1], at_most_s=given.at_most * given.minutes * 60)
     save(
         "long_recording",
         [*_speed(long, given.minutes), *_memory(short, long, given)],
@@ -103,9 +126,9 @@ def lengthen(sample: Path, target: Path, *, minutes: float) -> None:
             file.write(np.concatenate([samples * chance.uniform(0.5, 1.0), pause]))
 
 
-def process(server: Served, client: httpx.Client, path: Path) -> dict[str, Any]:
+def process(server: Served, client: httpx.Client, path: Path, *, at_most_s: float) -> dict[str, Any]:
     """Send it and follow it to its end: the seconds of each step, the recording, the readings of memory."""
-    memory = Memory(server.process.pid)
+    memory = Memory(server.process.pid, at_most_s)
     watching = threading.Thread(target=memory.watch, daemon=True)
     watching.start()
     started = time.perf_counter()
@@ -113,22 +136,34 @@ def process(server: Served, client: httpx.Client, path: Path) -> dict[str, Any]:
         created = client.post("/v1/recordings", files={"file": (path.name, file)}, data={"language": "en"})
     created.raise_for_status()
     taken_s = time.perf_counter() - started
-    recording_id, steps = created.json()["id"], {}
+    recording_id = created.json()["id"]
+    try:
+        followed = _followed(client, recording_id, memory)
+    except httpx.HTTPError as error:
+        late = f"it took longer than {at_most_s:.0f} s" if memory.late else repr(error)
+        raise SystemExit(f"the recording of {path.stem} minutes was given up: {late}") from error
+    finally:
+        memory.stop()
+        watching.join()
+    if followed["detail"]["status"] != "done":
+        raise SystemExit(f"the recording failed: {followed['detail']['error']}")
+    return {**followed, "memory": memory, "taken_s": taken_s}
+
+
+def _followed(client: httpx.Client, recording_id: str, memory: Memory) -> dict[str, Any]:
+    steps: dict[str, Any] = {}
     reports = 0
     while (detail := client.get(f"/v1/recordings/{recording_id}").json())["status"] not in ("done", "failed"):
         with client.stream("GET", f"/v1/recordings/{recording_id}/events", timeout=None) as answer:
             for event in EventSource(answer).iter_sse():
                 data = json.loads(event.data) if event.data else {}
                 if event.event == "progress":
-                    memory.step = data["step"]
+                    memory.step, memory.fraction = data["step"], data["fraction"]
                     reports += 1
                 elif event.event == "step":
                     steps[data["step"]] = data
-    memory.stop()
-    watching.join()
-    if detail["status"] != "done":
-        raise SystemExit(f"the recording failed: {detail['error']}")
-    return {"steps": steps, "detail": detail, "memory": memory, "taken_s": taken_s, "reports": reports}
+                    print(f"{data['step']}: {data['seconds']:.1f} s", file=sys.stderr, flush=True)
+    return {"steps": steps, "detail": detail, "reports": reports}
 
 
 def _speed(long: dict[str, Any], minutes: float) -> list[Figure]:

@@ -62,6 +62,19 @@ def pcm16(samples: Floats) -> bytes:
     return (samples * 32_767).astype("<i2").tobytes()
 
 
+def music(seconds: float) -> Floats:
+    """Plucked chords over a beat, two a second."""
+    chance, size = np.random.default_rng(3), 8_000
+    time_s = np.arange(size) / 16_000
+    bars = []
+    for n in range(round(seconds * 2)):
+        root = 220 * 2 ** ((0, 5, 7, 0)[n // 4 % 4] / 12)
+        harmonics = [(root * ratio * k, 1 / k) for ratio in (1, 1.26, 1.5) for k in (1, 2, 3)]
+        chord = sum(level * np.sin(2 * np.pi * hz * time_s) for hz, level in harmonics) * np.exp(-4 * time_s)
+        bars.append(0.08 * chord + 0.1 * chance.normal(size=size) * np.exp(-40 * time_s))
+    return np.concatenate(bars).astype(np.float32)
+
+
 def token_of(client: httpx.Client) -> str:
     """The caller's access token."""
     return client.headers["Authorization"].removeprefix("Bearer ")
@@ -164,19 +177,22 @@ def test_a_call_is_transcribed_while_it_is_streamed(
     assert events[-1]["audio_s"] == pytest.approx(16.0, abs=0.01)
 
 
-def test_a_browser_sends_opus_and_its_token_in_the_first_message(
+def test_a_browser_sends_its_recording_and_its_token_in_the_first_message(
     live: Server, caller: httpx.Client, call: Floats
 ) -> None:
-    """WebM as MediaRecorder makes it, without any header; the words are those of the same sound as PCM."""
+    """WebM (Opus) and MP4 (AAC) as MediaRecorder makes them, without any header; the words are those of PCM."""
     texts = {}
-    for encoding, data in (("webm_opus", encoded(call, "webm_opus")), ("pcm16", pcm16(call))):
+    spoken = call[6 * 16_000 :]
+    sent = {"webm_opus": encoded(spoken, "webm_opus"), "mp4": encoded(spoken, "mp4"), "pcm16": pcm16(spoken)}
+    for encoding, data in sent.items():
         with connect(live.url.replace("http", "ws") + STREAM) as socket:
             started(socket, encoding=encoding, token=token_of(caller))
-            stream(socket, data, step=1_000 if encoding == "webm_opus" else STEP)
+            stream(socket, data, step=STEP if encoding == "pcm16" else 1_000)
             send(socket, type="stop")
             texts[encoding] = text_of(until(socket, closed))
     assert len(texts["pcm16"].split()) > 10
     assert wer(texts["pcm16"], texts["webm_opus"]) < 0.25
+    assert wer(texts["pcm16"], texts["mp4"]) < 0.25
 
 
 def test_a_lost_connection_resumes_where_it_was(caller: httpx.Client, call: Floats) -> None:
@@ -293,6 +309,7 @@ def test_without_a_good_token_nobody_listens(live: Server, caller: httpx.Client)
         ('{"type": "start", "sample_rate_hz": 7}', ["start", "sample_rate_hz"]),
         ('{"type": "start", "sample_rate_hz": "loud"}', ["start", "sample_rate_hz"]),
         ('{"type": "start", "encoding": "mp3"}', ["start", "encoding"]),
+        ('{"type": "start", "encoding": null}', ["start", "encoding"]),
         ('{"type": "start", "language": "English, please"}', ["start", "language"]),
         ('{"type": "start", "silence_s": NaN}', ["start", "silence_s"]),
         ('{"type": "start", "hot_words": ["' + "x" * 81 + '"]}', ["start", "hot_words", 0]),
@@ -348,13 +365,18 @@ def test_sound_that_is_none(caller: httpx.Client) -> None:
         assert end.value.rcvd.code == 1009
 
 
-def test_silence_and_a_wrong_rate_give_no_confident_words(caller: httpx.Client, call: Floats) -> None:
-    """Nothing is invented in silence; speech declared at three times its rate is not passed off as sure."""
-    with opened(caller) as socket:
-        started(socket)
-        stream(socket, bytes(2 * 16_000 * 5))
-        send(socket, type="stop")
-        assert [event["type"] for event in until(socket, closed) if event["type"] != "ack"] == ["closed"]
+def test_silence_music_and_a_wrong_rate_give_no_confident_words(caller: httpx.Client, call: Floats) -> None:
+    """Nothing is invented in silence or music; speech declared at three times its rate is not passed off as sure."""
+    for sound in (np.zeros(5 * 16_000, np.float32), music(8.0)):
+        with opened(caller) as socket:
+            started(socket)
+            stream(socket, pcm16(sound))
+            send(socket, type="stop")
+            events = until(socket, closed)
+            assert not [event for event in events if event.get("reliable")]
+            assert events[-1]["reason"] == "stopped"
+            if not sound.any():
+                assert [event["type"] for event in events if event["type"] != "ack"] == ["closed"]
     with opened(caller) as socket:
         started(socket, sample_rate_hz=48_000)
         stream(socket, pcm16(call))

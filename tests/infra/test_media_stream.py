@@ -13,18 +13,21 @@ from neuroedge.contract.models import Floats
 from neuroedge.infra.media_stream import AudioStream, ContainerStream, open_stream
 from tests.audio_samples import make, tone
 
-Container = Literal["webm_opus", "ogg_opus"]
-FORMATS: dict[Container, str] = {"webm_opus": "webm", "ogg_opus": "ogg"}
+Container = Literal["webm_opus", "ogg_opus", "mp4"]
+FORMATS: dict[Container, tuple[str, str, dict[str, str]]] = {
+    "webm_opus": ("webm", "libopus", {"cluster_time_limit": "100", "live": "1"}),
+    "ogg_opus": ("ogg", "libopus", {"page_duration": "100000"}),
+    "mp4": ("mp4", "aac", {"movflags": "empty_moov+default_base_moof+frag_every_frame"}),
+}
 
 
-def encoded(samples: Floats, encoding: Container) -> bytes:
+def encoded(samples: Floats, encoding: Container, *, codec: str | None = None) -> bytes:
     """As a browser's recorder writes it: short clusters, no index."""
     out = io.BytesIO()
-    form = FORMATS[encoding]
-    options = {"cluster_time_limit": "100", "live": "1"} if form == "webm" else {"page_duration": "100000"}
+    form, usual, options = FORMATS[encoding]
     rate_hz = 48_000
     with av.open(out, "w", format=form, options=options) as container:
-        stream = container.add_stream("libopus", rate=rate_hz, layout="mono")
+        stream = container.add_stream(codec or usual, rate=rate_hz, layout="mono")
         frame = av.AudioFrame.from_ndarray(
             soxr.resample(samples, 16_000, rate_hz).astype(np.float32).reshape(1, -1), format="fltp", layout="mono"
         )
@@ -74,11 +77,14 @@ def test_a_rate_nobody_records_at_is_refused(rate_hz: int) -> None:
         open_stream("pcm16", sample_rate_hz=rate_hz)
 
 
-@pytest.mark.parametrize("encoding", ["webm_opus", "ogg_opus"])
-def test_opus_is_decoded_while_it_arrives(encoding: Container) -> None:
+@pytest.mark.parametrize(
+    ("encoding", "codec"), [("webm_opus", "libopus"), ("ogg_opus", "libopus"), ("mp4", "aac"), ("mp4", "libopus")]
+)
+def test_a_recorders_chunks_are_decoded_while_they_arrive(encoding: Container, codec: str) -> None:
     """Nearly all of it is there before the end is known, and it is the sound that was recorded."""
     samples = tone(3.0)
-    during, after = fed(open_stream(encoding, sample_rate_hz=48_000), encoded(samples, encoding), step=400)
+    data = encoded(samples, encoding, codec=codec)
+    during, after = fed(open_stream(encoding, sample_rate_hz=48_000), data, step=400)
     assert len(during) / 16_000 > 2.8
     whole = np.concatenate([during, after])
     assert len(whole) / 16_000 == pytest.approx(3.0, abs=0.05)
@@ -95,6 +101,31 @@ def test_what_is_not_what_it_is_said_to_be_is_refused_at_once() -> None:
         stream.close()
 
 
+def test_an_mp4_with_its_index_at_the_end_is_no_stream() -> None:
+    """As a file on disk has it: nothing of it can be heard before its end, and the way for files is named."""
+    data = make("m4a", tone(90.0, rate_hz=48_000))
+    stream = open_stream("mp4", sample_rate_hz=48_000)
+    with pytest.raises(UnreadableMedia) as refused:
+        fed(stream, data, step=20_000)
+    stream.close()
+    assert "/v1/recordings" in (refused.value.hint or "")
+
+
+@pytest.mark.parametrize("size", [9, 700, 5_000])
+def test_an_mp4_that_is_cut_or_garbled_is_refused_or_short(size: int) -> None:
+    """A few bytes, half a fragment, and noise in the middle: an error of ours or less sound, never more."""
+    data = encoded(tone(1.0), "mp4")
+    noise = np.random.default_rng(0).bytes(50_000)
+    for broken in (data[:size], data[:size] + noise, data[:size] + data[size + 100 :]):
+        stream = open_stream("mp4", sample_rate_hz=48_000)
+        try:
+            during, after = fed(stream, broken, step=999)
+        except (UnreadableMedia, UnsupportedMedia):
+            stream.close()
+        else:
+            assert (len(during) + len(after)) / 16_000 <= 1.1
+
+
 def test_a_broken_container_is_refused() -> None:
     """The first bytes are right, and then there is no sound, or nothing that can be read."""
     noise = np.random.default_rng(0).bytes(300_000)
@@ -108,14 +139,14 @@ def test_a_broken_container_is_refused() -> None:
 def test_a_container_with_another_codec_is_refused() -> None:
     """Vorbis is not what was said to come."""
     stream = open_stream("ogg_opus", sample_rate_hz=48_000)
-    with pytest.raises(UnsupportedMedia, match="not Opus"):
+    with pytest.raises(UnsupportedMedia, match="vorbis, not opus"):
         fed(stream, make("ogg_vorbis", np.stack([tone(1.0, rate_hz=48_000)] * 2), layout="stereo"), step=500)
     stream.close()
 
 
 def test_an_end_without_any_bytes_is_no_error() -> None:
     """Who connects and leaves again has sent nothing wrong."""
-    for encoding in ("pcm16", "webm_opus", "ogg_opus"):
+    for encoding in ("pcm16", "webm_opus", "ogg_opus", "mp4"):
         stream = open_stream(encoding, sample_rate_hz=48_000)  # type: ignore[arg-type]
         assert list(stream.finish()) == []
         stream.close()

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuroedge.kit.diarization import Turn
-from neuroedge.kit.speakers_to_words import TimedWord, joined, segments_by_speaker, with_spaces
+from neuroedge.kit.speakers_to_words import TimedWord, joined, one_text, segments_by_speaker, with_spaces
 
 
 def _turn(speaker: str, start_s: float, end_s: float, confidence: float = 0.9) -> Turn:
@@ -196,3 +196,10 @@ def test_every_word_is_in_one_segment_in_order(
         assert segment.words
         assert segment.start_s <= segment.end_s
         assert len(segment.words) == 1 or (segment.end_s - segment.start_s <= 60 and len(segment.text) <= 1000)
+
+
+def test_texts_are_joined_as_their_language_parts_them() -> None:
+    """No space is invented in Chinese and Japanese; empty texts part nothing."""
+    assert one_text(["Hello there.", "", "How are you?"]) == "Hello there. How are you?"
+    assert one_text(["你好。", "今天天气很好。"]) == "你好。今天天气很好。"
+    assert one_text([]) == ""

@@ -1,4 +1,4 @@
-"""Decoding sound as it arrives: raw PCM, and Opus in WebM or Ogg as a browser's MediaRecorder sends it.
+"""Decoding sound as it arrives: raw PCM, and what a browser's MediaRecorder sends: Opus in WebM or Ogg, AAC in MP4.
 
 Each stream takes bytes and gives mono float32 at 16 kHz. FFmpeg asks for its input and cannot be handed it, so a
 container is read in a thread of its own, which waits for bytes and for room: a few bytes of silent Opus may be hours
@@ -7,6 +7,7 @@ of sound, and memory stays bounded all the same.
 
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from queue import Empty, Full, Queue
 from typing import Any, Final, Literal, Protocol
 
@@ -15,16 +16,35 @@ import numpy as np
 from neuroedge.contract.errors import InvalidInput, NeuroEdgeError, UnreadableMedia, UnsupportedMedia
 from neuroedge.contract.models import SAMPLE_RATE_HZ, Floats
 
-Encoding = Literal["pcm16", "webm_opus", "ogg_opus"]
+ContainerEncoding = Literal["webm_opus", "ogg_opus", "mp4"]
+Encoding = Literal["pcm16"] | ContainerEncoding
 MIN_RATE_HZ: Final = 8_000
 MAX_RATE_HZ: Final = 192_000
-_CONTAINERS: Final = {"webm_opus": ("matroska", b"\x1a\x45\xdf\xa3"), "ogg_opus": ("ogg", b"OggS")}
 _PIECE: Final = SAMPLE_RATE_HZ
 """Most samples given at once."""
 _WAITING_PIECES: Final = 20
 _UNHEARD_BYTES: Final = 1 << 20
 """So many bytes hold some sound, or it is none."""
 _PROBE_BYTES: Final = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Container:
+    """How a container is known, and what may be in it."""
+
+    format: str
+    """FFmpeg's name."""
+    magic: bytes
+    at: int = 0
+    """Where the magic bytes are."""
+    codecs: tuple[str, ...] = ("opus",)
+
+
+_CONTAINERS: Final = {
+    "webm_opus": _Container(format="matroska", magic=b"\x1a\x45\xdf\xa3"),
+    "ogg_opus": _Container(format="ogg", magic=b"OggS"),
+    "mp4": _Container(format="mp4", magic=b"ftyp", at=4, codecs=("aac", "opus")),
+}
 
 
 class AudioStream(Protocol):
@@ -74,11 +94,12 @@ class PcmStream:
 
 
 class ContainerStream:
-    """Opus in WebM or Ogg."""
+    """Opus in WebM or Ogg; AAC or Opus in MP4 of fragments (a plain MP4 has its index at the end: it is no stream)."""
 
-    def __init__(self, encoding: Literal["webm_opus", "ogg_opus"]) -> None:
-        self._format, self._magic = _CONTAINERS[encoding]
+    def __init__(self, encoding: ContainerEncoding) -> None:
+        self._container = _CONTAINERS[encoding]
         self._head = b""
+        self._heard = False
         self._unheard = 0
         self._pipe = _Pipe()
         self._found: Queue[Floats | NeuroEdgeError | None] = Queue(_WAITING_PIECES)
@@ -91,11 +112,12 @@ class ContainerStream:
         """What has been decoded by now; the last bytes may give their sound with the next call."""
         if not self._begun:
             self._head += data
-            if len(self._head) < len(self._magic):
+            kind = self._container
+            if len(self._head) < kind.at + len(kind.magic):
                 return
-            if not self._head.startswith(self._magic):
+            if not self._head.startswith(kind.magic, kind.at):
                 raise UnsupportedMedia(
-                    f"the bytes are no {self._format} stream", hint="send the recorder's first chunk first"
+                    f"the bytes are no {kind.format} stream", hint="send the recorder's first chunk first"
                 )
             data, self._begun = self._head, True
             self._thread.start()
@@ -104,13 +126,15 @@ class ContainerStream:
         while not self._pipe.idle.is_set() or not self._found.empty():
             yield from self._take(wait_s=0.01)
         if self._unheard > _UNHEARD_BYTES:
-            raise UnreadableMedia(f"{_UNHEARD_BYTES} bytes hold no sound", hint="is it Opus?")
+            raise UnreadableMedia(f"{_UNHEARD_BYTES} bytes hold no sound", hint=self._hint())
 
     def finish(self) -> Iterator[Floats]:
-        """What is left."""
+        """What is left. Raises UnreadableMedia where all of it held no sound."""
         self._pipe.end()
         while self._begun and not self._ended:
             yield from self._take(wait_s=0.1)
+        if not self._heard and self._unheard > _PROBE_BYTES and not self._closed.is_set():
+            raise UnreadableMedia(f"{self._unheard} bytes hold no sound", hint=self._hint())
 
     def close(self) -> None:
         """End the thread."""
@@ -130,7 +154,7 @@ class ContainerStream:
         if found is None:
             self._ended = True
             return
-        self._unheard = 0
+        self._heard, self._unheard = True, 0
         yield found
 
     def _run(self) -> None:
@@ -142,8 +166,8 @@ class ContainerStream:
                 self._give(samples)
             self._give(None)
         except av.FFmpegError as error:
-            cause = f"the {self._format} stream cannot be decoded: {error.strerror}"
-            self._give(UnreadableMedia(cause, hint="send what the recorder gives, unchanged and in order"))
+            cause = f"the {self._container.format} stream cannot be decoded: {error.strerror}"
+            self._give(UnreadableMedia(cause, hint=self._hint()))
         except NeuroEdgeError as error:
             self._give(error)
         finally:
@@ -154,13 +178,16 @@ class ContainerStream:
 
         # Without these FFmpeg would look at seconds of sound before it gives the first.
         options = {"probesize": str(_PROBE_BYTES), "analyzeduration": "0", "fflags": "nobuffer"}
-        opened: Any = av.open(self._pipe, format=self._format, options=options, buffer_size=_PROBE_BYTES)
+        kind = self._container
+        opened: Any = av.open(self._pipe, format=kind.format, options=options, buffer_size=_PROBE_BYTES)
         with opened as container:
             if not container.streams.audio:
                 raise UnreadableMedia("the stream has no audio track", hint="record audio")
             stream = container.streams.audio[0]
-            if stream.codec_context.name not in ("opus", "libopus"):
-                raise UnsupportedMedia(f"the stream holds {stream.codec_context.name}, not Opus", hint="record Opus")
+            codec = stream.codec_context.name.removeprefix("lib")
+            if codec not in kind.codecs:
+                wanted = " or ".join(kind.codecs)
+                raise UnsupportedMedia(f"the stream holds {codec}, not {wanted}", hint=f"record {wanted}")
             resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE_HZ)
             for packet in container.demux(stream):
                 for frame in packet.decode():
@@ -168,6 +195,11 @@ class ContainerStream:
                         yield mono.to_ndarray().reshape(-1).astype(np.float32, copy=False)
             for mono in resampler.resample(None):
                 yield mono.to_ndarray().reshape(-1).astype(np.float32, copy=False)
+
+    def _hint(self) -> str:
+        if self._container.format == "mp4":
+            return "send what a recorder gives, in order; a file with its index at its end is sent to /v1/recordings"
+        return "send what the recorder gives, unchanged and in order"
 
     def _give(self, found: Floats | NeuroEdgeError | None) -> None:
         while not self._closed.is_set():

@@ -1,10 +1,10 @@
 """From what a phone recogniser hears to which expected phones were said otherwise, with calibrated probabilities.
 
 Goodness of pronunciation (kit/goodness.py) is measured on several views of the same recording (silence around it,
-level, tempo), for a small recogniser's opinion of a lone word depends on them; the mean of the views is kept. A
-recogniser also has habits: it hears some right phones as certain others. So each exchange is weighed against how
-strongly the recogniser proposes that very exchange on phones that were said right, and a logistic regression makes a
-probability of these measures. `training/articulation.py` fits both.
+level, tempo), for a small recogniser's opinion of a lone word depends on them; the mean of the views is kept, and a
+logistic regression over few measures makes a probability of it. A recogniser also has habits: it hears some right
+phones as certain others. So what is named as heard instead is what is likelier and least its habit.
+`training/articulation.py` fits both.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -25,7 +25,6 @@ from neuroedge.kit.phonology import (
     Slip,
     SlipType,
     alike,
-    in_cluster,
     realised,
 )
 from neuroedge.kit.waveform import SAMPLE_RATE_HZ, Floats
@@ -176,7 +175,7 @@ class Judge:
 
     def opinions(self, found: Evidence, expected: Expected) -> list[Opinion]:
         """One for each expected phone."""
-        x = measures(found, expected, self._a["habit_mean"], self._a["habit_spread"])
+        x = measures(found, expected)
         scaled = (x - self._a["phone_mean"]) / self._a["phone_scale"]
         p = 1 / (1 + np.exp(-(scaled @ self._a["phone_weights"] + self._a["phone_bias"])))
         return [
@@ -238,30 +237,20 @@ def clarity(found: Evidence, expected: Expected) -> float:
     return float(np.mean(goodness[1:] or goodness))
 
 
-MEASURES: Final = (
-    *("exchange_beyond_habit", "exchange", "omission_beyond_habit", "omission", "gop", "peak", "others_of_word"),
-    *("misfit", "initial", "final", "cluster", "vowel"),
-)
+MEASURES: Final = ("exchange", "omission", "gop", "peak", "others_of_word")
 
 
-def measures(found: Evidence, expected: Expected, habit_mean: Doubles, habit_spread: Doubles) -> Doubles:
-    """[n, MEASURES] for each expected phone."""
+def measures(found: Evidence, expected: Expected) -> Doubles:
+    """[n, MEASURES] for each expected phone: few, for what a voice has taught of more does not hold for the next."""
     n = len(expected.phones)
     goodness = np.array([gop(found, expected, i) for i in range(n)])
     out = np.zeros((n, len(MEASURES)))
     for start, end in expected.words:
-        word = expected.phones[start:end]
         for i in range(start, end):
-            phone = expected.phones[i]
-            own, mask = INDEX[phone], rivals(phone)
-            z = (found.substituted[i] - habit_mean[own, :-1]) / habit_spread[own, :-1]
-            z_omitted = (found.omitted[i] - habit_mean[own, -1]) / habit_spread[own, -1]
             others = np.delete(goodness[start:end], i - start)
             out[i] = (
-                *(z[mask].max(), found.substituted[i, mask].max(), z_omitted, found.omitted[i]),
-                *(goodness[i], max(found.peak[i], -12.0), others.mean() if len(others) else -1.0),
-                *(min(found.misfit_nats, 8.0), i == start, i == end - 1),
-                *(in_cluster(word, i - start) and phone in CONSONANTS, phone in VOWELS),
+                *(found.substituted[i, rivals(expected.phones[i])].max(), found.omitted[i], goodness[i]),
+                *(max(found.peak[i], -12.0), others.mean() if len(others) else -1.0),
             )
     return out
 

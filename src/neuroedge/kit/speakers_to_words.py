@@ -169,6 +169,14 @@ def with_spaces(words: Sequence[str], text: str, *, after: str = "") -> list[str
     return found
 
 
+def one_text(texts: Sequence[str]) -> str:
+    """Texts said one after the other as one: parted by spaces, except in Chinese, Japanese and Thai."""
+    whole = ""
+    for text in filter(None, texts):
+        whole += text if not whole or _follows(whole, text) else f" {text}"
+    return whole
+
+
 def _follows(before: str, word: str) -> bool:
     """Whether a word comes without a space after a text that was said before it."""
     return bool(before and word) and any(

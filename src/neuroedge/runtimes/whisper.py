@@ -1,6 +1,6 @@
 """Speech recognition by Whisper (Radford et al. 2022) on CTranslate2, through faster-whisper.
 
-Recordings are decoded in blocks of at most ten minutes, cut where it is quietest, so that memory does not grow with
+Recordings are decoded in blocks of at most three minutes, cut where it is quietest, so that memory does not grow with
 the length (a spectrogram of four hours takes gigabytes) and a cancelled call ends soon.
 """
 
@@ -34,6 +34,8 @@ _LIVE: Mapping[str, Any] = {
     # One pass, whose time is bounded: no second try at a higher temperature, no search for the next timestamp.
     "temperature": 0.0,
     "without_timestamps": True,
+    # A sentence said again takes longer than the sentence; more than this costs words that are really said twice.
+    "repetition_penalty": 1.05,
 }
 _AFTER_S = 2.0
 """Silence after a live piece: with less, the model takes its end for cut off and says it again (benchmarks/live.py).
@@ -45,7 +47,10 @@ _FRAMES_PER_S = 100
 _TOKENS_PER_S, _MOST_TOKENS = 8, 16
 """Nobody says more; what exceeds it is the model repeating itself."""
 _MOST_WAITING_LIVE_S = 240.0
-_BLOCK_S = 600.0
+_LIVE_WORKERS = 2
+"""Live pieces computed at once, beside a recording: a short piece keeps hardly more than one core busy."""
+_BLOCK_S = 180.0
+"""Computing a spectrogram takes 0.8 MB a second of the block."""
 _FILES = ("config.json", "model.bin", "tokenizer.json")
 
 
@@ -68,6 +73,7 @@ def load(model_id: str, folder: Path, *, threads: int, options: Mapping[str, Any
             device_index=index,
             compute_type=str(options.get("compute_type", "int8")),
             cpu_threads=threads,
+            num_workers=1 + _LIVE_WORKERS,  # they share the weights
             local_files_only=True,
         )
     except (RuntimeError, ValueError, OSError) as error:
@@ -98,8 +104,8 @@ class WhisperSpeechToText(Threaded):
     ) -> None:
         super().__init__(model_id, max_waiting=MAX_WAITING_AUDIO_S)
         self._window = window or _Window()
-        self._live = Threaded(model_id, max_waiting=_MOST_WAITING_LIVE_S)
-        """The worker of live pieces: they go past a recording, between two windows of it."""
+        self._live = Threaded(model_id, workers=_LIVE_WORKERS, max_waiting=_MOST_WAITING_LIVE_S)
+        """The workers of live pieces: they go past a recording, and two streams past each other."""
         self._model = model
         self._decoding = dict(decoding)
 

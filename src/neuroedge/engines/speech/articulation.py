@@ -1,13 +1,12 @@
 """Articulation: the phones that were said against those expected, with the places where they part.
 
 Method: alignment-free goodness of pronunciation over the frames of a CTC phone recogniser (Cao et al. 2024), exchanges
-restricted to English consonants, weighed against the recogniser's own habits, probability by logistic regression
-(kit/articulation.py). Role phonemes (default hama, Apache-2.0; pronunciations of the CMU dictionary, BSD). Distinctive
-features by panphon (MIT); processes after Shriberg & Kwiatkowski 1980; PCC after Shriberg & Kwiatkowski 1982; ages of
-acquisition after Crowe & McLeod 2020.
-Limits: English. Calibrated on synthetic voices with planted errors for few false alarms: most errors of such voices are
-missed (docs/engines/articulation.md: figures); checked on one adult reading; never validated on children's speech:
-observations for a professional who listens again, never a diagnosis. Vowels are judged only where
+restricted to English consonants, probability by logistic regression (kit/articulation.py). Role phonemes (default hama,
+Apache-2.0; pronunciations of the CMU dictionary, BSD). Distinctive features by panphon (MIT); processes after Shriberg
+& Kwiatkowski 1980; PCC after Shriberg & Kwiatkowski 1982; ages of acquisition after Crowe & McLeod 2020.
+Limits: English. Calibrated on synthetic voices with planted errors for few false alarms: of such voices' errors about
+one in three is missed (docs/engines/articulation.md: figures); checked on two adult speakers; never validated on
+children's speech: observations for a professional who listens again, never a diagnosis. Vowels are judged only where
 another vowel or none is heard; a distortion (a lisp that is no "th", a bunched r) has no phone of its own and shows, if
 at all, as a phone that fits badly: low confidence. Patterns of a dialect or first language are no errors: name them.
 """

@@ -22,6 +22,7 @@ from neuroedge.contract.engine import Engine, EngineContext, EngineInput, Engine
 from neuroedge.contract.errors import MediaTooShort, ModelUnavailable
 from neuroedge.contract.models import SPEECH_TO_TEXT, Floats, SpeechTask, Utterance
 from neuroedge.contract.ports import AudioSource, Progress
+from neuroedge.kit.speakers_to_words import one_text
 from neuroedge.kit.tone import tone_wav
 from neuroedge.kit.word_times import trimmed
 
@@ -110,7 +111,7 @@ class TranscriptionEngine(Engine[Input, Output]):
         return Output(
             method=self.method,
             models=[answered_by],
-            text=" ".join(u.text for u in heard.utterances),
+            text=one_text([u.text for u in heard.utterances]),
             language=None if heard.language == _UNDETERMINED else heard.language,
             task=payload.task,
             language_p=round(heard.language_p, 4),

@@ -22,9 +22,10 @@ class LiveOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    encoding: Literal["pcm16", "webm_opus", "ogg_opus"] = Field(
+    encoding: Literal["pcm16", "webm_opus", "ogg_opus", "mp4"] = Field(
         default="pcm16",
-        description="pcm16: signed 16 bit little-endian mono. webm_opus, ogg_opus: the chunks of a browser's recorder.",
+        description="pcm16: signed 16 bit little-endian mono. webm_opus, ogg_opus, mp4 (fragments with AAC or Opus, as "
+        "Safari records): the chunks of a browser's recorder.",
     )
     sample_rate_hz: int = Field(
         default=16_000, ge=MIN_RATE_HZ, le=MAX_RATE_HZ, description="Rate of pcm16; a container knows its own."

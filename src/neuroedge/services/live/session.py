@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Executor
 from itertools import islice
 from typing import Any, Final
@@ -89,6 +89,7 @@ class LiveSession:
         self._language: str | None = None
         self._wake, self._heard = asyncio.Event(), asyncio.Event()
         self._feeding = asyncio.Lock()
+        self._taking: set[asyncio.Task[None]] = set()
         self._no_more = False
         self._task = asyncio.create_task(self._hear())
 
@@ -100,9 +101,13 @@ class LiveSession:
     async def feed(self, data: bytes) -> None:
         """Take the next bytes; returns when there is room for more.
 
+        A caller that is cancelled leaves all of them to be taken in: who resumes must not send a part of them again.
         Raises Conflict when the session has ended, InvalidInput where the bytes are no sound, TooLarge beyond the
         session's length. After an error the session has ended.
         """
+        await self._to_its_end(self._feed(data))
+
+    async def _feed(self, data: bytes) -> None:
         async with self._feeding:
             if self.reason is not None or self._no_more:
                 raise Conflict("the session has ended", hint="start another one")
@@ -116,8 +121,8 @@ class LiveSession:
 
     async def settled(self) -> None:
         """Return when nothing is being fed: then `received_bytes` is true."""
-        async with self._feeding:
-            pass
+        while self._taking:
+            await asyncio.wait(self._taking)
 
     async def flush(self) -> None:
         """End the utterance that goes on, as if a pause followed, and wait for the text of all so far."""
@@ -129,11 +134,16 @@ class LiveSession:
     async def clear(self) -> None:
         """Forget the utterance that goes on; no text of it follows."""
         async with self._feeding:
-            if self._endpoints.flush() is not None:
-                self._current = None
+            if self._endpoints.flush() is not None and self._current is not None:
+                self._current.end, self._current = self._tape.end, None  # what is being heard of it is not told
 
     async def finish(self, reason: str = "stopped") -> None:
         """Take no more sound, tell the text of what there is, and end."""
+        await self._to_its_end(self._take_last())
+        await self._all_heard()
+        self.end(reason)
+
+    async def _take_last(self) -> None:
         async with self._feeding:
             if self.reason is None and not self._no_more:
                 try:
@@ -142,8 +152,18 @@ class LiveSession:
                     self.fail(error)
                 self._no_more = True
                 self._end_utterance()
-        await self._all_heard()
-        self.end(reason)
+
+    async def _to_its_end(self, work: Coroutine[Any, Any, None]) -> None:
+        """Wait for work that goes on when its caller is cancelled, as by a connection that is lost."""
+        task = asyncio.create_task(work)
+        self._taking.add(task)
+        task.add_done_callback(self._taken)
+        await asyncio.shield(task)
+
+    def _taken(self, task: asyncio.Task[None]) -> None:
+        self._taking.discard(task)
+        if not task.cancelled():
+            task.exception()  # seen: the caller may have left
 
     def fail(self, error: NeuroEdgeError) -> None:
         """End because of an error."""
