@@ -6,6 +6,8 @@ for the figures; `sample` is the recorded call with its reference transcript.
 
     python -m benchmarks.grounded_answers --models-dir DIR [--llm ID ...] [--split NAME ...] [--json FILE]
 
+Runs over all splits are saved: the held-out conversations with the default LLM come first.
+
 Per model and split: grounded = right and accepted answers / answerable questions; cited = of those, the ones with a
 citation of a segment that holds the answer; wrong = accepted but not right / answerable; refused = refused /
 unanswerable questions; median seconds a question.
@@ -23,6 +25,7 @@ from uuid import UUID, uuid4
 
 from tests.fakes import FakeMemories, make_context
 
+from benchmarks.report import Figure, figure, save
 from neuroedge.contract.engine import EngineContext
 from neuroedge.contract.ports import NewMemory
 from neuroedge.engines.knowledge.search import SearchEngine
@@ -140,6 +143,28 @@ async def measure(llm_id: str, options: argparse.Namespace, transcripts: list[di
     return {"model": llm_id, "bytes": size, "splits": {s: figures(r) for s, r in by_split.items()}, "answers": by_split}
 
 
+def _saved(measured: list[dict[str, Any]]) -> None:
+    """Keep the rates of the splits nothing was chosen on, the default LLM's first."""
+    shown: list[Figure] = []
+    for result in sorted(measured, key=lambda result: result["model"] != LLMS[-1]):
+        for split in ("held-out", "sample"):
+            rates, of = result["splits"][split], f"{result['model']}, {split}"
+            note = f"{rates['answerable']} answerable, {rates['unanswerable']} unanswerable questions"
+            shown += [
+                figure(f"{of}: refused, of unanswerable", "share", [rates["refused"]], note=note),
+                figure(f"{of}: right, of answerable", "share", [rates["grounded"]]),
+                figure(f"{of}: cited with a segment that holds it, of right", "share", [rates["cited"]]),
+                figure(f"{of}: accepted but wrong, of answerable", "share", [rates["wrong"]]),
+                figure(f"{of}: a question, median", "s", [rates["median_s"]]),
+            ]
+    save(
+        "grounded_answers",
+        shown,
+        title="Answers about a conversation, and refusals",
+        command="python -m benchmarks.grounded_answers --models-dir DIR",
+    )
+
+
 def _told(llm_id: str, result: Mapping[str, Any]) -> str:
     good = result["right"] if result["answerable"] else not result["answered"]
     asked = "answerable" if result["answerable"] else "unanswerable"
@@ -162,6 +187,8 @@ def main() -> None:
     for result in measured:
         for split, row in result["splits"].items():
             print(f"{result['model']} {result['bytes']} bytes {split}: {row}")
+    if not (options.llm or options.split):
+        _saved(measured)
     if options.json:
         options.json.write_text(json.dumps(measured, indent=1))
 

@@ -23,7 +23,7 @@ KINDS = {"embedding": 0.6, "search": 0.37, "chat": 0.03}
 """What a user does next, by chance."""
 MEMORIES = 500
 WARM_UP_S = 60.0
-FILLING_CHATS = 40
+FILLING_CHATS = 20
 """Long prompts with little in common, asked before the first minute: they fill the LLM's prompt cache to its bound of
 128 MiB. Short ones would not: what mostly begins like the prompt before it is computed in its place, not kept."""
 CACHE_BYTES = 8 << 20

@@ -207,7 +207,7 @@ def test_a_killed_workers_generation_is_resumed(tmp_path: Path, models_dir: Path
         server.new_account() as client,
     ):
         with working(server):
-            order = {"type": "document", "instruction": "Tell a long story.", "max_tokens": 300, "model": SMALL}
+            order = {"type": "document", "instruction": "Tell a long story.", "max_tokens": 150, "model": SMALL}
             artifact_id = client.post("/v1/artifacts", json={**order, "background": True}).json()["id"]
             for _, name, _ in _events(client, artifact_id):
                 if name == "progress":

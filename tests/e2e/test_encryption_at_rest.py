@@ -105,7 +105,7 @@ def disk(tmp_path_factory: pytest.TempPathFactory, models_dir: Path, sample_call
     """A server of its own, told unusual words through every door; what it left in its folder while it runs."""
     data_dir = tmp_path_factory.mktemp("sealed") / "data"
     name = f"controlname{_RUN}"
-    with running_server(data_dir, models_dir) as server:
+    with running_server(data_dir, models_dir, NEUROEDGE_MODELS="speech_to_text=whisper-tiny-en") as server:
         with _account(server, name) as client:
             _tell(client, sample_call)
         yield Disk(dump=_dump(data_dir), files=_files(data_dir), organisation=name)

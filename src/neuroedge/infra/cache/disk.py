@@ -62,7 +62,7 @@ class DiskLevel:
         self._queued_bytes += size
         try:
             for chunk in _chunks(fitting):
-                await self._writes.ask(chunk)
+                await self._writes.ask(chunk, full=len(chunk) == _WRITE_ENTRIES)
         finally:
             self._queued_bytes -= size
         return len(entries) - len(fitting)

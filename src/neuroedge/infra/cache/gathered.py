@@ -43,18 +43,23 @@ class Gathered(Generic[Q, A]):
         self._at_once = at_once
         self._patience_s = patience_s + linger_s
         self._linger_s = linger_s
+        self._hurry = False
         self._waiting: deque[tuple[Q, asyncio.Future[A]]] = deque()
         self._task: asyncio.Task[None] | None = None
         self._began: float | None = None
         self._breakers = Breakers(threshold=_THRESHOLD, open_s=_REST_S, on_change=self._changed)
         self._away = False
 
-    async def ask(self, request: Q) -> A:
-        """The answer. Raises what `run` raises, Unavailable when it takes too long, CircuitOpen when not tried."""
+    async def ask(self, request: Q, *, full: bool = False) -> A:
+        """The answer. `full`: the request is a batch by itself, and does not linger for more.
+
+        Raises what `run` raises, Unavailable when it takes too long, CircuitOpen when not tried.
+        """
         if self._late():
             raise CircuitOpen(f"the cache's {self._name} is stuck", retry_after_s=1)
         answer: asyncio.Future[A] = asyncio.get_running_loop().create_future()
         self._waiting.append((request, answer))
+        self._hurry = self._hurry or full
         if self._task is None:
             self._task = asyncio.create_task(self._run_all())
         await asyncio.wait([answer], timeout=self._patience_s)
@@ -78,8 +83,9 @@ class Gathered(Generic[Q, A]):
     async def _run_all(self) -> None:
         try:
             while self._waiting:
-                if self._linger_s and len(self._waiting) < self._at_once:
+                if self._linger_s and not self._hurry and len(self._waiting) < self._at_once:
                     await asyncio.sleep(self._linger_s)
+                self._hurry = False
                 batch: list[tuple[Q, asyncio.Future[A]]] = []
                 while self._waiting and len(batch) < self._at_once:
                     request, answer = self._waiting.popleft()

@@ -76,7 +76,7 @@ class SharedLevel:
         small = [entry for entry in entries if len(entry.sealed) <= MAX_VALUE_BYTES]
         for chunk in _chunks(small):
             writes = [(_name(org_id, key), sealed, max(1, round(ttl_s * 1000))) for key, sealed, ttl_s in chunk]
-            await self._writes.ask(writes)
+            await self._writes.ask(writes, full=len(writes) == _KEYS_AT_ONCE)
 
     async def forget(self, org_id: UUID) -> None:
         """Make every entry of an organisation void for all processes at once, then delete them."""
