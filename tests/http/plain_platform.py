@@ -48,6 +48,7 @@ def make_app(router: APIRouter, *engines: type[Engine[Any, Any]], **more: Any) -
     app.state.platform = SimpleNamespace(
         runner=PlainRunner(registry),
         tokens=tokens,
+        api_keys=None,
         metrics=Metrics(),
         settings=SimpleNamespace(requests_per_minute=0),
         limits=NoLimits(),

@@ -192,7 +192,7 @@ def _caller_in_scope(headers: dict[str, Any]) -> tuple[list[str], bool]:
             return principal
 
     app = FastAPI()
-    app.state.platform = SimpleNamespace(tokens=Tokens(), metrics=Metrics())
+    app.state.platform = SimpleNamespace(tokens=Tokens(), api_keys=None, metrics=Metrics())
 
     @app.get("/")
     async def who(request: Request) -> bool:

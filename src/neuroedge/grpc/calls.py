@@ -20,7 +20,6 @@ from neuroedge.contract.errors import (
     Forbidden,
     InvalidInput,
     NeuroEdgeError,
-    Overloaded,
     Unauthenticated,
 )
 from neuroedge.contract.principal import RUN_ENGINES, Principal
@@ -28,11 +27,15 @@ from neuroedge.contract.scope import call_scope
 from neuroedge.grpc.problems import metadata_of, problem_of, status_of
 from neuroedge.infra.limits import RateLimits
 from neuroedge.infra.tokens import AccessTokens
+from neuroedge.services import callers
 from neuroedge.services.api_keys import MARK, ApiKeys
+from neuroedge.services.callers import ENGINE_CALLS, PREDICTIONS
 
 log = structlog.get_logger("neuroedge.grpc")
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+_ROUNDED_UP_S: Final = 0.001
+"""gRPC counts deadlines in whole milliseconds, up: no call may outlast its caller by that."""
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -137,33 +140,26 @@ class Gate:
             raise Unauthenticated(
                 "this call needs an access token or an API key", hint="send metadata 'authorization: Bearer <token>'"
             )
-        if token.startswith(MARK):
-            principal = await self._api_keys.principal(token, address=_address(context))
-        else:
-            principal = self._tokens.read(token)
+        address = _address(context)
+        principal = await callers.principal_of(token, tokens=self._tokens, api_keys=self._api_keys, address=address)
         if not principal.may(RUN_ENGINES):
             raise Forbidden(f"this needs the permission {RUN_ENGINES}")
         return principal
 
     async def _count(self, principal: Principal, *, prediction: bool) -> None:
         """Take one of the organisation's calls. Raises Overloaded."""
-        limits = [("engines", self._quotas.engines, "engine calls", "NEUROEDGE_REQUESTS_PER_MINUTE")]
+        counted = [(ENGINE_CALLS, self._quotas.engines)]
         if prediction:
-            limits.append(("ml", self._quotas.predictions, "predictions", "NEUROEDGE_ML_REQUESTS_PER_MINUTE"))
-        for key, allowed, what, setting in limits:
-            quota = await self._limits.spend(allowed, key, principal.org_id.hex)
-            if quota is not None and not quota.granted:
-                raise Overloaded(
-                    f"your organisation has made its {allowed} {what} a minute",
-                    hint=f"send fewer, or let the operator raise {setting}",
-                    retry_after_s=quota.reset_s,
-                )
+            counted.append((PREDICTIONS, self._quotas.predictions))
+        for allowance, per_minute in counted:
+            callers.granted(await callers.spend(self._limits, allowance, per_minute, principal), allowance)
 
     def _patience_s(self, context: Context) -> float:
         """How long the caller waits. Raises DeadlineExceeded when that is over."""
-        left_s = context.time_remaining()
-        if left_s is None:
+        remaining_s = context.time_remaining()
+        if remaining_s is None:
             return self._longest_s
+        left_s = remaining_s - _ROUNDED_UP_S
         if left_s <= 0:
             raise DeadlineExceeded("the call's deadline has passed", hint="give it more time")
         return float(min(left_s, self._longest_s))

@@ -14,10 +14,11 @@ from fastapi import Depends, Request, WebSocket
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.requests import HTTPConnection
 
-from neuroedge.contract.errors import Forbidden, NeuroEdgeError, Overloaded, Unauthenticated
+from neuroedge.contract.errors import Forbidden, NeuroEdgeError, Unauthenticated
 from neuroedge.contract.principal import READ, RUN_ENGINES, WRITE, Principal
 from neuroedge.http.platform import Platform
-from neuroedge.services.api_keys import MARK
+from neuroedge.services import callers
+from neuroedge.services.callers import ENGINE_CALLS
 
 bearer = HTTPBearer(auto_error=False, description="Access token of POST /auth/login, or an API key (sk-ne-…).")
 
@@ -53,13 +54,8 @@ async def current_principal(
 
 
 async def principal_of(platform: Platform, token: str, *, address: str) -> Principal:
-    """Whom an access token or an API key names; `address`: where from.
-
-    Raises Unauthenticated; for an API key also Overloaded after many wrong ones, and Unavailable.
-    """
-    if token.startswith(MARK):
-        return await platform.api_keys.principal(token, address=address)
-    return platform.tokens.read(token)
+    """Whom an access token or an API key names; see `callers.principal_of`."""
+    return await callers.principal_of(token, tokens=platform.tokens, api_keys=platform.api_keys, address=address)
 
 
 def caller(request: HTTPConnection) -> Principal:
@@ -109,15 +105,10 @@ class RequiresCall(Requires):
 async def _count_call(request: HTTPConnection, principal: Principal) -> None:
     """Take one of the organisation's calls; the middleware puts its standing on the answer."""
     platform = platform_of(request)
-    allowed = platform.settings.requests_per_minute
-    quota = await platform.limits.spend(allowed, "engines", principal.org_id.hex)
+    per_minute = platform.settings.requests_per_minute
+    quota = await callers.spend(platform.limits, ENGINE_CALLS, per_minute, principal)
     request.scope["quota"] = quota
-    if quota is not None and not quota.granted:
-        raise Overloaded(
-            f"your organisation has made its {allowed} engine calls a minute",
-            hint="send fewer, or let the operator raise NEUROEDGE_REQUESTS_PER_MINUTE",
-            retry_after_s=quota.reset_s,
-        )
+    callers.granted(quota, ENGINE_CALLS)
 
 
 _runner = RequiresCall(RUN_ENGINES)

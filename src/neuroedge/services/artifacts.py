@@ -28,8 +28,9 @@ from neuroedge.services.artifact_versions import (
     checked,
     folder_of,
 )
-from neuroedge.services.housekeeping import forget_blobs, old_id, service_principal
+from neuroedge.services.housekeeping import forget_blobs, service_principal
 from neuroedge.services.memory import audit
+from neuroedge.services.orphans import sweep_orphans
 from neuroedge.services.run_engine import EngineRunner, no_progress
 from neuroedge.stores import artifacts, memories, memory_lists
 from neuroedge.stores.artifacts import Artifact, Named, New, Origin, State, Written
@@ -255,16 +256,7 @@ class Artifacts:
 
     async def sweep(self) -> int:
         """Delete objects that a crash left without an artifact, in every organisation; how many folders."""
-        swept = 0
-        for org_id in await self._runner.contexts.organisations():
-            blobs = self._runner.contexts.blobs(service_principal(org_id))
-            kept = {i for i in map(old_id, await blobs.folders("artifacts")) if i is not None}
-            async with self._db.tenant(service_principal(org_id), sees_all=True) as conn:
-                orphans = kept - await artifacts.exist(conn, list(kept))
-            for artifact_id in orphans:
-                await blobs.delete_prefix(folder_of(artifact_id))
-                swept += 1
-        return swept
+        return await sweep_orphans(self._db, self._runner.contexts, "artifacts", exist=artifacts.exist)
 
     async def _written(
         self,

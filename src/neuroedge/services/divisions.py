@@ -5,7 +5,8 @@ from uuid import UUID
 
 from neuroedge.contract.errors import NotFound
 from neuroedge.contract.principal import Principal
-from neuroedge.stores import divisions, ledgers
+from neuroedge.services.audit import audited
+from neuroedge.stores import divisions
 from neuroedge.stores.divisions import Division, Member
 from neuroedge.stores.postgres import Connection, Database
 
@@ -75,10 +76,9 @@ class Divisions:
 async def _audit(
     conn: Connection, principal: Principal, request_id: str, action: str, division_id: UUID, user_id: UUID | None = None
 ) -> None:
-    await ledgers.add_audit(
+    await audited(
         conn,
-        org_id=principal.org_id,
-        user_id=principal.user_id,
+        principal,
         request_id=request_id,
         action=action,
         target=f"division:{division_id}",

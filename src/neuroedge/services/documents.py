@@ -24,11 +24,13 @@ from neuroedge.infra.documents.outcome import Parsed
 from neuroedge.infra.documents.parser import DocumentParser
 from neuroedge.infra.fetch import Fetcher
 from neuroedge.infra.queue import JobQueue
+from neuroedge.services.audit import audited
 from neuroedge.services.document_progress import DocumentProgress, not_found, require
-from neuroedge.services.housekeeping import forget_blobs, old_id, service_principal
+from neuroedge.services.housekeeping import forget_blobs, service_principal
+from neuroedge.services.orphans import sweep_orphans
 from neuroedge.services.recordings import Recordings, Upload
 from neuroedge.services.run_engine import EngineRunner
-from neuroedge.stores import documents, ledgers, memories
+from neuroedge.stores import documents, memories
 from neuroedge.stores.documents import Described, Document, File, Status
 from neuroedge.stores.ids import new_id
 from neuroedge.stores.postgres import Connection, Database
@@ -220,16 +222,7 @@ class Documents:
 
     async def sweep(self) -> int:
         """Delete objects that a crash left without a row, in every organisation; how many folders."""
-        swept = 0
-        for org_id in await self._runner.contexts.organisations():
-            blobs = self._runner.contexts.blobs(service_principal(org_id))
-            kept = {i for i in map(old_id, await blobs.folders("documents")) if i is not None}
-            async with self._db.tenant(service_principal(org_id), sees_all=True) as conn:
-                orphans = kept - await documents.exist(conn, list(kept))
-            for document_id in orphans:
-                await blobs.delete_prefix(folder_of(document_id))
-                swept += 1
-        return swept
+        return await sweep_orphans(self._db, self._runner.contexts, "documents", exist=documents.exist)
 
     async def _read(self, upload: Upload) -> tuple[Parsed, Path]:
         """What the file holds and its blocks. Raises what reading raises, UnsupportedMedia for a scan nobody reads."""
@@ -313,14 +306,7 @@ class Documents:
     async def _audit(
         self, conn: Connection, principal: Principal, request_id: str, action: str, document_id: UUID
     ) -> None:
-        await ledgers.add_audit(
-            conn,
-            org_id=principal.org_id,
-            user_id=principal.user_id,
-            request_id=request_id,
-            action=action,
-            target=f"document:{document_id}",
-        )
+        await audited(conn, principal, request_id=request_id, action=action, target=f"document:{document_id}")
 
 
 def folder_of(document_id: UUID) -> str:

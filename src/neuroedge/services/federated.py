@@ -300,11 +300,7 @@ class Federations:
 
     async def sweep(self) -> int:
         """Delete objects of federations that are gone; how many federations."""
-
-        async def exist(conn: Connection, org_id: UUID, ids: set[UUID]) -> set[UUID]:
-            return await store.exist(conn, ids)
-
-        return await sweep_orphans(self._db, self._contexts, "federations", exist=exist)
+        return await sweep_orphans(self._db, self._contexts, "federations", exist=store.exist)
 
 
 def _json(payload: bytes) -> dict[str, str]:

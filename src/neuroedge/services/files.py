@@ -10,10 +10,12 @@ from uuid import UUID
 
 from neuroedge.contract.errors import Conflict, InvalidInput, NotFound, TooLarge
 from neuroedge.contract.principal import Principal
-from neuroedge.services.housekeeping import forget_blobs, old_id, service_principal
+from neuroedge.services.audit import audited
+from neuroedge.services.housekeeping import forget_blobs, service_principal
+from neuroedge.services.orphans import sweep_orphans
 from neuroedge.services.recordings import Upload
 from neuroedge.services.run_engine import Contexts
-from neuroedge.stores import files, ledgers
+from neuroedge.stores import files
 from neuroedge.stores.files import StoredFile
 from neuroedge.stores.ids import new_id
 from neuroedge.stores.postgres import Connection, Database
@@ -105,9 +107,7 @@ class Files:
         swept = 0
         for org_id in late:
             swept += await self._sweep_expired(service_principal(org_id))
-        for org_id in await self._contexts.organisations():
-            swept += await self._sweep_orphans(service_principal(org_id))
-        return swept
+        return swept + await sweep_orphans(self._db, self._contexts, "files", exist=files.exist)
 
     async def _sweep_expired(self, service: Principal) -> int:
         swept, gone = 0, [service.org_id]
@@ -118,17 +118,6 @@ class Files:
                 await forget_blobs(self._contexts.blobs(service), _folder(file_id))
             swept += len(gone)
         return swept
-
-    async def _sweep_orphans(self, service: Principal) -> int:
-        blobs = self._contexts.blobs(service)
-        kept = {i for i in map(old_id, await blobs.folders("files")) if i is not None}
-        if not kept:
-            return 0
-        async with self._db.tenant(service, sees_all=True) as conn:
-            orphans = kept - await files.exist(conn, list(kept))
-        for file_id in orphans:
-            await blobs.delete_prefix(_folder(file_id))
-        return len(orphans)
 
 
 def _folder(file_id: UUID) -> str:
@@ -144,11 +133,4 @@ def _not_found(file_id: UUID) -> NotFound:
 
 
 async def _audit(conn: Connection, principal: Principal, request_id: str, action: str, file_id: UUID) -> None:
-    await ledgers.add_audit(
-        conn,
-        org_id=principal.org_id,
-        user_id=principal.user_id,
-        request_id=request_id,
-        action=action,
-        target=f"file:{file_id}",
-    )
+    await audited(conn, principal, request_id=request_id, action=action, target=f"file:{file_id}")

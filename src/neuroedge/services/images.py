@@ -30,10 +30,12 @@ from neuroedge.contract.ports import ImageSource, Visibility
 from neuroedge.contract.principal import Principal
 from neuroedge.engines.vision import ocr, vision
 from neuroedge.kit import image_descriptor
-from neuroedge.services.housekeeping import forget_blobs, old_id, service_principal
+from neuroedge.services.audit import audited
+from neuroedge.services.housekeeping import forget_blobs
+from neuroedge.services.orphans import sweep_orphans
 from neuroedge.services.recordings import Upload
 from neuroedge.services.run_engine import EngineRunner
-from neuroedge.stores import images, ledgers
+from neuroedge.stores import images
 from neuroedge.stores.ids import new_id
 from neuroedge.stores.images import NewImage, Said, StoredImage
 from neuroedge.stores.postgres import Connection, Database
@@ -232,19 +234,7 @@ class Images:
 
     async def sweep(self) -> int:
         """Delete objects that a crash left without a row, in every organisation; how many."""
-        swept = 0
-        for org_id in await self._contexts.organisations():
-            service = service_principal(org_id)
-            blobs = self._contexts.blobs(service)
-            kept = {i for i in map(old_id, await blobs.folders("images")) if i is not None}
-            if not kept:
-                continue
-            async with self._db.tenant(service, sees_all=True) as conn:
-                orphans = kept - await images.exist(conn, list(kept))
-            for image_id in orphans:
-                await blobs.delete_prefix(_folder(image_id))
-            swept += len(orphans)
-        return swept
+        return await sweep_orphans(self._db, self._contexts, "images", exist=images.exist)
 
     async def _look_anew(self, principal: Principal, image: StoredImage, request_id: str) -> bool:
         seen = await self._look(principal, ImageSource(blob=_content(image.id)), request_id)
@@ -362,11 +352,4 @@ def _not_found(image_id: UUID) -> NotFound:
 
 
 async def _audit(conn: Connection, principal: Principal, request_id: str, action: str, image_id: UUID) -> None:
-    await ledgers.add_audit(
-        conn,
-        org_id=principal.org_id,
-        user_id=principal.user_id,
-        request_id=request_id,
-        action=action,
-        target=f"image:{image_id}",
-    )
+    await audited(conn, principal, request_id=request_id, action=action, target=f"image:{image_id}")

@@ -24,8 +24,9 @@ from pydantic import (
 from neuroedge.contract.errors import Conflict, Forbidden, InvalidInput, NotFound
 from neuroedge.contract.principal import Principal
 from neuroedge.kit.learner_profile import Practice, SkillState, skills
+from neuroedge.services.audit import audited
 from neuroedge.services.memory_drafts import without_nul
-from neuroedge.stores import learners, ledgers
+from neuroedge.stores import learners
 from neuroedge.stores.learners import Event, Learner, NewEvent
 from neuroedge.stores.postgres import Connection, Database
 
@@ -235,11 +236,4 @@ async def _consenting(conn: Connection, principal: Principal, name: str, *, lock
 
 
 async def _audit(conn: Connection, principal: Principal, request_id: str, action: str, learner: UUID) -> None:
-    await ledgers.add_audit(
-        conn,
-        org_id=principal.org_id,
-        user_id=principal.user_id,
-        request_id=request_id,
-        action=action,
-        target=f"learner:{learner}",
-    )
+    await audited(conn, principal, request_id=request_id, action=action, target=f"learner:{learner}")

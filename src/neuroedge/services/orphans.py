@@ -1,13 +1,13 @@
 """Objects that a crash left without the row that would name them."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from uuid import UUID
 
 from neuroedge.services.housekeeping import old_id, service_principal
 from neuroedge.services.run_engine import Contexts
 from neuroedge.stores.postgres import Connection, Database
 
-Exist = Callable[[Connection, UUID, set[UUID]], Awaitable[set[UUID]]]
+Exist = Callable[[Connection, Sequence[UUID]], Awaitable[set[UUID]]]
 """In a transaction of an organisation: which of these ids have a row."""
 
 
@@ -21,7 +21,7 @@ async def sweep_orphans(db: Database, contexts: Contexts, top: str, *, exist: Ex
         if not there:
             continue
         async with db.tenant(service, sees_all=True) as conn:
-            orphans = there - await exist(conn, org_id, there)
+            orphans = there - await exist(conn, list(there))
         for orphan in orphans:
             await blobs.delete_prefix(f"{top}/{orphan}")
         swept += len(orphans)

@@ -17,8 +17,9 @@ from neuroedge.contract.errors import Conflict, InvalidInput, NotFound
 from neuroedge.contract.principal import Principal
 from neuroedge.kit import bandit
 from neuroedge.kit.bandit import LinearBandit
+from neuroedge.services.audit import audited
 from neuroedge.services.memory_drafts import without_nul
-from neuroedge.stores import ledgers, policies
+from neuroedge.stores import policies
 from neuroedge.stores.ids import new_id
 from neuroedge.stores.policies import Choice, Recommender
 from neuroedge.stores.postgres import Connection, Database
@@ -168,11 +169,4 @@ async def _found(conn: Connection, principal: Principal, name: str, *, lock: boo
 
 
 async def _audit(conn: Connection, principal: Principal, request_id: str, action: str, row_id: UUID) -> None:
-    await ledgers.add_audit(
-        conn,
-        org_id=principal.org_id,
-        user_id=principal.user_id,
-        request_id=request_id,
-        action=action,
-        target=f"recommender:{row_id}",
-    )
+    await audited(conn, principal, request_id=request_id, action=action, target=f"recommender:{row_id}")

@@ -15,11 +15,12 @@ from neuroedge.contract.principal import Principal
 from neuroedge.infra.decode_slots import DecodeSlots
 from neuroedge.infra.media import AudioFacts, decode_to_wav
 from neuroedge.infra.queue import JobQueue
+from neuroedge.services.audit import audited
 from neuroedge.services.housekeeping import forget_blobs, old_id, service_principal
 from neuroedge.services.recording_progress import RecordingProgress, not_found, require
 from neuroedge.services.run_engine import EngineRunner
 from neuroedge.settings import Settings
-from neuroedge.stores import ledgers, recordings, switches
+from neuroedge.stores import recordings, switches
 from neuroedge.stores.ids import new_id
 from neuroedge.stores.postgres import Connection, Database
 from neuroedge.stores.recordings import Recording, Segment, Speaker, Status
@@ -248,14 +249,7 @@ class Recordings:
     async def _audit(
         self, conn: Connection, principal: Principal, request_id: str, action: str, recording_id: UUID
     ) -> None:
-        await ledgers.add_audit(
-            conn,
-            org_id=principal.org_id,
-            user_id=principal.user_id,
-            request_id=request_id,
-            action=action,
-            target=f"recording:{recording_id}",
-        )
+        await audited(conn, principal, request_id=request_id, action=action, target=f"recording:{recording_id}")
 
 
 def _named(stretches: list[dict[str, Any]], speakers: list[Speaker]) -> list[dict[str, Any]]:

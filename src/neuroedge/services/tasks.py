@@ -26,9 +26,10 @@ from neuroedge.contract.principal import Principal
 from neuroedge.contract.vault import Cipher
 from neuroedge.infra.queue import TASK_QUEUE, JobQueue
 from neuroedge.services.accounts import PROBE
+from neuroedge.services.audit import audited
 from neuroedge.services.run_engine import EngineRunner, validate
 from neuroedge.services.task_progress import TaskProgress, require
-from neuroedge.stores import ledgers, tasks
+from neuroedge.stores import tasks
 from neuroedge.stores.ids import new_id
 from neuroedge.stores.postgres import Connection, Database
 from neuroedge.stores.tasks import FINISHED, NewTask, State, Task
@@ -292,14 +293,7 @@ class Tasks:
         await self._queue.defer(conn, DELETE_RESULT_TASK, lock=f"task:{task_id}", args=args, queue=TASK_QUEUE)
 
     async def _audit(self, conn: Connection, principal: Principal, request_id: str, action: str, task_id: UUID) -> None:
-        await ledgers.add_audit(
-            conn,
-            org_id=principal.org_id,
-            user_id=principal.user_id,
-            request_id=request_id,
-            action=action,
-            target=f"task:{task_id}",
-        )
+        await audited(conn, principal, request_id=request_id, action=action, target=f"task:{task_id}")
 
 
 async def enqueue(

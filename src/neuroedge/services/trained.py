@@ -121,11 +121,7 @@ class TrainedCatalogue:
 
     async def sweep(self) -> int:
         """Delete graphs that a crash left without a row; how many."""
-
-        async def exist(conn: Connection, org_id: UUID, ids: set[UUID]) -> set[UUID]:
-            return await trained.exist(conn, org_id=org_id, model_ids=list(ids))
-
-        return await sweep_orphans(self._db, self._contexts, "trained_models", exist=exist)
+        return await sweep_orphans(self._db, self._contexts, "trained_models", exist=trained.exist)
 
 
 async def _within_quota(conn: Connection, org_id: UUID, new_bytes: int) -> None:

@@ -22,12 +22,13 @@ from neuroedge.engines.speech import speaker
 from neuroedge.kit.speaker_calibration import calibration_of
 from neuroedge.kit.speaker_scores import decide, llr, pooled, score
 from neuroedge.kit.voice_quality import MIN_SAMPLE_SPEECH_S, MIN_VOICE_SPEECH_S, Flaw, VoiceQuality, flaws
+from neuroedge.services.audit import audited
 from neuroedge.services.recordings import Upload
 from neuroedge.services.run_engine import EngineRunner
 from neuroedge.services.scratch import scratch
 from neuroedge.services.voice_drafts import ConsentRequired, VoiceChanges, VoiceDraft
 from neuroedge.services.voice_naming import VoiceNaming
-from neuroedge.stores import ledgers, voices
+from neuroedge.stores import voices
 from neuroedge.stores.postgres import Connection, Database
 from neuroedge.stores.voices import NewVoice, Voice, Voiceprint
 
@@ -331,12 +332,6 @@ def _not_found(voice_id: UUID) -> NotFound:
 async def _audit(
     conn: Connection, principal: Principal, request_id: str, action: str, voice_id: UUID | str | None, **detail: Any
 ) -> None:
-    await ledgers.add_audit(
-        conn,
-        org_id=principal.org_id,
-        user_id=principal.user_id,
-        request_id=request_id,
-        action=action,
-        target=f"voice:{voice_id or 'nobody'}",
-        detail=detail,
+    await audited(
+        conn, principal, request_id=request_id, action=action, target=f"voice:{voice_id or 'nobody'}", detail=detail
     )

@@ -1,6 +1,6 @@
 """Models that an organisation trained: what is known of them. The graphs themselves are objects."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -76,9 +76,9 @@ async def delete(conn: Connection, *, org_id: UUID, model_id: UUID) -> bool:
     return cursor.rowcount == 1
 
 
-async def exist(conn: Connection, *, org_id: UUID, model_ids: list[UUID]) -> set[UUID]:
-    """Which of these ids are models of the organisation."""
-    cursor = await conn.execute("SELECT id FROM trained_models WHERE org_id = %s AND id = ANY(%s)", [org_id, model_ids])
+async def exist(conn: Connection, model_ids: Sequence[UUID]) -> set[UUID]:
+    """Which of these ids are models the transaction sees."""
+    cursor = await conn.execute("SELECT id FROM trained_models WHERE id = ANY(%s)", [list(model_ids)])
     return {row["id"] for row in await cursor.fetchall()}
 
 

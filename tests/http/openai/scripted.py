@@ -142,6 +142,7 @@ def _app(llm: ScriptedLLM, principal: Principal) -> tuple[FastAPI, str]:
     app.state.platform = SimpleNamespace(
         runner=SimpleNamespace(context=context),
         tokens=tokens,
+        api_keys=None,
         metrics=Metrics(),
         settings=SimpleNamespace(requests_per_minute=100, request_timeout_s=30.0),
         limits=_Limits(),

@@ -26,7 +26,6 @@ from neuroedge.stores.postgres import Database
 from tests.fakes import make_context
 from tests.mcp_servers import Served, serving
 from tests.services.chat.assistant_bench import DOCUMENT, AssistantBench, ScriptedLLM, said, trace_of
-from tests.stores.conftest import new_principal
 
 pytestmark = pytest.mark.anyio
 TASK = "Calculate the sum of 1250 and 389."
@@ -41,18 +40,6 @@ async def bench(db: Database, tmp_path: Path) -> AsyncIterator[AssistantBench]:
     made = AssistantBench(db, queue, tmp_path, limits=Limits(steps=4))
     yield made
     await made.assistant.settled()
-
-
-@pytest.fixture
-async def caller(db: Database) -> Principal:
-    """The owner of a fresh organisation."""
-    return await new_principal(db)
-
-
-@pytest.fixture
-async def session(bench: AssistantBench, caller: Principal) -> Session:
-    """An empty session."""
-    return await bench.chats.create(caller, request_id="r")
 
 
 def chosen(tool: str, **arguments: Any) -> str:

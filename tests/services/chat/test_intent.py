@@ -1,46 +1,20 @@
 """Intents: by examples where that is clear, else by what was found, else by the model."""
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from neuroedge.contract.principal import Principal
-from neuroedge.infra.queue import JobQueue
 from neuroedge.runtimes import text_encoder
 from neuroedge.services.chat.intent import INTENTS, Examples, artifact_type
 from neuroedge.stores.chat_sessions import Session
-from neuroedge.stores.postgres import Database
 from tests.fakes import make_context
 from tests.services.chat.assistant_bench import AssistantBench, said, trace_of
-from tests.stores.conftest import new_principal
 
 pytestmark = pytest.mark.anyio
 CASES: dict[str, list[str]] = json.loads((Path(__file__).parent / "intent_cases.json").read_text())
-
-
-@pytest.fixture
-async def bench(db: Database, tmp_path: Path) -> AsyncIterator[AssistantBench]:
-    """An assistant without memories."""
-    queue = JobQueue(db.pool)
-    await queue.open()
-    made = AssistantBench(db, queue, tmp_path)
-    yield made
-    await made.assistant.settled()
-
-
-@pytest.fixture
-async def caller(db: Database) -> Principal:
-    """The owner of a fresh organisation."""
-    return await new_principal(db)
-
-
-@pytest.fixture
-async def session(bench: AssistantBench, caller: Principal) -> Session:
-    """An empty session."""
-    return await bench.chats.create(caller, request_id="r")
 
 
 def test_no_case_is_an_example() -> None:

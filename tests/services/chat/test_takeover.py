@@ -1,8 +1,7 @@
 """Turns whose process died: gone on with where that is safe, ended with a way on where it is not."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -10,7 +9,6 @@ import pytest
 
 from neuroedge.contract.errors import Overloaded
 from neuroedge.contract.principal import Principal
-from neuroedge.infra.queue import JobQueue
 from neuroedge.services.chat.asking import Asked, Question
 from neuroedge.services.chat.state import Options, State
 from neuroedge.services.chat.takeover import Takeovers
@@ -20,7 +18,6 @@ from neuroedge.stores.chat_messages import Message
 from neuroedge.stores.chat_sessions import Session
 from neuroedge.stores.postgres import Database
 from tests.services.chat.assistant_bench import AssistantBench
-from tests.stores.conftest import new_principal
 
 pytestmark = pytest.mark.anyio
 FACT = "Sheila lives in Texas."
@@ -45,28 +42,6 @@ class Died(BaseException):
 
 
 Leave = Callable[..., Awaitable[Asked]]
-
-
-@pytest.fixture
-async def bench(db: Database, tmp_path: Path) -> AsyncIterator[AssistantBench]:
-    """An assistant of the process that takes over."""
-    queue = JobQueue(db.pool)
-    await queue.open()
-    made = AssistantBench(db, queue, tmp_path)
-    yield made
-    await made.assistant.settled()
-
-
-@pytest.fixture
-async def caller(db: Database) -> Principal:
-    """The owner of a fresh organisation."""
-    return await new_principal(db)
-
-
-@pytest.fixture
-async def session(bench: AssistantBench, caller: Principal) -> Session:
-    """An empty session."""
-    return await bench.chats.create(caller, request_id="r")
 
 
 @pytest.fixture

@@ -45,18 +45,6 @@ async def bench(db: Database, tmp_path: Path) -> AsyncIterator[AssistantBench]:
     await made.assistant.settled()
 
 
-@pytest.fixture
-async def caller(db: Database) -> Principal:
-    """The owner of a fresh organisation."""
-    return await new_principal(db)
-
-
-@pytest.fixture
-async def session(bench: AssistantBench, caller: Principal) -> Session:
-    """An empty session."""
-    return await bench.chats.create(caller, request_id="r")
-
-
 async def checkpoints_left(db: Database, caller: Principal) -> int:
     """Saved states of all the caller's turns."""
     async with db.tenant(caller) as conn:

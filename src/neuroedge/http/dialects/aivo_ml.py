@@ -10,10 +10,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from neuroedge.contract.errors import Overloaded
 from neuroedge.contract.principal import Principal
 from neuroedge.http.auth import RequestId, Runner, ThePlatform, platform_of
 from neuroedge.http.platform import Platform
+from neuroedge.services import callers
+from neuroedge.services.callers import PREDICTIONS
 from neuroedge.services.learners import Name
 from neuroedge.services.predictions import Kind, Predictions
 
@@ -51,14 +52,8 @@ class MlOut(BaseModel):
 async def _within_limit(request: Request, principal: Runner) -> Principal:
     """The caller, one of whose organisation's predictions this is. Raises Overloaded."""
     platform = platform_of(request)
-    allowed = platform.settings.ml_requests_per_minute
-    quota = await platform.limits.spend(allowed, "ml", principal.org_id.hex)
-    if quota is not None and not quota.granted:
-        raise Overloaded(
-            f"your organisation has made its {allowed} predictions a minute",
-            hint="send fewer, or let the operator raise NEUROEDGE_ML_REQUESTS_PER_MINUTE",
-            retry_after_s=quota.reset_s,
-        )
+    per_minute = platform.settings.ml_requests_per_minute
+    callers.granted(await callers.spend(platform.limits, PREDICTIONS, per_minute, principal), PREDICTIONS)
     return principal
 
 

@@ -1,14 +1,12 @@
 """/v1/documents: take in, list, read, follow, replace, delete."""
 
-import json
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 from sse_starlette.sse import EventSourceResponse
 
-from neuroedge.contract.errors import InvalidInput
 from neuroedge.contract.ports import Visibility
 from neuroedge.http import sse
 from neuroedge.http.auth import Reader, RequestId, ThePlatform, Writer
@@ -21,6 +19,7 @@ from neuroedge.http.document_schemas import (
     Tag,
     UrlsIn,
 )
+from neuroedge.http.form_labels import form_labels
 from neuroedge.http.uploads import form_schema, receive, receive_files
 from neuroedge.services.documents import MAX_FILES, Labels
 from neuroedge.stores.documents import Status
@@ -155,19 +154,5 @@ class _Fields(BaseModel):
 
 
 def _labels(fields: dict[str, str]) -> Labels:
-    """The form's text fields. Raises InvalidInput with those that are wrong."""
-    given: dict[str, Any] = {name: text for name, text in fields.items() if text.strip()}
-    if "tags" in given:
-        given["tags"] = [tag.strip() for tag in given["tags"].split(",") if tag.strip()]
-    try:
-        if "metadata" in given:
-            given["metadata"] = json.loads(given["metadata"])
-        checked = _Fields.model_validate(given)
-    except ValidationError as error:
-        raise InvalidInput(
-            "a field of the form is wrong",
-            errors=error.errors(include_url=False, include_input=False, include_context=False),
-        ) from error
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise InvalidInput("the field metadata is no JSON object", hint='for example {"project": "hall 3"}') from error
-    return Labels(**dict(checked))
+    """Raises InvalidInput with the fields that are wrong."""
+    return Labels(**dict(form_labels(_Fields, fields)))

@@ -1,17 +1,16 @@
 """/v1/images: keep images, list, read, find by likeness or by words, delete."""
 
-import json
 from datetime import datetime
 from typing import Annotated, Any, Final
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from neuroedge.contract.errors import InvalidInput
 from neuroedge.contract.ports import ImageSource, Visibility
 from neuroedge.contract.principal import RUN_ENGINES, WRITE
 from neuroedge.http.auth import Reader, RequestId, Requires, RequiresCall, Runner, ThePlatform, Writer
+from neuroedge.http.form_labels import form_labels
 from neuroedge.http.uploads import form_schema, receive
 from neuroedge.services.images import Added, FoundImages, Hit, Labels, Reembedded, Wanted
 from neuroedge.stores.images import StoredImage
@@ -259,22 +258,8 @@ class _Fields(BaseModel):
 
 
 def _labels(fields: dict[str, str]) -> Labels:
-    """The form's text fields. Raises InvalidInput with those that are wrong."""
-    given: dict[str, Any] = {name: text for name, text in fields.items() if text.strip()}
-    if "tags" in given:
-        given["tags"] = [tag.strip() for tag in given["tags"].split(",") if tag.strip()]
-    try:
-        if "metadata" in given:
-            given["metadata"] = json.loads(given["metadata"])
-        checked = _Fields.model_validate(given)
-    except ValidationError as error:
-        raise InvalidInput(
-            "a field of the form is wrong",
-            errors=error.errors(include_url=False, include_input=False, include_context=False),
-        ) from error
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise InvalidInput("the field metadata is no JSON object", hint='for example {"project": "hall 3"}') from error
-    return Labels(title=checked.title, tags=checked.tags, visibility=checked.visibility, metadata=checked.metadata)
+    """Raises InvalidInput with the fields that are wrong."""
+    return Labels(**dict(form_labels(_Fields, fields)))
 
 
 def _added(added: Added) -> ImageOut:

@@ -7,7 +7,8 @@ from uuid import UUID
 
 from neuroedge.services.chat.asking import INTERRUPTED
 from neuroedge.services.chat.progress import SessionProgress, tell
-from neuroedge.services.housekeeping import old_id, service_principal
+from neuroedge.services.housekeeping import service_principal
+from neuroedge.services.orphans import sweep_orphans
 from neuroedge.services.run_engine import EngineRunner
 from neuroedge.stores import chat_attachments, chat_messages, chat_sessions
 from neuroedge.stores.chat_messages import Body, Message
@@ -60,14 +61,5 @@ class ChatSweep:
         return len(left)
 
     async def _delete_orphans(self) -> int:
-        swept = 0
-        for org_id in await self._runner.contexts.organisations():
-            principal = service_principal(org_id)
-            blobs = self._runner.contexts.blobs(principal)
-            kept = {i for i in map(old_id, await blobs.folders(chat_attachments.FOLDER)) if i is not None}
-            async with self._db.tenant(principal, sees_all=True) as conn:
-                orphans = kept - await chat_sessions.exist(conn, list(kept))
-            for session_id in orphans:
-                await blobs.delete_prefix(chat_attachments.folder_of(session_id))
-                swept += 1
-        return swept
+        contexts = self._runner.contexts
+        return await sweep_orphans(self._db, contexts, chat_attachments.FOLDER, exist=chat_sessions.exist)
