@@ -9,8 +9,9 @@ vectors of that tenant (an index of its own, m 16, ef_construction 64, ef 100), 
 without partitions (HNSW over all, filtered by tenant, iterative scan).
 
 The database's part is what `TenantMemories.search` waits for: a transaction with both searches, opening the content of
-all candidates included. 8 callers, one process, which shares the processors with PostgreSQL's; "server" is the time
-PostgreSQL itself says the statement by meaning takes.
+the rows wanted included. Up to 8 callers, one process, which shares the processors with PostgreSQL's: the processor
+time of a search, of both together, says how many a machine can answer. "server" is the time PostgreSQL itself says the
+statement by meaning takes.
 """
 
 import argparse
@@ -18,22 +19,23 @@ import asyncio
 import itertools
 import json
 import time
-from collections.abc import Awaitable, Callable
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import psutil
 import psycopg
 import uvloop
 from numpy.typing import NDArray
 from pgvector import HalfVector
 from pgvector.psycopg import register_vector
 
-from benchmarks import vector_data
+from benchmarks import search_timing, vector_data
 from benchmarks.calling import Connection, Tally, percentile, users
 from benchmarks.report import Figure, figure, save
+from benchmarks.search_timing import FEWER, MOST, Search
 from benchmarks.serving import serve
 from benchmarks.vector_data import MODEL, Base
 from neuroedge.bootstrap import app_password, open_servers, open_vault
@@ -46,7 +48,10 @@ from neuroedge.stores import memory_search, schema
 from neuroedge.stores.postgres import Database
 from neuroedge.stores.tenant_memories import TenantMemories
 
-CALLERS: Final = 8
+DATABASE_MS: Final = 10.0
+"""Most the database's part may take, p95."""
+WHOLE_MS: Final = 40.0
+"""Most a whole search over HTTP may take, p95."""
 TOP: Final = 10
 LIMIT: Final = 15
 """Candidates of each search for the five hits an engine call asks for by default."""
@@ -54,7 +59,9 @@ KEPT: Final = 5
 """Rows that are opened, as for `top_k` 5."""
 RECALL_QUERIES: Final = 200
 FILTERS: Final = {"no filter": MemoryFilter(), "tag of 1 %": MemoryFilter(tags=["rare"])}
-Search = Callable[[int], Awaitable[Any]]
+_BOTH: Final = "database part, by meaning and words"
+_USEARCH: Final = "usearch in process, ids only"
+_PGVECTOR: Final = "plain pgvector table, ids only"
 
 
 def main() -> None:
@@ -85,7 +92,7 @@ async def measure(settings: Settings, of: Base, *, rows: int, rounds: int) -> li
         vault = open_vault(settings, servers.secrets)
         password = app_password(settings, servers.secrets)
         schema.upgrade(servers.postgres_owner, app_password=password, keys=vault)
-        db = Database(servers.postgres_app, max_size=CALLERS + 2, keys=vault)
+        db = Database(servers.postgres_app, max_size=MOST + 2, keys=vault)
         await db.open()
         tenants = await vector_data.load(owner_url=servers.postgres_owner, db=db, rows=rows, of=of)
         _plain_table(servers.postgres_owner)
@@ -93,7 +100,8 @@ async def measure(settings: Settings, of: Base, *, rows: int, rounds: int) -> li
         ids, stored = _stored(servers.postgres_owner, large)
         index = _usearch(stored)
         figures = await _recall(db, servers.postgres_owner, large, of, ids, stored, index)
-        figures += await _database(db, servers.postgres_owner, large, of, index, rounds=rounds)
+        postgres = psutil.Process(int((settings.data_dir / "postgres" / "postmaster.pid").read_text().split("\n")[0]))
+        figures += await _database(db, servers.postgres_owner, large, of, index, server=postgres, rounds=rounds)
         figures.append(await _server(db, large, of))
         await db.close()
         token = AccessTokens(servers.secrets.jwt_secret).issue(large, now=datetime.now(UTC), ttl_s=3600)
@@ -141,7 +149,14 @@ def _mean(name: str, values: list[float], *, at_least: float | None = None) -> F
 
 
 async def _database(
-    db: Database, owner_url: str, large: Principal, of: Base, index: Any, *, rounds: int
+    db: Database,
+    owner_url: str,
+    large: Principal,
+    of: Base,
+    index: Any,
+    *,
+    server: psutil.Process,
+    rounds: int,
 ) -> list[Figure]:
     store = TenantMemories(db, large)
     ways: dict[str, Search] = {}
@@ -162,13 +177,13 @@ async def _database(
                 query="", vector=of.question_vectors[i], model=MODEL, limit=LIMIT, where=where, keep=KEPT
             )
 
-        ways[f"database part, by meaning and words, {name}"] = search
+        ways[f"{_BOTH}, {name}"] = search
         ways[f"database part, by meaning alone, {name}"] = dense
 
     async def in_process(i: int) -> None:
         await asyncio.to_thread(index.search, of.question_vectors[i], LIMIT)
 
-    pool = [await _async_owner(owner_url) for _ in range(CALLERS)]
+    pool = [await _async_owner(owner_url) for _ in range(MOST)]
     free: asyncio.Queue[psycopg.AsyncConnection[Any]] = asyncio.Queue()
     for conn in pool:
         free.put_nowait(conn)
@@ -178,43 +193,22 @@ async def _database(
         await conn.execute(_PLAIN, {"org": large.org_id, "vector": HalfVector(of.question_vectors[i]), "n": LIMIT})
         free.put_nowait(conn)
 
-    ways["usearch in process, ids only"] = in_process
-    ways["plain pgvector table, ids only"] = plain
-    wanted = {"database part, by meaning and words, no filter": 10.0}
-    figures = await _timed(ways, rounds=rounds, callers=CALLERS, at_most_ms=wanted)
-    alone = {name: ways[name] for name in (*wanted, "plain pgvector table, ids only")}
-    figures += await _timed(alone, rounds=rounds, callers=1, at_most_ms=wanted)
+    ways[_USEARCH], ways[_PGVECTOR] = in_process, plain
+    asked = f"{_BOTH}, no filter"
+    compared = {name: ways[name] for name in (asked, _USEARCH, _PGVECTOR)}
+    by_callers = {
+        callers: await search_timing.timed(
+            ways if callers == MOST else compared, server, rounds=rounds, callers=callers, searches=vector_data.QUERIES
+        )
+        for callers in (MOST, *FEWER)
+    }
     for conn in pool:
         await conn.close()
-    return figures
-
-
-async def _timed(ways: dict[str, Search], *, rounds: int, callers: int, at_most_ms: dict[str, float]) -> list[Figure]:
-    """p50 and p95 of each way; the ways take turns."""
-    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
-    for turn in range(rounds + 1):
-        for name, search in ways.items():
-            latencies = list[float]()
-            numbers = itertools.count()
-
-            async def one(_: int, search: Search = search, numbers: Any = numbers, out: Any = latencies) -> None:
-                while (i := next(numbers)) < vector_data.QUERIES:
-                    started = time.perf_counter()
-                    await search(i)
-                    out.append(1e3 * (time.perf_counter() - started))
-
-            await users(callers, one)
-            if turn:  # the first is for warming up
-                taken[name].append((percentile(latencies, 0.5), percentile(latencies, 0.95)))
+    targets = {asked: DATABASE_MS}
     return [
-        figure(
-            f"{name}{', one caller' if callers == 1 else ''}: p95",
-            "ms",
-            [p95 for _, p95 in pairs],
-            at_most=at_most_ms.get(name),
-            note=f"callers: {callers}; p50 {np.median([p50 for p50, _ in pairs]):.1f} ms",
-        )
-        for name, pairs in taken.items()
+        *(each for callers, taken in by_callers.items() for each in search_timing.p95(taken, callers, targets)),
+        search_timing.met(asked, {n: [t.p95_ms for t in taken[asked]] for n, taken in by_callers.items()}, DATABASE_MS),
+        *search_timing.processor(by_callers[MOST]),
     ]
 
 
@@ -246,18 +240,25 @@ async def _server(db: Database, large: Principal, of: Base) -> Figure:
 
 async def _http(url: str, token: str, of: Base, *, rounds: int) -> list[Figure]:
     """`POST /v1/engines/search/run` as a caller sees it."""
-    asked = {"no filter": {}, "tag of 1 %": {"tags": ["rare"]}}
-    connections = [Connection(url, token) for _ in range(CALLERS)]
-    figures = []
-    for name, callers, more in [*((name, CALLERS, more) for name, more in asked.items()), ("one caller", 1, {})]:
+    plain, figures = dict[int, list[float]](), list[Figure]()
+    asked: list[tuple[str, int, dict[str, Any]]] = [
+        ("no filter", MOST, {}),
+        ("tag of 1 %", MOST, {"tags": ["rare"]}),
+        *((search_timing.named(callers), callers, {}) for callers in FEWER),
+    ]
+    for name, callers, more in asked:
+        # New ones each time: the server hangs up on those that were idle meanwhile.
+        connections = [Connection(url, token) for _ in range(callers)]
         p50, p95 = list[float](), list[float]()
         for turn in range(rounds + 1):
             tally, numbers = Tally(), itertools.count()
 
-            async def one(caller: int, more: Any = more, numbers: Any = numbers, tally: Tally = tally) -> None:
+            async def one(
+                caller: int, more: Any = more, numbers: Any = numbers, tally: Tally = tally, by: Any = connections
+            ) -> None:
                 while (i := next(numbers)) < vector_data.QUERIES:
                     body = json.dumps({"query": of.questions[i], "top_k": 5, **more}).encode()
-                    tally.add(await connections[caller].post("/v1/engines/search/run", body))
+                    tally.add(await by[caller].post("/v1/engines/search/run", body))
 
             await users(callers, one)
             if tally.refused:
@@ -265,18 +266,20 @@ async def _http(url: str, token: str, of: Base, *, rounds: int) -> list[Figure]:
             if turn:
                 p50.append(1e3 * percentile(tally.good_s, 0.5))
                 p95.append(1e3 * percentile(tally.good_s, 0.95))
+        for connection in connections:
+            await connection.close()
+        if not more:
+            plain[callers] = p95
         figures.append(
             figure(
                 f"whole search over HTTP without rerank, {name}: p95",
                 "ms",
                 p95,
-                at_most=40,
+                at_most=WHOLE_MS,
                 note=f"callers: {callers}; p50 {np.median(p50):.1f} ms, embedding the query included",
             )
         )
-    for connection in connections:
-        await connection.close()
-    return figures
+    return [*figures, search_timing.met("whole search over HTTP without rerank, no filter", plain, WHOLE_MS)]
 
 
 def _usearch(stored: Floats) -> Any:

@@ -77,6 +77,14 @@ def test_the_blind_hash_is_stable_and_fits_a_bigint(vault: Vault) -> None:
     assert max(hashes) > 2**62
 
 
+def test_a_content_that_was_hashed_does_not_stay_in_memory(cipher: TinkCipher) -> None:
+    """Words are remembered, since they return; a content would keep its open text, and the memory it takes."""
+    content = "a sentence that was remembered " * 40
+    held = sys.getrefcount(content)
+    assert cipher.blind(content) == cipher.blind(content)
+    assert sys.getrefcount(content) == held
+
+
 def test_rotation_keeps_old_seals_readable_until_the_older_key_is_retired(vault: Vault) -> None:
     """A process that knows the new key before it is used reads what others seal with it; hashes never change."""
     wrapped = vault.new(PLACE)

@@ -278,7 +278,6 @@ async def test_the_kept_connection_carries_no_organisation_back_into_the_pool(db
     await real.close()
     for _ in range(4):
         async with db.pool.connection() as conn:
-            assert not conn.autocommit
             bound = await (await conn.execute("SELECT current_setting('app.current_org_id', true) AS org")).fetchone()
             assert bound is not None
             assert not bound["org"]

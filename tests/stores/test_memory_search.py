@@ -1,5 +1,7 @@
 """Searching by meaning and by words through the functions of the tables' owner: complete, and within one's rights."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -151,3 +153,50 @@ async def test_words_nobody_uses_and_no_words_at_all(db: Database) -> None:
     for query in ("xylophone", "", "?!", "'; DROP TABLE memories; --"):
         found = await store.search(query=query, vector=None, model=MODEL, limit=5)
         assert (found.dense, found.keyword) == ([], [])
+
+
+async def test_a_plan_that_is_kept_finds_what_is_added_and_never_another_organisation(db: Database) -> None:
+    """Two organisations ask the same, more often than PostgreSQL plans a statement; both have a few rows each."""
+    callers = [await new_principal(db) for _ in range(2)]
+    stores = [TenantMemories(db, caller) for caller in callers]
+    for caller in callers:
+        await _fill(db, caller, 5)
+    for turn in range(24):
+        wanted = 5 + turn // 12
+        if turn == 12:
+            for store in stores:
+                await store.add([NewMemory(content="apple late", embedding=unit(50), embedding_model=MODEL)])
+        found = [await store.search(query="apple pear", vector=unit(50), model=MODEL, limit=9) for store in stores]
+        assert [(len(f.dense), len(f.keyword)) for f in found] == [(wanted, wanted)] * 2
+        assert not found[0].rows.keys() & found[1].rows.keys()
+        assert turn < 12 or all(f.rows[f.dense[0].id].content == "apple late" for f in found)
+
+
+async def test_every_score_is_that_of_its_own_search(db: Database) -> None:
+    """With all scores asked for, rows found by one search alone have those of the other too; names bring more rows."""
+    caller = await new_principal(db)
+    await _fill(db, caller, 20)
+    found = await TenantMemories(db, caller).search(
+        query="apple", vector=unit(0), model=MODEL, limit=4, score_all=True, names=["nobody"]
+    )
+    assert set(found.rows) == set(found.cosines) == set(found.bm25) == {h.id for h in (*found.dense, *found.keyword)}
+    assert {h.id: h.score for h in found.dense}.items() <= found.cosines.items()
+    assert all(found.bm25[h.id] == pytest.approx(h.score) for h in found.keyword)
+    assert {found.bm25[i] > 0 for i in found.rows if "pear" in found.rows[i].content} == {False}
+
+
+async def test_words_are_weighed_by_how_rare_they_are(db: Database) -> None:
+    """The scores are BM25's, computed by hand: four rows of 1, 3, 1 and 2 words."""
+    caller = await new_principal(db)
+    contents = ["apple", "apple pear pear", "plum", "plum fig"]
+    store = TenantMemories(db, caller)
+    await store.add([NewMemory(content=text, embedding=unit(1), embedding_model=MODEL) for text in contents])
+
+    def part(*, rows: int, times: int, words: int) -> float:
+        return math.log(1 + (4 - rows + 0.5) / (rows + 0.5)) * times / (times + 1.5 * (0.25 + 0.75 * words / (7 / 4)))
+
+    found = await store.search(query="pear apple pear nothing", vector=None, model=MODEL, limit=9)
+    assert [found.rows[hit.id].content for hit in found.keyword] == ["apple pear pear", "apple"]
+    assert [hit.score for hit in found.keyword] == pytest.approx(
+        [part(rows=2, times=1, words=3) + part(rows=1, times=2, words=3), part(rows=2, times=1, words=1)], abs=1e-5
+    )

@@ -8,6 +8,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from neuroedge.contract.errors import InvalidInput
 from neuroedge.contract.principal import Principal
 from neuroedge.stores.postgres import Connection, Database
 from tests.everything_stored import Stored, store_everything
@@ -272,6 +273,46 @@ async def test_one_connection_shared_by_many_never_mixes_tenants(single: Databas
         assert not await (await conn.execute("SELECT 1 FROM recordings")).fetchone()
         with pytest.raises(RuntimeError):
             _ = conn.vault
+
+
+async def test_what_only_reads_ends_with_its_pipeline(single: Database) -> None:
+    """Two organisations' searches over a single connection, one of which fails: each sees its own, nothing stays."""
+    ann, bob = await new_principal(single), await new_principal(single)
+    for caller in (ann, bob):
+        async with single.tenant(caller) as conn:
+            await _say(conn, caller, caller.username)
+
+    async def seen(caller: Principal) -> list[object]:
+        async with single.reading(caller) as conn:
+            rows = await conn.execute("SELECT org_id FROM recordings")
+            more = await conn.execute("SELECT org_id FROM recordings")
+        return [row["org_id"] for row in (*await rows.fetchall(), *await more.fetchall())]
+
+    async def broken(caller: Principal) -> None:
+        async with single.reading(caller) as conn:
+            await conn.execute("SELECT 1 / 0")
+            await conn.execute("SELECT org_id FROM recordings")
+
+    for _ in range(2):
+        assert await asyncio.gather(*(seen(caller) for caller in (ann, bob, ann))) == [
+            [caller.org_id] * 2 for caller in (ann, bob, ann)
+        ]
+        with pytest.raises(InvalidInput):
+            await broken(ann)
+        async with single.unbound() as conn:
+            assert await (await conn.execute("SELECT 1 FROM recordings")).fetchone() is None
+    async with single.tenant(bob) as conn:
+        assert (await conn.execute("UPDATE recordings SET bytes = 2")).rowcount == 1
+
+
+async def test_what_only_reads_cannot_write(single: Database) -> None:
+    """A statement that would is refused, and nothing of it stays."""
+    caller = await new_principal(single)
+    with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+        async with single.reading(caller) as conn:
+            await _say(conn, caller, "never")
+    async with single.tenant(caller) as conn:
+        assert await (await conn.execute("SELECT 1 FROM recordings")).fetchone() is None
 
 
 async def _say(conn: Connection, caller: Principal, title: str) -> None:

@@ -25,6 +25,8 @@ from neuroedge.contract.errors import InvalidInput, SealBroken, VaultLocked
 
 _BLIND_BYTES: Final = 8
 _WORDS_REMEMBERED: Final = 32_768
+_REMEMBERED_CHARACTERS: Final = 80
+"""A word with its kind is shorter. Whole contents are hashed once: kept, they would be megabytes of open text."""
 _KMS_SCHEMES: Final = ("aws-kms://", "gcp-kms://", "hcvault://")
 MASTER_KEY_BYTES: Final = 32
 _ZERO: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
@@ -114,11 +116,16 @@ class TinkCipher:
         self._files = _handle(keysets["files"]).primitive(streaming_aead.StreamingAead)
         pseudo_random = _handle(keysets["blind"]).primitive(prf.PrfSet).primary()
 
-        def blind(text: str) -> int:
+        def computed(text: str) -> int:
             # 63 bits: PostgreSQL's bigint has a sign.
             return int.from_bytes(pseudo_random.compute(text.encode(), _BLIND_BYTES)) >> 1
 
-        self.blind = lru_cache(maxsize=_WORDS_REMEMBERED)(blind)
+        self._computed = computed
+        self._remembered = lru_cache(maxsize=_WORDS_REMEMBERED)(computed)
+
+    def blind(self, text: str) -> int:
+        """Keyed hash, 63 bits."""
+        return self._remembered(text) if len(text) <= _REMEMBERED_CHARACTERS else self._computed(text)
 
     def seal(self, value: Any, context: str) -> bytes:
         """Encrypt a JSON value. Raises InvalidInput for what JSON cannot hold."""

@@ -1,11 +1,10 @@
 """BM25 as a sum over words of a weight of the document and a weight of the query (Robertson & Zaragoza 2009).
 
 The document's part is fixed when the document is stored, with the average length known then; the query's part holds
-what changes with every document added, the inverse document frequency. So a document is a sparse vector and ranking
-is an inner product, which a database computes without knowing any word.
+what changes with every document added, the inverse document frequency, which stores/memory_search.py lets the database
+count. So a document is a sparse vector and ranking is an inner product, which it computes without knowing any word.
 """
 
-import math
 from collections import Counter
 from collections.abc import Iterable
 from typing import Final
@@ -20,8 +19,3 @@ def document_weights(terms: Iterable[int], *, average_length: float) -> dict[int
     length = counts.total()
     norm = K1 * (1 - B + B * length / average_length) if average_length else K1
     return {term: tf / (tf + norm) for term, tf in counts.items()}
-
-
-def idf(*, documents: int, containing: int) -> float:
-    """Inverse document frequency in Lucene's form, which is never negative."""
-    return math.log(1 + (documents - containing + 0.5) / (containing + 0.5))

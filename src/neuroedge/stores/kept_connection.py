@@ -12,7 +12,7 @@ from neuroedge.stores.postgres import Database
 
 
 class KeptConnection:
-    """One connection of a database's pool, in autocommit, given to one caller at a time; made anew when it is lost."""
+    """One connection of a database's pool, given to one caller at a time; made anew when it is lost."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -29,7 +29,6 @@ class KeptConnection:
             try:
                 if self._conn is None:
                     self._conn = await self._db.pool.getconn()
-                    await self._conn.set_autocommit(True)
                 yield self._conn
             except (psycopg.OperationalError, psycopg.InterfaceError) as error:
                 await self._discard()
@@ -41,16 +40,12 @@ class KeptConnection:
                 raise
 
     async def close(self) -> None:
-        """Give it back as it was; the next use takes another."""
+        """Give it back; the next use takes another."""
         async with self._turn:
             if self._conn is None:
                 return
-            try:
-                await self._conn.set_autocommit(False)
-                await self._db.pool.putconn(self._conn)
-                self._conn = None
-            except psycopg.Error:
-                await self._discard()
+            await self._db.pool.putconn(self._conn)
+            self._conn = None
 
     async def _discard(self) -> None:
         conn, self._conn = self._conn, None

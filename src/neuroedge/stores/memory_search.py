@@ -1,11 +1,12 @@
 """Remembered rows found: by meaning through an index over halfvec, by words through BM25 over keyed hashes.
 
-Statements are sent apart from reading their rows, so that a pipeline can send several at once.
+Statements are sent apart from reading their rows, so that a pipeline can send several at once. They bring the rows
+whole but sealed, for whoever opens those that come first; to ask for these again would take longer than to send them.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from cachetools import TTLCache
@@ -15,10 +16,9 @@ from psycopg.rows import DictRow
 
 from neuroedge.contract.models import Floats
 from neuroedge.contract.ports import MemoryFilter, Scored
-from neuroedge.kit.bm25 import idf
 from neuroedge.stores import sealing
 from neuroedge.stores.indexes import MIN_EF_SEARCH, OVER_FETCH, PROBES, SEARCH_OPTIONS, Kind
-from neuroedge.stores.memories import table_of
+from neuroedge.stores.memories import COLUMNS, table_of
 from neuroedge.stores.memory_filters import OTHERS, facets, others, restricted
 from neuroedge.stores.postgres import Connection
 
@@ -28,6 +28,8 @@ EXACT: Final = 2000
 """Rows with the facets asked for that are compared one by one; more are found through the index by meaning."""
 _COMMON_FACETS: Final[TTLCache[tuple[int | UUID, ...], bool]] = TTLCache(4096, ttl=600)
 """Facets that more rows have: to count them again would take longer than the search. Only speed depends on it."""
+_PLANNED_ANEW: Final = {"plan_cache_mode": "force_custom_plan"}
+_ROW: Final = ", ".join(f"m.{name.strip()}" for name in COLUMNS.split(","))
 Rows = AsyncCursor[DictRow]
 
 
@@ -43,7 +45,7 @@ async def nearest(
 ) -> list[Scored]:
     """By cosine similarity, through an index of this kind."""
     near = Near(vector=vector, model=model, limit=limit, kind=kind)
-    return await scores_of(await ask_nearest(conn, near, org_id=org_id, where=where))
+    return scores(await (await ask_nearest(conn, near, org_id=org_id, where=where)).fetchall())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,9 +63,9 @@ async def ask_nearest(conn: Connection, near: Near, *, org_id: UUID, where: Memo
     rows pass the filter."""
     few = await _few_with_facets(conn, org_id, where)
     conditions, values = restricted(conn.vault, org_id, where)
-    values |= {"vector": HalfVector(near.vector), "model": near.model, "limit": near.limit, "few": few}
+    values |= {"vector": HalfVector(near.vector), "model": near.model, "few": few}
     table, dim = table_of(len(near.vector)), len(near.vector)
-    by_cosine, candidates = "v.embedding <=> %(vector)s", near.limit
+    by_cosine, candidates, best = "v.embedding <=> %(vector)s", near.limit, f"LIMIT {near.limit:d}"
     joined = (
         f"FROM {table} v JOIN memories m ON m.org_id = v.org_id AND m.id = v.memory_id"
         f" WHERE v.org_id = %(org)s AND v.model = %(model)s AND {conditions}"
@@ -73,30 +75,46 @@ async def ask_nearest(conn: Connection, near: Near, *, org_id: UUID, where: Memo
         first = (
             f"WITH all_few AS MATERIALIZED (SELECT v.memory_id AS found, {by_cosine} AS distance FROM {table} v"
             " WHERE v.org_id = %(org)s AND v.model = %(model)s AND v.memory_id = ANY(%(few)s::uuid[]))"
-            " SELECT found, distance FROM all_few ORDER BY distance LIMIT %(limit)s"
+            f" SELECT found, distance FROM all_few ORDER BY distance {best}"
         )
     elif near.kind == "hnsw":
         await _tune(conn, {"hnsw.iterative_scan": "strict_order", "hnsw.ef_search": _ef_search(candidates)})
-        return await conn.execute(
-            f"SELECT v.memory_id AS id, 1 - ({by_cosine}) AS score {joined} ORDER BY {by_cosine} LIMIT %(limit)s",
-            values,
-        )
+        statement = f"SELECT {_ROW}, 1 - ({by_cosine}) AS score {joined} ORDER BY {by_cosine} {best}"
+        return await conn.execute(_planned(statement, org_id, where), values)
     elif near.kind == "ivfflat":
         await _tune(conn, {"ivfflat.iterative_scan": "relaxed_order", "ivfflat.probes": PROBES})
-        first = f"SELECT v.memory_id AS found, {by_cosine} AS distance {joined} ORDER BY {by_cosine} LIMIT %(limit)s"
+        first = f"SELECT v.memory_id AS found, {by_cosine} AS distance {joined} ORDER BY {by_cosine} {best}"
     else:
         candidates = OVER_FETCH * near.limit
         await _tune(conn, {"hnsw.iterative_scan": "strict_order", "hnsw.ef_search": _ef_search(candidates)})
         first = (
             f"SELECT v.memory_id AS found, {by_cosine} AS distance {joined}"
             f" ORDER BY binary_quantize(v.embedding)::bit({dim}) <~> binary_quantize(%(vector)s::halfvec)::bit({dim})"
-            " LIMIT %(candidates)s"
+            f" LIMIT {candidates:d}"
         )
-    return await conn.execute(
-        f"WITH v AS MATERIALIZED ({first}) SELECT v.found AS id, 1 - v.distance AS score FROM v"
-        " JOIN memories m ON m.id = v.found WHERE m.org_id = %(org)s ORDER BY v.distance LIMIT %(limit)s",
-        {**values, "candidates": candidates},
+    statement = (
+        f"WITH v AS MATERIALIZED ({first}) SELECT {_ROW}, 1 - v.distance AS score FROM v"
+        f" JOIN memories m ON m.id = v.found WHERE m.org_id = %(org)s ORDER BY v.distance {best}"
     )
+    return await conn.execute(_planned(statement, org_id, where), values)
+
+
+def options(where: MemoryFilter) -> Mapping[str, str]:
+    """Settings for a transaction that searches with this filter.
+
+    The best plan depends on what is asked for, in the functions of the tables' owner too: one that serves all values
+    reads a whole partition for a rare tag.
+    """
+    return {} if where == MemoryFilter() else _PLANNED_ANEW
+
+
+def _planned(statement: str, org_id: UUID, where: MemoryFilter) -> str:
+    """The statement so that without a filter it is planned once a connection: planning takes half as long as searching.
+
+    PostgreSQL keeps a plan when it is as good as one for the values, which it is only with the organisation as a
+    constant, whose rows were counted.
+    """
+    return statement.replace("%(org)s", f"'{org_id}'::uuid") if where == MemoryFilter() else statement
 
 
 def _ef_search(candidates: int) -> int:
@@ -130,68 +148,60 @@ async def _few_with_facets(conn: Connection, org_id: UUID, where: MemoryFilter) 
     return ids
 
 
-@dataclass(frozen=True, slots=True)
-class KeywordQuery:
-    """A query's words as the database ranks by them."""
-
-    weights: dict[int, float]
-    essential: list[int]
-    """The rarest words; a row without any of them is not looked at."""
-
-
 async def matching(conn: Connection, *, org_id: UUID, query: str, limit: int, where: MemoryFilter) -> list[Scored]:
     """By BM25 of the query's words, any of which may match."""
-    asked = await keyword_query(conn, org_id=org_id, query=query)
-    return await scores_of(await ask_matching(conn, asked=asked, limit=limit, where=where))
+    rows = await ask_matching(conn, org_id=org_id, query=query, limit=limit, where=where)
+    return [] if rows is None else scores(await rows.fetchall())
 
 
-async def ask_matching(conn: Connection, *, asked: KeywordQuery, limit: int, where: MemoryFilter) -> Rows:
-    """Send the query for rows with these words."""
-    return await conn.execute(
-        "SELECT ranked.id, ranked.score FROM memories_by_words(%(weights)s::sparsevec, %(essential)s::integer[],"
-        f" %(wanted)s::bigint[], %(limit)s, {OTHERS}) AS ranked (id, score) ORDER BY ranked.score DESC, ranked.id",
-        {
-            "weights": sealing.sparse_text(asked.weights),
-            "essential": asked.essential,
-            "wanted": facets(conn.vault, where),
-            "limit": limit,
-            **others(where),
-        },
-    )
-
-
-async def keyword_query(conn: Connection, *, org_id: UUID, query: str) -> KeywordQuery:
-    """Weigh the words by how rare they are, and choose those rare enough to start from.
+async def ask_matching(conn: Connection, *, org_id: UUID, query: str, limit: int, where: MemoryFilter) -> Rows | None:
+    """Send the query for rows with these words; None when it has no word.
 
     Common words alone would bring most rows of a large organisation. So the rarest words that together bring
     CANDIDATES rows choose the candidates, and all words score them (after MaxScore, Turtle & Flood 1995).
     """
-    return await weighed(await ask_words(conn, org_id=org_id, query=query))
-
-
-async def ask_words(conn: Connection, *, org_id: UUID, query: str) -> Rows:
-    """Send the question how many rows hold each of the query's words."""
-    return await conn.execute(
-        "SELECT t.term, t.documents, c.documents AS total FROM term_stats t JOIN corpus_stats c USING (org_id)"
-        " WHERE t.org_id = %s AND t.term = ANY(%s) AND t.documents > 0 ORDER BY t.documents, t.term",
-        [org_id, sorted(set(sealing.terms(query, conn.vault)))],
+    terms = _terms(conn, query)
+    if not terms:
+        return None
+    statement = (
+        f"WITH {_asked()} SELECT {_ROW}, ranked.score FROM asked CROSS JOIN LATERAL memories_by_words("
+        f"asked.weights, asked.essential, %(wanted)s::bigint[], {limit:d}, {OTHERS}) AS ranked (id, score)"
+        " JOIN memories m ON m.org_id = %(org)s AND m.id = ranked.id ORDER BY ranked.score DESC, ranked.id"
     )
+    values = {"org": org_id, "terms": terms, "wanted": facets(conn.vault, where), **others(where)}
+    return await conn.execute(_planned(statement, org_id, where), values)
 
 
-async def weighed(words: Rows) -> KeywordQuery:
-    """The query made of the words' counts, which were asked for."""
-    weights, essential, brought = dict[int, float](), list[int](), 0
-    for row in await words.fetchall():
-        weights[row["term"]] = idf(documents=row["total"], containing=row["documents"])
-        if not essential or brought + row["documents"] <= CANDIDATES:
-            essential.append(row["term"])
-            brought += row["documents"]
-    return KeywordQuery(weights, essential)
+def _terms(conn: Connection, query: str) -> list[int]:
+    return sorted(set(sealing.terms(query, conn.vault)))
 
 
-async def scores_of(rows: Rows) -> list[Scored]:
-    """What was asked for."""
-    return [Scored(row["id"], row["score"]) for row in await rows.fetchall()]
+def _asked() -> str:
+    """SQL of `asked`, one row: the query's words weighed by how rare they are, and the rarest, NULL without any known.
+
+    A word's weight is its inverse document frequency in Lucene's form, which is never negative. A row without any of
+    the `essential` words is not looked at. Computing it also lets memories_by_words, which needs it first, plan for
+    these words: how many rows have them decides which index serves.
+    """
+    return f"""
+        counted AS (
+            SELECT t.term, ln(1 + (c.documents - t.documents + 0.5::float8) / (t.documents + 0.5::float8)) AS idf,
+                sum(t.documents) OVER rarest_first AS brought, row_number() OVER rarest_first AS place
+            FROM term_stats t JOIN corpus_stats c USING (org_id)
+            WHERE t.org_id = %(org)s AND t.term = ANY(%(terms)s::integer[]) AND t.documents > 0
+            WINDOW rarest_first AS (ORDER BY t.documents, t.term ROWS UNBOUNDED PRECEDING)
+        ), asked AS MATERIALIZED (
+            SELECT set_config('plan_cache_mode', '{_PLANNED_ANEW["plan_cache_mode"]}', true),
+                ('{{' || string_agg(term || ':' || idf, ',' ORDER BY term) || '}}/{sealing.TERMS}')::sparsevec
+                AS weights, array_agg(term) FILTER (WHERE place = 1 OR brought <= {CANDIDATES}) AS essential
+            FROM counted
+        )
+    """
+
+
+def scores(rows: Sequence[Mapping[str, Any]]) -> list[Scored]:
+    """Ids and scores of what was found."""
+    return [Scored(row["id"], row["score"]) for row in rows]
 
 
 async def cosines_of(
@@ -206,12 +216,11 @@ async def cosines_of(
     return {row["memory_id"]: row["score"] for row in await cursor.fetchall()}
 
 
-async def bm25_of(conn: Connection, *, org_id: UUID, ids: Sequence[UUID], asked: KeywordQuery) -> dict[UUID, float]:
+async def bm25_of(conn: Connection, *, org_id: UUID, ids: Sequence[UUID], query: str) -> dict[UUID, float]:
     """BM25 of the query's words in these rows, 0 without any of them."""
-    if not asked.weights:
-        return dict.fromkeys(ids, 0.0)
     cursor = await conn.execute(
-        "SELECT id, -(terms <#> %s::sparsevec) AS score FROM memories WHERE org_id = %s AND id = ANY(%s)",
-        [sealing.sparse_text(asked.weights), org_id, list(ids)],
+        f"WITH {_asked()} SELECT m.id, coalesce(-(m.terms <#> asked.weights), 0) AS score"
+        " FROM asked CROSS JOIN memories m WHERE m.org_id = %(org)s AND m.id = ANY(%(ids)s)",
+        {"org": org_id, "terms": _terms(conn, query), "ids": list(ids)},
     )
     return {row["id"]: row["score"] for row in await cursor.fetchall()}

@@ -8,9 +8,11 @@ A server that is away or hangs is Unavailable within seconds; when it is back, c
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from itertools import chain
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -118,23 +120,43 @@ class Database:
             await conn.execute("SELECT 1")
 
     @asynccontextmanager
-    async def tenant(
-        self, principal: Principal, *, sees_all: bool = False, pipelined: bool = False
-    ) -> AsyncIterator[Connection]:
+    async def tenant(self, principal: Principal, *, sees_all: bool = False) -> AsyncIterator[Connection]:
         """A transaction that sees the principal's organisation and nothing else; commits on leaving.
 
         Of its memories it sees those of the organisation, of the principal's division and the principal's own; all of
         them with `sees_all`, for what concerns the organisation as a whole: erasing, exporting, re-embedding.
-        `pipelined`: statements are sent before the answers of those before them are there.
         """
         cipher = (await self.known(principal.org_id)).cipher
-        async with self._connection() as conn, conn.pipeline() if pipelined else nullcontext(), conn.transaction():
+        async with self._connection() as conn, conn.transaction():
             await bind(conn, principal.org_id, user_id=principal.user_id, sees_all=sees_all)
-            conn.cipher, conn.underived = cipher, self._underived
-            try:
+            with self._unsealing(conn, cipher):
                 yield conn
-            finally:
-                conn.cipher = None
+
+    @asynccontextmanager
+    async def reading(
+        self, principal: Principal, *, options: Mapping[str, str] = MappingProxyType({})
+    ) -> AsyncIterator[Connection]:
+        """What `tenant` gives, for statements that only read: they are sent before the answers of those before them
+        are there. Their rows can also be fetched after leaving, by when all are there.
+
+        A pipeline is one transaction, which ends with it: there is no BEGIN and no COMMIT to be sent and answered. What
+        `bind` set ends with it too, so that a statement too late would see no tenant's rows. `options`: settings of
+        PostgreSQL for these statements.
+        """
+        cipher = (await self.known(principal.org_id)).cipher
+        async with self._connection() as conn, conn.pipeline():
+            options = {"transaction_read_only": "on", **options}
+            await bind(conn, principal.org_id, user_id=principal.user_id, options=options)
+            with self._unsealing(conn, cipher):
+                yield conn
+
+    @contextmanager
+    def _unsealing(self, conn: Connection, cipher: Cipher) -> Iterator[None]:
+        conn.cipher, conn.underived = cipher, self._underived
+        try:
+            yield
+        finally:
+            conn.cipher = None
 
     async def known(self, org_id: UUID) -> "Tenant":
         """What every call of an organisation needs; keys are made when it has none. Raises VaultLocked, Unavailable."""
@@ -199,20 +221,32 @@ class Database:
             ) from error
 
 
-async def bind(conn: Connection, org_id: UUID, *, user_id: UUID | None = None, sees_all: bool = False) -> None:
-    """Let the rest of this transaction see one organisation, and of its memories what this user may see."""
+async def bind(
+    conn: Connection,
+    org_id: UUID,
+    *,
+    user_id: UUID | None = None,
+    sees_all: bool = False,
+    options: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Let the rest of this transaction see one organisation, and of its memories what this user may see.
+
+    `options` are other settings of the transaction.
+    """
     await conn.execute(
         "SELECT set_config('app.current_org_id', %s, true), set_config('app.current_user_id', %s, true),"
-        " set_config('app.sees_all', %s, true)",
-        [str(org_id), str(user_id or ""), "on" if sees_all else ""],
+        " set_config('app.sees_all', %s, true)" + ", set_config(%s, %s, true)" * len(options),
+        [str(org_id), str(user_id or ""), "on" if sees_all else "", *chain.from_iterable(options.items())],
     )
 
 
 async def _configure(conn: AsyncConnection[Any]) -> None:
+    # Transactions are begun where they are wanted: `tenant`, `unbound`. Not in the pool's `kwargs`: the job queue takes
+    # these for a connection of its own, and says there itself that it commits by itself.
+    await conn.set_autocommit(True)
     await register_vector_async(conn)
     for name, value in indexes.SEARCH_OPTIONS.items():
         await conn.execute("SELECT set_config(%s, %s, false)", [name, str(value)])
-    await conn.commit()
 
 
 async def _check(conn: AnsweringConnection) -> None:

@@ -1,14 +1,16 @@
 """The Memories port: what one caller may see of what is remembered."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 from uuid import UUID
 
 import numpy as np
 
 from neuroedge.contract.models import Floats
-from neuroedge.contract.ports import Found, MemoryFilter, NewMemory, Scored
+from neuroedge.contract.ports import Found, Memory, MemoryFilter, NewMemory, Scored
 from neuroedge.contract.principal import Principal
+from neuroedge.contract.vault import Cipher
 from neuroedge.kit.fusion import reciprocal_rank_fusion
 from neuroedge.stores import knowledge_walks, memories, memory_search
 from neuroedge.stores.postgres import Connection, Database
@@ -44,32 +46,27 @@ class TenantMemories:
         if vector is not None:
             kind = await self._db.index_kind(len(vector))
             dense = memory_search.Near(vector=vector, model=model, limit=limit, kind=kind)
-        # The words' counts come first: while the index by meaning is searched, they are weighed and sent back.
-        async with self._db.tenant(self._principal, pipelined=True) as conn:
-            words = await memory_search.ask_words(conn, org_id=org_id, query=query)
+        async with self._db.reading(self._principal, options=memory_search.options(where)) as conn:
+            cipher = conn.vault
             near = None if dense is None else await memory_search.ask_nearest(conn, dense, org_id=org_id, where=where)
-            asked = await memory_search.weighed(words)
-            worded = (
-                await memory_search.ask_matching(conn, asked=asked, limit=limit, where=where)
-                if asked.essential
-                else None
-            )
-            found = Found(
-                dense=[] if near is None else await memory_search.scores_of(near),
-                keyword=[] if worded is None else await memory_search.scores_of(worded),
-                related=await self._about(conn, names, limit=limit, where=where),
-            )
-            ids = _first(found, keep)
-            if score_all:
-                found = replace(
-                    found,
-                    bm25=await memory_search.bm25_of(conn, org_id=org_id, ids=ids, asked=asked),
-                    cosines={}
-                    if vector is None
-                    else await memory_search.cosines_of(conn, org_id=org_id, ids=ids, vector=vector, model=model),
-                )
-            rows = await memories.find(conn, org_id=org_id, ids=ids)
-        return replace(found, rows={row.id: row for row in rows})
+            worded = await memory_search.ask_matching(conn, org_id=org_id, query=query, limit=limit, where=where)
+            related = await self._about(conn, names, limit=limit, where=where)
+            if related or score_all:
+                found, sealed = await _fetched(near, worded)
+                found = replace(found, related=related)
+                ids = _first(found, keep)
+                if score_all:
+                    bm25 = await memory_search.bm25_of(conn, org_id=org_id, ids=ids, query=query)
+                    found = replace(found, bm25=bm25)
+                if score_all and vector is not None:
+                    cosines = await memory_search.cosines_of(conn, org_id=org_id, ids=ids, vector=vector, model=model)
+                    found = replace(found, cosines=cosines)
+                others = [i for i in ids if i not in sealed]
+                rows = await memories.find(conn, org_id=org_id, ids=others) if others else []
+                opened = {row.id: row for row in rows} | _opened(ids, sealed, cipher)
+                return replace(found, rows={i: opened[i] for i in ids if i in opened})
+        found, sealed = await _fetched(near, worded)
+        return replace(found, rows=_opened(_first(found, keep), sealed, cipher))
 
     async def _about(self, conn: Connection, names: Sequence[str], *, limit: int, where: MemoryFilter) -> list[Scored]:
         """What mentions things of these names, or things said to be connected with them; score 1 / rank."""
@@ -94,6 +91,21 @@ class TenantMemories:
     async def embedding_model(self) -> str | None:
         """Catalogue id of the model the organisation's rows are searched with."""
         return (await self._db.known(self._principal.org_id)).embedding_model
+
+
+async def _fetched(
+    near: memory_search.Rows | None, worded: memory_search.Rows | None
+) -> tuple[Found, dict[UUID, dict[str, Any]]]:
+    """What the searches found, and the rows, still sealed."""
+    near_rows, worded_rows = [await rows.fetchall() if rows else [] for rows in (near, worded)]
+    found = Found(dense=memory_search.scores(near_rows), keyword=memory_search.scores(worded_rows))
+    return found, {row["id"]: row for row in (*near_rows, *worded_rows)}
+
+
+def _opened(ids: Iterable[UUID], sealed: Mapping[UUID, Mapping[str, Any]], cipher: Cipher) -> dict[UUID, Memory]:
+    """Those of these rows that are there."""
+    chosen = [{name: value for name, value in sealed[i].items() if name != "score"} for i in ids if i in sealed]
+    return {row["id"]: Memory(**memories.opened(cipher, row)) for row in chosen}
 
 
 def _first(found: Found, keep: int | None) -> list[UUID]:
