@@ -364,7 +364,7 @@ async def test_a_short_call_does_not_watch_its_caller(app: FastAPI) -> None:
 @pytest.mark.anyio
 async def test_a_long_call_whose_caller_stays_is_answered(app: FastAPI) -> None:
     """Watching leaves no task behind."""
-    connection = Connection(app, {"seconds": 0.4})
+    connection = Connection(app, {"seconds": 0.7})
     before = len(asyncio.all_tasks())
     await connection.exchange()
     await asyncio.sleep(0)

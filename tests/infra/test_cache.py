@@ -421,6 +421,32 @@ async def test_a_jump_of_the_clock_breaks_nothing(
     assert await node.ask(who, "a") == []
 
 
+async def test_in_a_crowd_reads_go_together(nodes: Callable[..., Node], server: ValkeyServer) -> None:
+    """A call asks Valkey at once, unless many wait for the computation already: then it waits for company."""
+    node, free, who = nodes(url=server.url), asyncio.Event(), make_principal()
+
+    async def compute(positions: Sequence[int]) -> list[Any]:
+        await free.wait()
+        return [value("a")]
+
+    async def one_by_one(names: Sequence[str]) -> tuple[int, list[asyncio.Task[list[Any]]]]:
+        """Commands that calls took which come a millisecond after one another."""
+        with server.client() as client:
+            before = client.info("commandstats").get("cmdstat_mget", {"calls": 0})["calls"]
+            calls = []
+            for name in names:
+                calls.append(asyncio.create_task(node.cache.of(who).get_or_compute([name], compute, ttl_s=60)))
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(0.1)
+            return client.info("commandstats")["cmdstat_mget"]["calls"] - before, calls
+
+    alone, first = await one_by_one("abcdefgh")
+    crowded, second = await one_by_one("ijklmnop")
+    free.set()
+    assert await asyncio.gather(*first, *second) == [[value("a")]] * 16
+    assert crowded <= 2 < alone
+
+
 async def test_closing_ends_what_is_under_way() -> None:
     """Who still waits hears that it ended."""
     node, begun = Node(), asyncio.Event()

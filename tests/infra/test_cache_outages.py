@@ -89,6 +89,18 @@ async def test_valkey_stopped_and_started_again(server: ValkeyServer, over_valke
     ]
 
 
+async def test_a_valkey_that_was_restarted_between_two_requests(
+    server: ValkeyServer, over_valkey: TieredCache, counts: Counts
+) -> None:
+    """Its old connections are dead, which only shows when they are used: no request fails for that."""
+    await ask(over_valkey, "a")
+    server.stop()
+    server.start()
+    assert await ask(over_valkey, "a") == 1
+    assert await ask(over_valkey, "a") == 0
+    assert counts["error", "valkey"] == 0
+
+
 async def test_a_frozen_valkey_costs_no_request_more_than_a_moment(
     server: ValkeyServer, over_valkey: TieredCache, counts: Counts
 ) -> None:

@@ -3,6 +3,8 @@
 import threading
 import time
 
+import pytest
+
 from neuroedge.contract.models import Priority
 from neuroedge.runtimes.cores import PATIENCE_S, CoreBudget
 
@@ -80,6 +82,33 @@ def test_nobody_waits_for_what_has_run_for_long_already() -> None:
     long.join()
     assert sorted(waits)[10] < PATIENCE_S["normal"] / 2
     assert budget.overcommitted == 20
+
+
+@pytest.mark.parametrize(("priority", "at_once"), [("normal", 1), ("low", 2)])
+def test_short_computations_leave_half_of_the_cores_to_a_long_one(priority: Priority, at_once: int) -> None:
+    """Beside an answer that an LLM writes two embeddings go one after the other; background work keeps no core."""
+    budget, seen, hold = CoreBudget(2), list[str](), threading.Event()
+    long = _start(budget, "long", seen, hold, priority)
+    while not seen:
+        time.sleep(0.001)
+    time.sleep(PATIENCE_S["normal"])
+    most, together = 0, threading.Barrier(2)
+
+    def embed() -> None:
+        nonlocal most
+        together.wait(5)
+        with budget.using(1, priority="normal"):
+            most = max(most, budget.in_use - 2)
+            time.sleep(PATIENCE_S["normal"] / 5)
+
+    short = [threading.Thread(target=embed) for _ in range(2)]
+    for thread in short:
+        thread.start()
+    for thread in short:
+        thread.join()
+    hold.set()
+    long.join()
+    assert most == at_once
 
 
 def test_background_work_steps_aside_between_its_pieces() -> None:

@@ -7,7 +7,7 @@ from typing import TypeVar
 from fastapi import Request
 
 T = TypeVar("T")
-_WATCH_AFTER_S = 0.2
+_WATCH_AFTER_S = 0.5
 """Most calls end sooner, and cost one timer only."""
 
 CLIENT_LEFT = 499

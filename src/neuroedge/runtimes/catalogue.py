@@ -13,6 +13,7 @@ import tempfile
 import tomllib
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -83,7 +84,7 @@ class ModelEntry(BaseModel):
         """Size of all its files."""
         return sum(file.bytes for file in self.file)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Changes whenever the weights or options do: part of the key of everything computed by the model."""
         facts = [self.id, *(file.sha256 for file in self.file), repr(sorted(self.options.items()))]

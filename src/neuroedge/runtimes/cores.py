@@ -4,7 +4,8 @@ Each model's library brings a thread pool as large as the machine. Two that comp
 as many threads as there are cores. So a computation asks here first. What a person waits for goes first and waits
 only for what is soon over: never longer than its patience, and not at all for a computation that has been running
 that long already. A short embedding beside a long answer of an LLM is better served by sharing the cores than by
-waiting for them. Background work (priority low) waits, and steps aside between its pieces (`Hold.breathe`).
+waiting for them. But the short ones leave it half of the cores: threads of a library that meet at every step are as
+fast as the slowest of them. Background work (priority low) waits, and steps aside between its pieces (`Hold.breathe`).
 """
 
 import threading
@@ -91,5 +92,10 @@ class CoreBudget:
     def _worth_waiting(self, hold: Hold) -> bool:
         """Whether cores are missing that may soon be free: what has run for long will run for longer."""
         long_ago = time.monotonic() - PATIENCE_S[hold.priority]
-        soon_free = sum(other.cores for other in self._holds if other.since > long_ago)
-        return soon_free + hold.cores > self.cores
+        soon_free, kept = 0, 0
+        for other in self._holds:
+            if other.since > long_ago:
+                soon_free += other.cores
+            elif other.priority != "low":
+                kept = max(kept, other.cores // 2)
+        return soon_free > 0 and soon_free + kept + hold.cores > self.cores

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import os
 import secrets
+import ssl
 from collections.abc import AsyncGenerator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -20,6 +21,7 @@ import httpx
 from neuroedge.contract.chat import ChatDelta, ChatRequest
 from neuroedge.contract.errors import InvalidInput, ModelFailed, ModelUnavailable, Unavailable
 from neuroedge.contract.models import Priority
+from neuroedge.runtimes import memory
 from neuroedge.runtimes.device import CPU, split
 from neuroedge.runtimes.llama_answer import Answer, Chunk, Mailbox, says_something
 from neuroedge.runtimes.llama_library import llama_library
@@ -66,7 +68,8 @@ def load(model_id: str, folder: Path, *, threads: int, options: Mapping[str, Any
     params.kv_unified = True
     params.cache_ram_mib = int(options.get("cache_mib", DEFAULT_CACHE_MIB))
     try:
-        server = llama_library().Server(params)
+        with memory.large_steps():
+            server = llama_library().Server(params)
     except RuntimeError as error:
         raise ModelUnavailable(f"{model_id} does not load: {error}", hint=hint) from error
     return LlamaChat(model_id, server=server, context_tokens=context_tokens, parallel=parallel, key=key)
@@ -110,6 +113,8 @@ class LlamaChat(Threaded):
             timeout=30.0,
             limits=httpx.Limits(max_connections=parallel + 1),
             trust_env=False,
+            # Reading the authorities' certificates takes 20 to 50 ms, and loopback has no TLS.
+            verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
         )
         # The server's constructor returns before llama.cpp's threads run, and a server freed in that moment never
         # ends: this answer shows that they do.

@@ -31,8 +31,11 @@ class Residents:
 
     def slot(self, entry: ModelEntry) -> Slot:
         """The slot of a catalogue entry; made when it is first asked for."""
-        pinned = entry.id in self._pinned or entry.role in self._pinned
-        return self._slots.setdefault(entry.id, Slot(entry=entry, pinned=pinned))
+        slot = self._slots.get(entry.id)
+        if slot is None:
+            pinned = entry.id in self._pinned or entry.role in self._pinned
+            slot = self._slots[entry.id] = Slot(entry=entry, pinned=pinned)
+        return slot
 
     def slots(self) -> list[Slot]:
         """All that were ever asked for."""

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 PATIENCE_S = 0.1
 _WRITE_PATIENCE_S = 5.0
-_WRITE_LINGER_S = 0.05
+_WRITE_LINGER_S = 0.1
 _READ_KEYS = 1000
 _READS_AT_ONCE = 16
 _WRITE_ENTRIES = 32
@@ -62,7 +62,7 @@ class DiskLevel:
         self._queued_bytes += size
         try:
             for chunk in _chunks(fitting):
-                await self._writes.ask(chunk, full=len(chunk) == _WRITE_ENTRIES)
+                await self._writes.ask(chunk, hurry=len(chunk) == _WRITE_ENTRIES)
         finally:
             self._queued_bytes -= size
         return len(entries) - len(fitting)

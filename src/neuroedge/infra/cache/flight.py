@@ -40,6 +40,8 @@ class Flights:
     """The loads under way, by key."""
 
     def __init__(self) -> None:
+        self.computing = 0
+        """Loads whose values are being computed, or wait for their turn to be."""
         self._by_key: dict[bytes, Flight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 

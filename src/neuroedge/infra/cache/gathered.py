@@ -25,8 +25,8 @@ class Gathered(Generic[Q, A]):
     `run` answers each request of a batch, or raises for all of them; no caller's end cancels it. A caller waits for
     `patience_s`, or not at all while a batch has been taking longer than that. After three batches in a row that failed
     or took too long none is tried for a second: then one, and a warning is logged once for the outage. With `linger_s`
-    a batch that is not full waits so long for more: for writes, which nobody waits for and which cost more by number
-    than by size.
+    a batch that is not full waits so long for more, unless one of its requests is in a hurry: for what nobody waits
+    for and what costs more by number than by size.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Gathered(Generic[Q, A]):
         self._name = name
         self._run = run
         self._at_once = at_once
-        self._patience_s = patience_s + linger_s
+        self._patience_s = patience_s
         self._linger_s = linger_s
         self._hurry = False
         self._waiting: deque[tuple[Q, asyncio.Future[A]]] = deque()
@@ -50,8 +50,8 @@ class Gathered(Generic[Q, A]):
         self._breakers = Breakers(threshold=_THRESHOLD, open_s=_REST_S, on_change=self._changed)
         self._away = False
 
-    async def ask(self, request: Q, *, full: bool = False) -> A:
-        """The answer. `full`: the request is a batch by itself, and does not linger for more.
+    async def ask(self, request: Q, *, hurry: bool = False) -> A:
+        """The answer. `hurry`: do not linger for more, because somebody waits or the request is a batch by itself.
 
         Raises what `run` raises, Unavailable when it takes too long, CircuitOpen when not tried.
         """
@@ -59,15 +59,21 @@ class Gathered(Generic[Q, A]):
             raise CircuitOpen(f"the cache's {self._name} is stuck", retry_after_s=1)
         answer: asyncio.Future[A] = asyncio.get_running_loop().create_future()
         self._waiting.append((request, answer))
-        self._hurry = self._hurry or full
+        self._hurry = self._hurry or hurry
         if self._task is None:
             self._task = asyncio.create_task(self._run_all())
-        await asyncio.wait([answer], timeout=self._patience_s)
-        if not answer.done():
-            answer.cancel()
-        if answer.cancelled():
-            raise Unavailable(f"the cache's {self._name} is too slow")
-        return answer.result()
+        # A timer and no asyncio.wait, which costs as much as all the rest here.
+        patience_s = self._patience_s if hurry else self._patience_s + self._linger_s
+        too_late = asyncio.get_running_loop().call_later(patience_s, answer.cancel)
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise Unavailable(f"the cache's {self._name} is too slow") from None
+        finally:
+            too_late.cancel()
 
     def withdraw(self, unwanted: Callable[[Q], bool]) -> None:
         """Take back requests that wait for their turn."""

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import msgpack
@@ -15,6 +15,8 @@ from neuroedge.infra.cache.memory import MemoryLevel
 from neuroedge.infra.cache.outages import Count, Level, attempt
 from neuroedge.infra.cache.shared import SharedLevel
 
+_CROWD: Final = 8
+"""Loads that wait for their computation. Beyond, one more is in no hurry to know that it has to wait as well."""
 Compute = Callable[[Sequence[int]], Awaitable[Sequence[Any]]]
 
 
@@ -54,7 +56,8 @@ class Load:
         if shared is None:
             return None
         keys = list(flight.missing)
-        answer = await attempt("valkey", shared.get(self.org_id, keys), self.levels.count)
+        hurry = self.levels.flights.computing < _CROWD
+        answer = await attempt("valkey", shared.get(self.org_id, keys, hurry=hurry), self.levels.count)
         if answer is None:
             return None
         generation, entries = answer
@@ -88,7 +91,12 @@ class Load:
         if not positions:
             return {}
         self.levels.count("miss", None, len(positions))
-        values = await self.compute(list(positions.values()))
+        flights = self.levels.flights
+        flights.computing += 1
+        try:
+            values = await self.compute(list(positions.values()))
+        finally:
+            flights.computing -= 1
         if len(values) != len(positions):
             raise ValueError(f"computed {len(values)} values for {len(positions)} keys")
         # All are packed before the first one lands: what cannot be packed is an error for all.

@@ -17,6 +17,7 @@ from valkey.exceptions import ValkeyError
 from neuroedge.contract.errors import Unavailable
 from neuroedge.infra.cache.entry import MAX_TTL_S, NO_GENERATION, Entry
 from neuroedge.infra.cache.gathered import Gathered
+from neuroedge.infra.cache.line import Line
 from neuroedge.infra.valkey_commands import ValkeyCommands
 
 T = TypeVar("T")
@@ -27,7 +28,8 @@ MAX_VALUE_BYTES = 64 * 1024
 """Larger values stay out of Valkey: a hundred of them could not be had in time."""
 PATIENCE_S = 0.1
 _WRITE_PATIENCE_S = 1.0
-_WRITE_LINGER_S = 0.05
+_WRITE_LINGER_S = 0.1
+_READ_LINGER_S = 0.02
 _SOCKET_TIMEOUT_S = 1.0
 _KEYS_AT_ONCE = 100
 _REQUESTS_AT_ONCE = 32
@@ -48,8 +50,14 @@ class SharedLevel:
             socket_connect_timeout=_SOCKET_TIMEOUT_S,
         )
         self._client = valkey.asyncio.Valkey.from_pool(pool)
+        # The queues below ask one batch at a time.
+        self._reading, self._writing = (Line(url, timeout_s=_SOCKET_TIMEOUT_S) for _ in range(2))
         self._reads: Gathered[list[str], list[bytes | None]] = Gathered(
-            "valkey read", self._read, at_once=_REQUESTS_AT_ONCE, patience_s=patience_s
+            "valkey read",
+            self._read,
+            at_once=_REQUESTS_AT_ONCE,
+            patience_s=patience_s,
+            linger_s=_READ_LINGER_S,
         )
         self._writes: Gathered[list[_Write], None] = Gathered(
             "valkey write",
@@ -60,13 +68,16 @@ class SharedLevel:
         )
         self._commands = ValkeyCommands()
 
-    async def get(self, org_id: UUID, keys: Sequence[bytes]) -> tuple[bytes, dict[bytes, bytes]]:
-        """The organisation's generation (8 bytes), and the entries the server has by key."""
+    async def get(self, org_id: UUID, keys: Sequence[bytes], *, hurry: bool = True) -> tuple[bytes, dict[bytes, bytes]]:
+        """The organisation's generation (8 bytes), and the entries the server has by key.
+
+        Without `hurry` a read waits 20 ms for others, to go with them.
+        """
         generation = NO_GENERATION
         found: dict[bytes, bytes] = {}
         for chunk in _chunks(keys):
             names = [_generation_name(org_id), *(_name(org_id, key) for key in chunk)]
-            current, *entries = await self._reads.ask(names)
+            current, *entries = await self._reads.ask(names, hurry=hurry)
             generation = _generation(current)
             found.update((key, entry) for key, entry in zip(chunk, entries, strict=True) if entry is not None)
         return generation, found
@@ -76,7 +87,7 @@ class SharedLevel:
         small = [entry for entry in entries if len(entry.sealed) <= MAX_VALUE_BYTES]
         for chunk in _chunks(small):
             writes = [(_name(org_id, key), sealed, max(1, round(ttl_s * 1000))) for key, sealed, ttl_s in chunk]
-            await self._writes.ask(writes, full=len(writes) == _KEYS_AT_ONCE)
+            await self._writes.ask(writes, hurry=len(writes) == _KEYS_AT_ONCE)
 
     async def forget(self, org_id: UUID) -> None:
         """Make every entry of an organisation void for all processes at once, then delete them."""
@@ -101,21 +112,22 @@ class SharedLevel:
     async def close(self) -> None:
         """Close the connections."""
         await self.settled()
+        await self._reading.close()
+        await self._writing.close()
         await self._client.aclose()
         await self._client.connection_pool.disconnect()
 
     async def _read(self, requests: list[list[str]]) -> list[list[bytes | None]]:
         with _wrapped():
-            answers = iter(await self._client.mget([name for names in requests for name in names]))
+            (found,) = await self._reading.ask(["MGET", *(name for names in requests for name in names)])
+        answers = iter(found)
         return [list(islice(answers, len(names))) for names in requests]
 
     async def _write(self, requests: list[list[_Write]]) -> list[None]:
-        pipeline = self._client.pipeline(transaction=False)
-        for writes in requests:
-            for name, sealed, ttl_ms in writes:
-                pipeline.set(name, sealed, px=ttl_ms)
         with _wrapped():
-            await pipeline.execute()
+            await self._writing.ask(
+                *(("SET", name, sealed, "PX", ttl_ms) for part in requests for name, sealed, ttl_ms in part)
+            )
         return [None] * len(requests)
 
 
