@@ -3,7 +3,8 @@
 Three processes on 127.0.0.1: a provider that speaks OpenAI's wire format and streams a fixed answer, a Starlette proxy
 over httpx that passes it on byte by byte, and `neuroedge serve` with that provider in its providers.toml, so that a
 call is authenticated, admitted, begun and ended in the ledger, read event by event and written anew. Requests
-alternate between proxy and NeuroEdge within a round, and what is judged is the difference of the two medians.
+alternate between proxy and NeuroEdge within a round, and what is judged is the difference of the two medians. An
+answer is whole with its last event, `[DONE]`; the end of its body, which waits for the ledger, is told beside it.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -56,6 +57,9 @@ class Times:
 
     first_ms: float
     whole_ms: float
+    """Until `data: [DONE]`."""
+    end_ms: float
+    """Until the body's end."""
 
 
 def main() -> None:
@@ -124,6 +128,12 @@ def _figures(found: dict[str, list[dict[str, Times]]]) -> list[Figure]:
             [r["ours"].whole_ms - r["proxy"].whole_ms for r in quick],
             note="nothing but computing",
         ),
+        figure(
+            "added until a paced answer's body ends p50",
+            "ms",
+            [r["ours"].end_ms - r["proxy"].end_ms for r in paced],
+            note="when the call is in the ledger",
+        ),
         *(figure(f"first piece p50, {name}", "ms", [r[name].first_ms for r in quick]) for name in ("proxy", "ours")),
     ]
 
@@ -153,9 +163,7 @@ async def _rounds(
 
 
 def _median(times: list[Times]) -> Times:
-    return Times(
-        first_ms=statistics.median(t.first_ms for t in times), whole_ms=statistics.median(t.whole_ms for t in times)
-    )
+    return Times(*(statistics.median(each) for each in zip(*(astuple(t) for t in times), strict=True)))
 
 
 class _Caller:
@@ -184,16 +192,20 @@ class _Caller:
         head = await reader.readuntil(b"\r\n\r\n")
         if not head.startswith(b"HTTP/1.1 200"):
             raise SystemExit((head + await reader.read(2000)).decode())
-        first, answer = 0.0, b""
+        first = whole = 0.0
+        answer = b""
         while not answer.endswith(b"0\r\n\r\n"):
             if not (read := await reader.read(65536)):
                 raise SystemExit(f"the answer was cut off: {answer[-500:].decode()}")
             answer += read
             if not first and b"piece" in answer:
                 first = time.perf_counter()
+            if not whole and b"[DONE]" in answer[-100:]:
+                whole = time.perf_counter()
         if answer.count(b"piece") < _PIECES:
             raise SystemExit(answer.decode())
-        return Times(first_ms=(first - started) * 1e3, whole_ms=(time.perf_counter() - started) * 1e3)
+        end = time.perf_counter()
+        return Times(*((at - started) * 1e3 for at in (first, whole, end)))
 
     def close(self) -> None:
         """Hang up."""

@@ -274,6 +274,10 @@ async def _answer(
     return JSONResponse(whole(asked))
 
 
+_LAST = (b"[DONE]", b"message_stop")
+"""What the last event of an OpenAI and of an Anthropic stream holds."""
+
+
 class _Stream(Response):
     """Server-sent events, until they end or the client leaves."""
 
@@ -283,9 +287,11 @@ class _Stream(Response):
         super().__init__()
         del self.headers["content-length"]
         self._upstream, self._asked, self._events = upstream, asked, events
+        self._counted = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         upstream, asked = self._upstream, self._asked
+        self._counted = True
         upstream.connections += 1
         upstream.most_at_once = max(upstream.most_at_once, upstream.connections)
         sending = asyncio.create_task(self._send(scope, send))
@@ -295,7 +301,7 @@ class _Stream(Response):
             if not sending.done():
                 asked.end("left")
         finally:
-            upstream.connections -= 1
+            self._over()
             for task in (sending, leaving):
                 task.cancel()
             await asyncio.gather(sending, leaving, return_exceptions=True)
@@ -308,9 +314,16 @@ class _Stream(Response):
                 self._asked.end("cut")
                 self._upstream.cut(scope)
                 return
+            if any(mark in event for mark in _LAST):
+                self._over()  # a client that has read it may be back with its next request at once
             await send({"type": "http.response.body", "body": event, "more_body": True})
         self._asked.end("answered")
         await send({"type": "http.response.body", "body": b""})
+
+    def _over(self) -> None:
+        if self._counted:
+            self._counted = False
+            self._upstream.connections -= 1
 
 
 async def _left(receive: Receive) -> None:

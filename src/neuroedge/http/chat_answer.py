@@ -161,7 +161,7 @@ async def _nothing() -> None:
 
 def _deltas(request: Request, caller: Principal, asked: Asked) -> AsyncGenerator[ChatDelta, None]:
     platform, request_id = platform_of(request), request_id_of(request)
-    llm = platform.runner.context(caller, request_id=request_id).llm
+    llm = platform.runner.contexts.llm(caller, request_id=request_id)
     judged = JudgedLLM(llm, platform.safety, caller, request_id=request_id)
     return judged.stream(asked.request, policy=asked.policy)
 
@@ -266,23 +266,33 @@ class EventStream(Response):
             await send({"type": "http.response.body", "body": data, "more_body": more})
             patience.reschedule(None)
 
-        answer, voice = self._answer, self._voice
+        answer, voice, said = self._answer, self._voice, False
+
+        def told(delta: ChatDelta, *, first: bool = False) -> bytes:
+            # The end is told with the last piece. What is written down of the call after it holds up only the end of
+            # the body: who has read that finds the call in the ledger.
+            nonlocal said
+            answer.add(delta)
+            data = (voice.begin(answer) if first else b"") + voice.piece(delta, answer)
+            if delta.finish_reason is not None:
+                said = True
+                data += voice.end(answer)
+            return data
+
         try:
-            answer.add(self._first)
-            await write(voice.begin(answer) + voice.piece(self._first, answer))
+            await write(told(self._first, first=True))
             async for delta in self._deltas:
-                answer.add(delta)
-                if data := voice.piece(delta, answer):
+                if data := told(delta):
                     await write(data)
         except NeuroEdgeError as error:
             log.warning("stream_broken", code=error.code, detail=error.detail)
-            await write(voice.broken(error, answer), more=False)
+            await write(b"" if said else voice.broken(error, answer), more=False)
         except Exception as error:
             log.error("stream_crashed", exc_info=error)
             unknown = NeuroEdgeError("an unexpected error; the request id finds it in the log")
-            await write(voice.broken(unknown, answer), more=False)
+            await write(b"" if said else voice.broken(unknown, answer), more=False)
         else:
-            await write(voice.end(answer), more=False)
+            await write(b"" if said else voice.end(answer), more=False)
 
 
 def policy_of(model: str, preferences: Preferences | None = None) -> Policy:

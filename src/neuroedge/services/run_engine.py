@@ -105,6 +105,10 @@ class Contexts:
             fetch=blobs.fetch,
         )
 
+    def llm(self, principal: Principal, *, request_id: str) -> LLM:
+        """The language models the caller may use."""
+        return permitted(self._llm(principal, request_id), principal)
+
     def make(self, principal: Principal, *, request_id: str, progress: Progress, call: Any) -> EngineContext:
         """A context for one engine call."""
         return EngineContext(
@@ -118,7 +122,7 @@ class Contexts:
             clock=self._clock,
             progress=progress,
             call=call,
-            llm=permitted(self._llm(principal, request_id), principal),
+            llm=self.llm(principal, request_id=request_id),
             switches=TenantSwitches(self._db, principal),
             sound=PyAVSound(self.media(principal)),
             voices=TenantVoices(self._db, principal),

@@ -1,5 +1,6 @@
 """What an organisation wants done about what is found in its texts, pass by pass and category by category."""
 
+from functools import cached_property
 from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -43,6 +44,11 @@ class PassPolicy(BaseModel):
 
     def rules(self) -> dict[Category, Rule]:
         """Those that ask for something, none when the pass is off."""
+        return self.asking
+
+    @cached_property
+    def asking(self) -> dict[Category, Rule]:
+        """As `rules`: every call asks several times, and a policy does not change."""
         if not self.enabled:
             return {}
         every: dict[Category, Rule] = {name: getattr(self, name) for name in CATEGORIES}
@@ -50,7 +56,7 @@ class PassPolicy(BaseModel):
 
     def changes_text(self) -> bool:
         """Whether any rule can keep words back."""
-        return any(rule.action in ("mask", "block") for rule in self.rules().values())
+        return any(rule.action in ("mask", "block") for rule in self.asking.values())
 
 
 class SafetyPolicy(BaseModel):

@@ -140,7 +140,7 @@ def _app(llm: ScriptedLLM, principal: Principal) -> tuple[FastAPI, str]:
         return make_context(llm=llm)
 
     app.state.platform = SimpleNamespace(
-        runner=SimpleNamespace(context=context),
+        runner=SimpleNamespace(context=context, contexts=SimpleNamespace(llm=lambda caller, *, request_id: llm)),
         tokens=tokens,
         api_keys=None,
         metrics=Metrics(),

@@ -46,8 +46,8 @@ class Client:
     """The SDK's HTTP client (httpx2.AsyncClient)."""
     chat_url: Any
     """httpx2.URL of OpenAI's chat completions, parsed once."""
-    headers: dict[str, str]
-    """What a request without the SDK says of who asks."""
+    chat_headers: Any
+    """httpx2.Headers of such a request, made once; its length is to be set."""
     timeout: Callable[[float], Any]
     """The SDK's own kind of timeout, for the longest silence in seconds."""
     users: int = 0
@@ -126,17 +126,17 @@ def _open(module: Any, address: Address, options: dict[str, Any]) -> Client:
     if address.wire == "openai":
         # What the environment says of the operator's own account is nobody else's business.
         sdk.organization = sdk.project = None
-    chat = http.build_request("POST", f"{base_url}/chat/completions")
+    headers = {
+        "Accept": "text/event-stream",
+        "Authorization": f"Bearer {key}",
+        "Content-Type": "application/json",
+        "User-Agent": "NeuroEdge",
+    }
+    chat = http.build_request("POST", f"{base_url}/chat/completions", headers=headers)
     return Client(
         sdk,
         http=http,
         chat_url=chat.url,
-        headers={
-            "Accept": "text/event-stream",
-            "Authorization": f"Bearer {key}",
-            "Content-Type": "application/json",
-            "User-Agent": "NeuroEdge",
-            **_PLAIN,
-        },
+        chat_headers=chat.headers,
         timeout=lambda silence_s: module.Timeout(CONNECT_S, read=silence_s, write=WRITE_S),
     )

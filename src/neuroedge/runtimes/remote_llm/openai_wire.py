@@ -34,11 +34,13 @@ class RefusedError(Exception):
 
 async def opened(client: Client, asked: Mapping[str, Any], *, silence_s: float) -> httpx2.Response:
     """The answer, its body unread; to be closed. Raises RefusedError, httpx2.HTTPError."""
+    content, headers = to_json(asked), client.chat_headers.copy()
+    headers["Content-Length"] = str(len(content))
     request = httpx2.Request(
         "POST",
         client.chat_url,
-        headers=client.headers,
-        content=to_json(asked),
+        headers=headers,
+        stream=httpx2.ByteStream(content),
         extensions={"timeout": client.timeout(silence_s).as_dict()},
     )
     response: httpx2.Response = await client.http.send(request, stream=True)

@@ -31,6 +31,15 @@ async def begun(make: Callable[[], Deltas], *, until: float) -> tuple[ChatDelta,
             return False
         return wait_s or True
 
+    failed: Exception | None = None
+    try:
+        deltas = make()
+        return await anext(deltas), deltas
+    except Exception as error:
+        if not again(error):
+            raise
+        failed = error
+    # The machinery costs a part of the first piece's time: calls that need no second attempt do without it.
     async for attempt in stamina.retry_context(
         on=again,
         attempts=ATTEMPTS,
@@ -40,6 +49,9 @@ async def begun(make: Callable[[], Deltas], *, until: float) -> tuple[ChatDelta,
         wait_jitter=JITTER_S,
     ):
         with attempt:
+            if failed is not None:  # the first one, that was made
+                first, failed = failed, None
+                raise first
             deltas = make()
             return await anext(deltas), deltas
     raise AssertionError("the last attempt either begins or raises")
