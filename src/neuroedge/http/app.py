@@ -4,7 +4,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
@@ -95,6 +95,65 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 
 
+_OURS: Final = (
+    auth,
+    recordings,
+    voices,
+    speech,
+    tasks,
+    batches,
+    documents,
+    artifacts,
+    images,
+    knowledge,
+    learners,
+    recommenders,
+    federations,
+    memories,
+    sessions,
+    chat,
+    divisions,
+    models,
+    trained,
+    nemo,
+    localai,
+    neuroedge,
+    neuroedge_models,
+    yourever,
+    aivo_federated,
+    aivo_ml,
+    aivo_speech,
+    privacy,
+    safety,
+    reviews,
+    keys,
+    index,
+    providers,
+    usage,
+    organisation_settings,
+    admin,
+    mcp,
+    api_keys,
+)
+"""Modules with a `router` whose errors are problems."""
+_OTHERS: Final = (
+    system,
+    live,
+    realtime,
+    shikshasetu,
+    shikshasetu_batch,
+    shikshasetu_content,
+    embeddings,
+    moderations,
+    rerank,
+    audio,
+    audio_speech,
+    files,
+    openai_models,
+)
+"""Those whose routes say themselves how they fail: in another API's form, over WebSockets, or not at all."""
+
+
 def create_app(settings: Settings, open_platform: Callable[[], AbstractAsyncContextManager[Platform]]) -> FastAPI:
     """The application; building it starts nothing, its lifespan opens the platform."""
 
@@ -130,56 +189,12 @@ def create_app(settings: Settings, open_platform: Callable[[], AbstractAsyncCont
     problems.install(app)
     # First: routes are looked through in their order, and engine calls are the many.
     app.include_router(engines.build_router(), responses=_PROBLEMS)
-    app.include_router(system.router)
-    app.include_router(auth.router, responses=_PROBLEMS)
-    app.include_router(recordings.router, responses=_PROBLEMS)
-    app.include_router(voices.router, responses=_PROBLEMS)
-    app.include_router(live.router)
-    app.include_router(realtime.router)
-    app.include_router(speech.router, responses=_PROBLEMS)
-    app.include_router(tasks.router, responses=_PROBLEMS)
-    app.include_router(batches.router, responses=_PROBLEMS)
-    app.include_router(documents.router, responses=_PROBLEMS)
-    app.include_router(artifacts.router, responses=_PROBLEMS)
-    app.include_router(images.router, responses=_PROBLEMS)
-    app.include_router(knowledge.router, responses=_PROBLEMS)
-    app.include_router(learners.router, responses=_PROBLEMS)
-    app.include_router(recommenders.router, responses=_PROBLEMS)
-    app.include_router(federations.router, responses=_PROBLEMS)
-    app.include_router(memories.router, responses=_PROBLEMS)
-    app.include_router(sessions.router, responses=_PROBLEMS)
-    app.include_router(chat.router, responses=_PROBLEMS)
-    app.include_router(divisions.router, responses=_PROBLEMS)
-    app.include_router(models.router, responses=_PROBLEMS)
-    app.include_router(trained.router, responses=_PROBLEMS)
-    app.include_router(nemo.router, responses=_PROBLEMS)
-    app.include_router(localai.router, responses=_PROBLEMS)
-    app.include_router(neuroedge.router, responses=_PROBLEMS)
-    app.include_router(neuroedge_models.router, responses=_PROBLEMS)
-    app.include_router(yourever.router, responses=_PROBLEMS)
-    app.include_router(aivo_federated.router, responses=_PROBLEMS)
-    app.include_router(aivo_ml.router, responses=_PROBLEMS)
-    app.include_router(aivo_speech.router, responses=_PROBLEMS)
-    app.include_router(shikshasetu.router)
-    app.include_router(shikshasetu_batch.router)
-    app.include_router(shikshasetu_content.router)
-    app.include_router(privacy.router, responses=_PROBLEMS)
-    app.include_router(safety.router, responses=_PROBLEMS)
-    app.include_router(reviews.router, responses=_PROBLEMS)
-    app.include_router(keys.router, responses=_PROBLEMS)
-    app.include_router(index.router, responses=_PROBLEMS)
-    app.include_router(providers.router, responses=_PROBLEMS)
-    app.include_router(usage.router, responses=_PROBLEMS)
-    app.include_router(organisation_settings.router, responses=_PROBLEMS)
-    app.include_router(admin.router, responses=_PROBLEMS)
-    app.include_router(mcp.router, responses=_PROBLEMS)
-    app.include_router(api_keys.router, responses=_PROBLEMS)
-    app.include_router(chat_completions.build_router())
-    app.include_router(completions.build_router())
-    app.include_router(responses.build_router())
-    app.include_router(messages.build_router())
-    for other in (embeddings, moderations, rerank, audio, audio_speech, files, openai_models):
-        app.include_router(other.router)
+    for ours in _OURS:
+        app.include_router(ours.router, responses=_PROBLEMS)
+    for theirs in _OTHERS:
+        app.include_router(theirs.router)
+    for built in (chat_completions, completions, responses, messages):
+        app.include_router(built.build_router())
     engine_api.document(app)
     _document_problem(app)
     return app

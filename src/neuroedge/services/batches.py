@@ -21,6 +21,7 @@ from neuroedge.infra.queue import TASK_QUEUE, JobQueue
 from neuroedge.services.accounts import PROBE
 from neuroedge.services.audit import audited
 from neuroedge.services.batch_progress import BatchProgress, counts, require
+from neuroedge.services.housekeeping import in_each
 from neuroedge.services.run_engine import EngineRunner
 from neuroedge.stores import batches
 from neuroedge.stores.batches import FINISHED, Batch, Item, ItemState, NewBatch, NewItem, State
@@ -183,13 +184,15 @@ class Batches:
 
     async def sweep(self) -> int:
         """Delete, in every organisation, batches that finished longer ago than they are kept; how many."""
-        before, swept = self._clock.now() - self._keep, 0
+        before = self._clock.now() - self._keep
         async with self._db.unbound() as conn:
             organisations = await batches.organisations_before(conn, before)
-        for org_id in organisations:
+
+        async def of(org_id: UUID) -> int:
             async with self._db.tenant(replace(PROBE, org_id=org_id)) as conn:
-                swept += await batches.delete_before(conn, before)
-        return swept
+                return await batches.delete_before(conn, before)
+
+        return await in_each(organisations, of)
 
     def _check(self, items: Sequence[NewItem], principal: Principal) -> None:
         """Refuse now what concerns the whole batch."""

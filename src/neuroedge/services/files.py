@@ -11,7 +11,7 @@ from uuid import UUID
 from neuroedge.contract.errors import Conflict, InvalidInput, NotFound, TooLarge
 from neuroedge.contract.principal import Principal
 from neuroedge.services.audit import audited
-from neuroedge.services.housekeeping import forget_blobs, service_principal
+from neuroedge.services.housekeeping import forget_blobs, in_each, service_principal
 from neuroedge.services.orphans import sweep_orphans
 from neuroedge.services.recordings import Upload
 from neuroedge.services.run_engine import Contexts
@@ -104,13 +104,11 @@ class Files:
         """Delete files whose time is over, and objects that a crash left without a row; how many."""
         async with self._db.unbound() as conn:
             late = await files.organisations_with_expired(conn)
-        swept = 0
-        for org_id in late:
-            swept += await self._sweep_expired(service_principal(org_id))
+        swept = await in_each(late, self._sweep_expired)
         return swept + await sweep_orphans(self._db, self._contexts, "files", exist=files.exist)
 
-    async def _sweep_expired(self, service: Principal) -> int:
-        swept, gone = 0, [service.org_id]
+    async def _sweep_expired(self, org_id: UUID) -> int:
+        service, swept, gone = service_principal(org_id), 0, [org_id]
         while gone:
             async with self._db.tenant(service, sees_all=True) as conn:
                 gone = await files.delete_expired(conn, org_id=service.org_id, limit=_SWEPT_AT_ONCE)

@@ -19,6 +19,7 @@ from neuroedge.contract.ports import Memory, MemoryFilter, NewMemory
 from neuroedge.contract.principal import MANAGE_ORG, Principal
 from neuroedge.kit.keywords import keywords
 from neuroedge.services.accounts import PROBE
+from neuroedge.services.housekeeping import in_each
 from neuroedge.services.knowledge import Knowledge
 from neuroedge.services.memory_drafts import MemoryChanges, MemoryDraft
 from neuroedge.services.run_engine import EngineRunner
@@ -145,13 +146,14 @@ class MemoryService:
         """Delete, in every organisation, memories whose time is over; how many."""
         async with self._db.unbound() as conn:
             organisations = await memory_lists.organisations_with_expired(conn)
-        swept = 0
-        for org_id in organisations:
-            gone = _SWEEP_ROWS
-            while gone == _SWEEP_ROWS:
-                async with self._db.tenant(replace(PROBE, org_id=org_id), sees_all=True) as conn:
-                    gone = await memory_lists.delete_expired(conn, org_id=org_id, limit=_SWEEP_ROWS)
-                swept += gone
+        return await in_each(organisations, self._sweep_of)
+
+    async def _sweep_of(self, org_id: UUID) -> int:
+        swept, gone = 0, _SWEEP_ROWS
+        while gone == _SWEEP_ROWS:
+            async with self._db.tenant(replace(PROBE, org_id=org_id), sees_all=True) as conn:
+                gone = await memory_lists.delete_expired(conn, org_id=org_id, limit=_SWEEP_ROWS)
+            swept += gone
         return swept
 
     async def embed(self, texts: Sequence[str], *, principal: Principal, request_id: str) -> list[Embedded]:

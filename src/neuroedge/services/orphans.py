@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Sequence
 from uuid import UUID
 
-from neuroedge.services.housekeeping import old_id, service_principal
+from neuroedge.services.housekeeping import in_each, old_id, service_principal
 from neuroedge.services.run_engine import Contexts
 from neuroedge.stores.postgres import Connection, Database
 
@@ -13,16 +13,17 @@ Exist = Callable[[Connection, Sequence[UUID]], Awaitable[set[UUID]]]
 
 async def sweep_orphans(db: Database, contexts: Contexts, top: str, *, exist: Exist) -> int:
     """Delete, in every organisation, the folders `top`/<id> that are old and have no row; how many."""
-    swept = 0
-    for org_id in await contexts.organisations():
+
+    async def of(org_id: UUID) -> int:
         service = service_principal(org_id)
         blobs = contexts.blobs(service)
         there = {found for found in map(old_id, await blobs.folders(top)) if found is not None}
         if not there:
-            continue
+            return 0
         async with db.tenant(service, sees_all=True) as conn:
             orphans = there - await exist(conn, list(there))
         for orphan in orphans:
             await blobs.delete_prefix(f"{top}/{orphan}")
-        swept += len(orphans)
-    return swept
+        return len(orphans)
+
+    return await in_each(await contexts.organisations(), of)

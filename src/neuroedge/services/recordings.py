@@ -16,7 +16,8 @@ from neuroedge.infra.decode_slots import DecodeSlots
 from neuroedge.infra.media import AudioFacts, decode_to_wav
 from neuroedge.infra.queue import JobQueue
 from neuroedge.services.audit import audited
-from neuroedge.services.housekeeping import forget_blobs, old_id, service_principal
+from neuroedge.services.housekeeping import forget_blobs, service_principal
+from neuroedge.services.orphans import sweep_orphans
 from neuroedge.services.recording_progress import RecordingProgress, not_found, require
 from neuroedge.services.run_engine import EngineRunner
 from neuroedge.settings import Settings
@@ -175,17 +176,13 @@ class Recordings:
 
     async def sweep(self) -> int:
         """Delete objects that a crash left without a row, in every organisation; how many folders."""
-        swept = 0
-        for org_id in await self._runner.contexts.organisations():
-            blobs = self._runner.contexts.blobs(service_principal(org_id))
-            kept = {i for i in map(old_id, await blobs.folders("recordings")) if i is not None}
-            async with self._db.tenant(service_principal(org_id)) as conn:
-                orphans = kept - await recordings.exist(conn, list(kept))
-            scratch = {i for i in map(old_id, await blobs.folders("scratch")) if i is not None}
-            for folder in [blob_folder(i) for i in orphans] + [f"scratch/{i}" for i in scratch]:
-                await blobs.delete_prefix(folder)
-                swept += 1
-        return swept
+        contexts = self._runner.contexts
+
+        async def nothing_is_kept(_: Connection, __: Sequence[UUID]) -> set[UUID]:
+            return set()
+
+        swept = await sweep_orphans(self._db, contexts, "recordings", exist=recordings.exist)
+        return swept + await sweep_orphans(self._db, contexts, "scratch", exist=nothing_is_kept)
 
     async def hear(
         self,

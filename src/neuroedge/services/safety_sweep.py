@@ -4,15 +4,11 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-import structlog
-
-from neuroedge.contract.errors import VaultLocked
 from neuroedge.contract.ports import Clock
-from neuroedge.services.housekeeping import service_principal
+from neuroedge.services.housekeeping import in_each, service_principal
 from neuroedge.stores import key_rotation, safety
 from neuroedge.stores.postgres import Database
 
-log = structlog.get_logger(__name__)
 _AT_ONCE: Final = 5000
 
 
@@ -29,16 +25,11 @@ class SafetySweep:
 
     async def run(self) -> int:
         """How many decisions were deleted. Raises Unavailable."""
-        before, swept = self._clock.now() - self._keep, 0
+        before = self._clock.now() - self._keep
         async with self._db.unbound() as conn:
             # Nothing is decided in an organisation without keys.
             organisations = [standing.org_id for standing in await key_rotation.standings(conn)]
-        for org_id in organisations:
-            try:
-                swept += await self._of(org_id, before)
-            except VaultLocked as error:  # one organisation's keys hold up no other's sweep
-                log.warning("safety_not_swept", tenant_id=str(org_id), code=error.code)
-        return swept
+        return await in_each(organisations, lambda org_id: self._of(org_id, before))
 
     async def _of(self, org_id: UUID, before: datetime) -> int:
         swept, gone = 0, _AT_ONCE

@@ -27,6 +27,7 @@ from neuroedge.contract.vault import Cipher
 from neuroedge.infra.queue import TASK_QUEUE, JobQueue
 from neuroedge.services.accounts import PROBE
 from neuroedge.services.audit import audited
+from neuroedge.services.housekeeping import in_each
 from neuroedge.services.run_engine import EngineRunner, validate
 from neuroedge.services.task_progress import TaskProgress, require
 from neuroedge.stores import tasks
@@ -203,18 +204,20 @@ class Tasks:
 
     async def sweep(self) -> int:
         """Delete, in every organisation, tasks that finished longer ago than they are kept; how many."""
-        before, swept = self._clock.now() - self._keep, 0
+        before = self._clock.now() - self._keep
         async with self._db.unbound() as conn:
             organisations = await tasks.organisations_before(conn, before)
-        for org_id in organisations:
-            full = True
-            while full:
-                async with self._db.tenant(replace(PROBE, org_id=org_id)) as conn:
-                    gone = await tasks.delete_before(conn, before, limit=_SWEEP_ROWS)
-                    for task_id, blob in gone:
-                        await self._forget_result(conn, org_id, task_id, blob)
-                swept += len(gone)
-                full = len(gone) == _SWEEP_ROWS
+        return await in_each(organisations, lambda org_id: self._sweep_of(org_id, before))
+
+    async def _sweep_of(self, org_id: UUID, before: datetime) -> int:
+        swept, full = 0, True
+        while full:
+            async with self._db.tenant(replace(PROBE, org_id=org_id)) as conn:
+                gone = await tasks.delete_before(conn, before, limit=_SWEEP_ROWS)
+                for task_id, blob in gone:
+                    await self._forget_result(conn, org_id, task_id, blob)
+            swept += len(gone)
+            full = len(gone) == _SWEEP_ROWS
         return swept
 
     def _check(self, order: Order, payload: bytes, principal: Principal) -> None:

@@ -14,7 +14,7 @@ import structlog
 from neuroedge.contract.errors import NeuroEdgeError, NotFound
 from neuroedge.contract.principal import Principal
 from neuroedge.infra.queue import TASK_QUEUE, JobQueue
-from neuroedge.services.housekeeping import service_principal
+from neuroedge.services.housekeeping import in_each, service_principal
 from neuroedge.services.recording_progress import require
 from neuroedge.services.recording_steps import identified, identify
 from neuroedge.services.run_engine import EngineRunner
@@ -116,15 +116,16 @@ class VoiceNaming:
         """Delete voices whose time is over, and take names of voices that are gone from recordings; how many."""
         async with self._db.unbound() as conn:
             stale = await voices.organisations_with_stale(conn)
-        swept = 0
-        for org_id in stale:
-            service = service_principal(org_id)
-            while gone := await self._delete_expired(service):
-                swept += len(gone)
-            while left := await self._of_gone_voices(service):
-                for recording_id in left:
-                    await self._settle(service, recording_id)
-                    swept += 1
+        return await in_each(stale, self._sweep_of)
+
+    async def _sweep_of(self, org_id: UUID) -> int:
+        service, swept = service_principal(org_id), 0
+        while gone := await self._delete_expired(service):
+            swept += len(gone)
+        while left := await self._of_gone_voices(service):
+            for recording_id in left:
+                await self._settle(service, recording_id)
+                swept += 1
         return swept
 
     async def _delete_expired(self, service: Principal) -> list[UUID]:

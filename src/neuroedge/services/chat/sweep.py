@@ -7,7 +7,7 @@ from uuid import UUID
 
 from neuroedge.services.chat.asking import INTERRUPTED
 from neuroedge.services.chat.progress import SessionProgress, tell
-from neuroedge.services.housekeeping import service_principal
+from neuroedge.services.housekeeping import in_each, service_principal
 from neuroedge.services.orphans import sweep_orphans
 from neuroedge.services.run_engine import EngineRunner
 from neuroedge.stores import chat_attachments, chat_messages, chat_sessions
@@ -32,10 +32,11 @@ class ChatSweep:
         before = datetime.now(UTC) - ABANDONED
         async with self._db.unbound() as conn:
             organisations = await chat_sessions.organisations_with_unfinished(conn, before)
-        swept = 0
-        for org_id in organisations:
-            swept += await self._end_answers(org_id, before) + await self._delete_uploads(org_id, before)
-        return swept + await self._delete_orphans()
+
+        async def of(org_id: UUID) -> int:
+            return await self._end_answers(org_id, before) + await self._delete_uploads(org_id, before)
+
+        return await in_each(organisations, of) + await self._delete_orphans()
 
     async def _end_answers(self, org_id: UUID, before: datetime) -> int:
         ended = list[Message]()

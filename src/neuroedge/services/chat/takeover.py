@@ -25,7 +25,7 @@ from neuroedge.services.chat.asking import INTERRUPTED
 from neuroedge.services.chat.assistant import Assistant
 from neuroedge.services.chat.sessions import Chats
 from neuroedge.services.chat.state import options_of
-from neuroedge.services.housekeeping import service_principal
+from neuroedge.services.housekeeping import in_each, service_principal
 from neuroedge.services.task_run import principal_today
 from neuroedge.stores import accounts, chat_sessions, turns
 from neuroedge.stores.chat_messages import State as MessageState
@@ -71,19 +71,21 @@ class Takeovers:
         async with self._db.unbound() as conn:
             silent_since = datetime.now(UTC) - turns.SILENT_AFTER
             organisations = await chat_sessions.organisations_with_unfinished(conn, silent_since)
+        return await in_each(organisations, self._of)
+
+    async def _of(self, org_id: UUID) -> int:
+        async with self._db.tenant(service_principal(org_id), sees_all=True) as conn:
+            found = await turns.left(conn, limit=_AT_ONCE)
         done = 0
-        for org_id in organisations:
-            async with self._db.tenant(service_principal(org_id), sees_all=True) as conn:
-                found = await turns.left(conn, limit=_AT_ONCE)
-            for turn in found:
-                try:
-                    await self._settle(org_id, turn)
-                except (Conflict, NotFound):
-                    continue  # its user was quicker, or has deleted it
-                except NeuroEdgeError as error:
-                    log.warning("turn_not_resumed", message_id=str(turn.message_id), code=error.code)
-                    continue
-                done += 1
+        for turn in found:
+            try:
+                await self._settle(org_id, turn)
+            except (Conflict, NotFound):
+                continue  # its user was quicker, or has deleted it
+            except NeuroEdgeError as error:
+                log.warning("turn_not_resumed", message_id=str(turn.message_id), code=error.code)
+                continue
+            done += 1
         return done
 
     async def _settle(self, org_id: UUID, turn: Left) -> None:
