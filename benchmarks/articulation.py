@@ -27,9 +27,8 @@ from training.planted_errors import Item, consonants_of, planted
 from training.unseen_words import collected
 
 from benchmarks.report import Figure, figure, save
-from neuroedge.engines.speech.articulation import WEAK_WORDS
 from neuroedge.kit.articulation import LEAST_CLARITY_NATS, Judge, clarity, expected_of, rivals
-from neuroedge.kit.phonology import CONSONANTS, phones_of
+from neuroedge.kit.phonology import CONSONANTS, WEAK_WORDS, phones_of
 from neuroedge.runtimes import phonemes
 from neuroedge.runtimes.phonemes import HamaPhonemes
 

@@ -12,6 +12,7 @@ from neuroedge.kit.articulation import (
     measures,
     mismatch,
     rivals,
+    together,
     views,
 )
 from neuroedge.kit.phonology import INDEX, PHONES, phones_of
@@ -82,6 +83,17 @@ def test_measures_are_finite_for_any_frames() -> None:
     for clear in (1 - 1e-12, 0.02):
         found = evidence([(spoken(list(words.phones), clear=clear), 1.0)], words, frame_s=FRAME_S)
         assert np.isfinite(measures(found, words)).all()
+
+
+def test_recordings_are_judged_by_their_mean() -> None:
+    """One clear and one doubtful: between the two; times and what is heard are the first's."""
+    words = expected_of([phones_of("spun")], weak=[False])
+    clear, doubtful = (
+        evidence([(spoken(list(words.phones), clear=p), 1.0)], words, frame_s=FRAME_S) for p in (0.9, 0.3)
+    )
+    both = together([clear, doubtful])
+    assert both.omitted == pytest.approx((clear.omitted + doubtful.omitted) / 2)
+    assert (both.times_s is clear.times_s, both.heard) == (True, clear.heard)
 
 
 def test_rivals_are_other_consonants_or_clearly_other_vowels() -> None:

@@ -42,6 +42,13 @@ def test_a_repeated_syllable_is_found_where_it_is() -> None:
     assert repeated[0].is_stuttering_like
 
 
+@pytest.mark.parametrize("gap_s", [0.05, 0.15])
+def test_a_gap_between_the_two_hides_no_repetition(gap_s: float) -> None:
+    """Repeated sounds are mostly said with a short stop between them."""
+    found = _found(*OTHERS[:3], UNIT, _noise(gap_s), UNIT, *OTHERS[3:])
+    assert [d.kind for d in found if d.kind == "repetition"] == ["repetition"]
+
+
 def test_different_syllables_repeat_nothing() -> None:
     """Neither do whispers or silence."""
     assert [d.kind for d in _found(*OTHERS) if d.kind == "repetition"] == []

@@ -127,6 +127,19 @@ def evidence(frames: Sequence[tuple[Doubles, float]], expected: Expected, *, fra
     )
 
 
+def together(found: Sequence[Evidence]) -> Evidence:
+    """The mean of what several recordings of the same words say; times and what is heard are those of the first."""
+    return Evidence(
+        substituted=_mean([e.substituted for e in found]),
+        omitted=_mean([e.omitted for e in found]),
+        added=_mean([e.added for e in found]),
+        peak=_mean([e.peak for e in found]),
+        misfit_nats=float(np.mean([e.misfit_nats for e in found])),
+        times_s=found[0].times_s,
+        heard=found[0].heard,
+    )
+
+
 def _mean(values: Sequence[Doubles]) -> Doubles:
     return np.asarray(np.mean([np.clip(v, -_LIMIT_NATS, _LIMIT_NATS) for v in values], axis=0), np.float64)
 

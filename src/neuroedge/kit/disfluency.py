@@ -1,7 +1,8 @@
 """Disfluencies heard in the sound itself, since recognisers of words leave most of them out.
 
-Repetitions: a stretch of 0.12 to 0.8 s whose spectral envelope and level come again at once, 30 ms of give at each
-frame (local self-similarity; the sound must change within the stretch, or any long vowel would repeat itself).
+Repetitions: a stretch of 0.12 to 0.8 s whose spectral envelope and level come again, at once or behind a gap of up to
+0.2 s, 30 ms of give at each frame (local self-similarity; the sound must change within the stretch, or any long vowel
+would repeat itself).
 Prolongations and filled pauses: sound whose envelope stays the same for longer than syllables last; a filled pause is
 voiced, of level pitch and next to a silence (M. Goto, K. Itou & S. Hayamizu 1999, "A real-time filled pause detection
 system for spontaneous speech recognition", Eurospeech). Blocks: a silence inside a word, so only with words.
@@ -28,13 +29,19 @@ MIN_STEADY_S = 0.32
 FILLED_PAUSE_RANGE_ST = 2.0
 SHORTEST_UNIT_S = 0.12
 LONGEST_UNIT_S = 0.8
-ALIKE = 0.37
+ALIKE = 0.34
 """Most mean distance of a repetition's frames, over the usual distance (see `_repetitions`)."""
+ALIKE_BEHIND_A_GAP = 0.3
+"""The same for a repetition behind a gap, of which there are more to choose from."""
+LONGEST_GAP_S = 0.2
+GAP_SOFTER_DB = 10.0
+"""A gap is so much softer than what is repeated."""
 LIVELY = 0.45
 """Least spread within a repeated stretch, over the same: a steady sound is no repetition."""
 
 _GIVE = 3
 _OVER = 5
+_GAP_STEP = 3
 _LEVEL_WEIGHT = 0.2
 _EDGE_S = 0.06
 _NEXT_TO_S = 0.1
@@ -84,9 +91,8 @@ def disfluencies(samples: Floats, voice: Track, talk: Talk, words: Sequence[Word
     envelope = envelope_db(samples)
     sounding = _mask(talk.speech, len(envelope))
     steady = _steady(envelope, sounding, voice, talk, words)
-    repeated = [
-        r for r in _repetitions(_features(samples, envelope), sounding, talk) if not any(_overlap(s, r) for s in steady)
-    ]
+    level = _level(samples, len(envelope))
+    repeated = [r for r in _repetitions(envelope, level, sounding, talk) if not any(_overlap(s, r) for s in steady)]
     found = [*steady, *repeated]
     if words is not None:
         spelt = _repeated_words(words)
@@ -142,68 +148,87 @@ def _is_filler(start_s: float, end_s: float, voice: Track, talk: Talk, words: Se
     return before and behind
 
 
-def _features(samples: Floats, envelope: Doubles) -> Doubles:
-    level_db = intensity_db(samples, window_ms=32)[: len(envelope)]
-    level = (
-        np.pad(level_db, (0, len(envelope) - len(level_db)), mode="edge") if len(level_db) else np.zeros(len(envelope))
-    )
-    level = np.maximum(level, level.max(initial=-100.0) - 45.0)
-    weight = _LEVEL_WEIGHT * np.sqrt(envelope.shape[1])
-    return np.column_stack([envelope, weight * (level - level.mean())])
+def _level(samples: Floats, frames: int) -> Doubles:
+    """[frames] in dB, no lower than 45 dB below the loudest."""
+    level_db = intensity_db(samples, window_ms=32)[:frames]
+    level = np.pad(level_db, (0, frames - len(level_db)), mode="edge") if len(level_db) else np.zeros(frames)
+    return np.asarray(np.maximum(level, level.max(initial=-100.0) - 45.0), np.float64)
 
 
-def _repetitions(features: Doubles, sounding: np.ndarray, talk: Talk) -> list[Disfluency]:
-    """Stretches that come again at once, the most alike first, then those that do not overlap them.
+def _repetitions(envelope: Doubles, level: Doubles, sounding: np.ndarray, talk: Talk) -> list[Disfluency]:
+    """Stretches that come again, the most alike first, then those that do not overlap them.
 
     What is alike is weighed against the recording's usual distance and, in equal parts, against how alike the stretch
     is to what follows at any other distance: near silence or in a drone everything is like everything.
     """
-    lags = np.arange(round(SHORTEST_UNIT_S / HOP_S), round(LONGEST_UNIT_S / HOP_S) + 1)
-    if sounding.sum() < _LEAST_FRAMES or len(features) < 2 * lags[0] + _GIVE:
+    weight = _LEVEL_WEIGHT * np.sqrt(envelope.shape[1])
+    features = np.column_stack([envelope, weight * (level - level.mean())])
+    units = _units()
+    if sounding.sum() < _LEAST_FRAMES or len(features) < 2 * units[0][0] + _GIVE:
         return []
     usual = _usual_distance(features[sounding])
     if usual <= 0:
         return []
-    apart = _following_distances(features, lags)
+    apart = _distances_again(features, units)
     known = np.isfinite(apart).any(axis=0)
     own = np.full(len(features), usual)
     own[known] = np.nanmedian(apart[:, known], axis=0)
     score = apart / np.sqrt(usual * np.maximum(own, 1e-9))
-    hits: list[tuple[float, int, int]] = []
-    for row, lag in zip(score, lags.tolist(), strict=True):
-        starts = np.flatnonzero(np.nan_to_num(row, nan=np.inf) < ALIKE)
-        good = starts[sounding[starts] & _lively(features, sounding, starts, lag, usual)]
-        hits += [(float(row[t]), int(t), lag) for t in good]
+    hits: list[tuple[float, int, int, int]] = []
+    for row, (length, gap) in zip(score, units, strict=True):
+        limit = ALIKE if gap == 0 else ALIKE_BEHIND_A_GAP
+        starts = np.flatnonzero(np.nan_to_num(row, nan=np.inf) < limit)
+        good = starts[sounding[starts] & _lively(features, sounding, starts, length, gap, usual)]
+        hits += [(float(row[t]) / limit, int(t), length, gap) for t in good if _quiet(level, int(t), length, gap)]
     return _apart(sorted(hits), talk)
 
 
-def _following_distances(features: Doubles, lags: NDArray[np.intp]) -> Doubles:
-    """Mean distance [lags, frames] of the stretch of `lag` frames from each frame on to the next such stretch.
+def _units() -> list[tuple[int, int]]:
+    """Lengths of a repeated stretch with the gaps behind it, in frames."""
+    shortest, longest = round(SHORTEST_UNIT_S / HOP_S), round(LONGEST_UNIT_S / HOP_S)
+    at_once = [(length, 0) for length in range(shortest, longest + 1)]
+    gaps = range(_GAP_STEP, round(LONGEST_GAP_S / HOP_S) + 1, _GAP_STEP)
+    return at_once + [(length, gap) for gap in gaps for length in range(shortest, longest // 2 + 1, 2)]
+
+
+def _quiet(level: Doubles, start: int, length: int, gap: int) -> bool:
+    """Whether the gap behind a stretch is one: softer than the stretch, or other sounds would stand between."""
+    between = level[start + length + 1 : start + length + gap - 1]
+    return not len(between) or float(np.mean(between)) < float(np.mean(level[start : start + length])) - GAP_SOFTER_DB
+
+
+def _distances_again(features: Doubles, units: Sequence[tuple[int, int]]) -> Doubles:
+    """Mean distance [units, frames] of the stretch from each frame on to the next such stretch, behind its gap.
 
     Each frame may be met up to 30 ms early or late; NaN where the recording ends before.
     """
     frames = len(features)
-    shifted = {k: _shifted(features, k) for k in range(int(lags[0]) - _GIVE, min(frames, int(lags[-1]) + _GIVE + 1))}
-    apart = np.full((len(lags), frames), np.nan)
-    for row, lag in enumerate(lags.tolist()):
-        comparable = frames - lag - _GIVE
-        count = comparable - lag + 1
-        if count < 1:
-            break
-        near = np.min([shifted[lag + d][:comparable] for d in range(-_GIVE, _GIVE + 1)], axis=0)
-        apart[row, :count] = np.convolve(near, np.full(lag, 1 / lag), "valid")
+    lags = sorted({length + gap for length, gap in units})
+    shifted = {k: _shifted(features, k) for k in range(lags[0] - _GIVE, min(frames, lags[-1] + _GIVE + 1))}
+    near = {
+        lag: np.min([shifted[lag + d][: frames - lag - _GIVE] for d in range(-_GIVE, _GIVE + 1)], axis=0)
+        for lag in lags
+        if lag + _GIVE < frames
+    }
+    apart = np.full((len(units), frames), np.nan)
+    for row, (length, gap) in enumerate(units):
+        compared = near.get(length + gap)
+        if compared is not None and len(compared) >= length:
+            summed = np.concatenate([[0.0], np.cumsum(compared)])
+            apart[row, : len(compared) - length + 1] = (summed[length:] - summed[:-length]) / length
     return apart
 
 
 def _lively(
-    features: Doubles, sounding: np.ndarray, starts: NDArray[np.intp], lag: int, usual: float
+    features: Doubles, sounding: np.ndarray, starts: NDArray[np.intp], length: int, gap: int, usual: float
 ) -> NDArray[np.bool_]:
-    """Whether the stretch of `lag` frames from each start changes within, and it and the next one sound."""
+    """Whether the stretch of `length` frames from each start changes within, and it and the next one sound."""
     told = np.zeros(len(starts), bool)
     for i, t in enumerate(starts.tolist()):
-        unit = features[t : t + lag]
+        unit = features[t : t + length]
         spread = float(np.sqrt(np.mean(np.sum((unit - unit.mean(axis=0)) ** 2, axis=1))))
-        heard = min(sounding[t : t + lag].mean(), sounding[t + lag : t + 2 * lag].mean())
+        again = t + length + gap
+        heard = min(sounding[t : t + length].mean(), sounding[again : again + length].mean())
         told[i] = spread > LIVELY * usual and heard > _LEAST_SOUNDING
     return told
 
@@ -219,14 +244,14 @@ def _usual_distance(features: Doubles) -> float:
     return float(np.median(np.sqrt(np.sum((features[:half] - features[half : 2 * half]) ** 2, axis=1))))
 
 
-def _apart(hits: Sequence[tuple[float, int, int]], talk: Talk) -> list[Disfluency]:
+def _apart(hits: Sequence[tuple[float, int, int, int]], talk: Talk) -> list[Disfluency]:
     taken: list[Disfluency] = []
     nuclei = np.asarray(talk.nuclei_s)
-    for _, start, lag in hits:
-        start_s, end_s = start * HOP_S, (start + 2 * lag) * HOP_S
+    for _, start, length, gap in hits:
+        start_s, end_s = start * HOP_S, (start + 2 * length + gap) * HOP_S
         if any(t.start_s < end_s and start_s < t.end_s for t in taken):
             continue
-        inside = int(np.sum((nuclei >= start_s) & (nuclei < start_s + lag * HOP_S)))
+        inside = int(np.sum((nuclei >= start_s) & (nuclei < start_s + length * HOP_S)))
         taken.append(Disfluency(kind="repetition", start_s=start_s, end_s=end_s, syllables=inside))
     return taken
 

@@ -116,6 +116,13 @@ def alike(a: str, b: str) -> bool:
     return a == b or b in _ALIKE.get(a, ()) or a in _ALIKE.get(b, ())
 
 
+_WEAK: Final = (
+    "a an the and or but of to at in on for from with as than that is are was were am be been has have had do does did "
+    "can could shall should will would must he she it we they me him her us them his hers its our your you i my their "
+    "so if not there this"
+)
+WEAK_WORDS: Final = frozenset(_WEAK.split())
+"""Words that connected speech weakens: their vowels may be anything, and what they drop is no error."""
 SlipType = Literal["substitution", "omission", "addition", "distortion"]
 
 

@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from neuroedge.contract.articulation import Input, Output
 from neuroedge.contract.errors import InvalidInput, MediaTooShort, TooLarge
 from neuroedge.contract.models import Floats
-from neuroedge.contract.ports import AudioSource
-from neuroedge.engines.speech.articulation import Articulation, Input, Output
+from neuroedge.contract.ports import Audio, AudioSource
+from neuroedge.engines.speech.articulation import Articulation
 from neuroedge.infra.media import decode
 from neuroedge.runtimes import phonemes, silero
 from tests import espeak
@@ -190,11 +191,49 @@ async def test_a_repeated_word_is_more_than_expected(models: dict[str, Any], rea
     assert not out.reliable
 
 
+class Takes(FakeMedia):
+    """Several recordings, by the name of their source."""
+
+    def __init__(self, **takes: Floats) -> None:
+        super().__init__()
+        self._takes = takes
+
+    async def audio(self, source: AudioSource) -> Audio:
+        """The waveform of that name."""
+        return await FakeMedia(self._takes[source.blob or ""]).audio(source)
+
+
+async def together(models: dict[str, Any], *names: str, **takes: Floats) -> Output:
+    """The engine's answer to the reader's sentence in several recordings."""
+    first, *more = (AudioSource(blob=name) for name in names)
+    ctx = make_context(models=models, media=Takes(**takes))
+    return await Articulation(probe=ctx).run(Input(audio=first, repetitions=more, text=READ), ctx)
+
+
+async def test_recordings_of_the_same_words_are_judged_together(models: dict[str, Any], reader: Floats) -> None:
+    """Twice the same is once the same; a louder one is the same speech."""
+    once = await together(models, "a", a=reader)
+    twice = await together(models, "a", "b", a=reader, b=reader * 1.5)
+    assert (once.recordings, twice.recordings) == (1, 2)
+    assert [p.gop_nats for p in twice.phones] == pytest.approx([p.gop_nats for p in once.phones], abs=0.3)
+    assert twice.warnings == []
+
+
+async def test_a_bad_recording_among_good_ones_is_left_out_and_named(models: dict[str, Any], reader: Floats) -> None:
+    """Silence, or a recording too short for the words, first or last."""
+    good = await together(models, "good", good=reader)
+    for bad in (np.zeros(16_000, np.float32), reader[35_000:40_000]):
+        for names in (("good", "bad"), ("bad", "good")):
+            out = await together(models, *names, good=reader, bad=bad)
+            assert (out.recordings, out.reliable, out.phones) == (1, True, good.phones)
+            assert any("1 of 2 recordings are left out" in w for w in out.warnings)
+
+
 async def test_progress_reaches_the_end(models: dict[str, Any], reader: Floats) -> None:
-    """Each view of the recording is a step."""
+    """Each recording is a step."""
     progress = RecordedProgress()
     ctx = make_context(models=models, media=FakeMedia(reader), progress=progress)
-    await Articulation(probe=ctx).run(Input(audio=SOURCE, text=READ), ctx)
+    await Articulation(probe=ctx).run(Input(audio=SOURCE, repetitions=[SOURCE, SOURCE], text=READ), ctx)
     fractions = [fraction for _, fraction in progress.reports]
     assert fractions == sorted(fractions)
     assert len(fractions) >= 3
@@ -231,6 +270,8 @@ async def test_its_own_example_passes_the_test_after_a_swap(models: dict[str, An
         {"text": "cat", "dialect_patterns": ["martian"]},
         {"text": "cat", "language": "english please"},
         {"text": 5},
+        {"text": "cat", "repetitions": [SOURCE] * 5},
+        {"text": "cat", "repetitions": [{}]},
         {"text": "cat", "unknown": 1},
     ],
 )
