@@ -93,12 +93,12 @@ def diarize(samples: Floats, voice: VoiceActivity, encoder: SpeakerEncoder) -> D
     return asyncio.run(who_spoke(samples, voice, encoder))[0]
 
 
-def converse(voices: Sequence[Path], *, seed: int) -> Conversation:
+def converse(voices: Sequence[Path], *, seed: int, turns: int = TURNS) -> Conversation:
     """Two voices in turn, with gaps, overlaps and interjections."""
     chance = random.Random(seed)
     at_s, end_s = 0.5, 0.5
     placed: list[tuple[float, Floats, str]] = []
-    for turn in range(TURNS):
+    for turn in range(turns):
         speaking, other = voices[turn % 2], voices[(turn + 1) % 2]
         early = turn > 0 and chance.random() < 0.4
         at_s = max(0.0, end_s - chance.uniform(0.2, 1.0)) if early else end_s + chance.uniform(0.1, 0.6)

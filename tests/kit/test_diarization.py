@@ -1,5 +1,6 @@
 """Turns from speaker vectors, on made-up voices whose vectors spread as the encoder's do."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -132,6 +133,29 @@ def test_a_change_inside_a_word_moves_to_its_edge() -> None:
     moved = snap_to_words(turns, [(0.5, 1.0), (1.9, 2.6), (3.0, 5.0)])
     assert [(turn.start_s, turn.end_s) for turn in moved] == [(0, 1.9), (1.9, 4.0), (4.0, 6.0)]
     assert snap_to_words(turns, []) == turns
+
+
+def test_two_voices_stay_two_however_long_they_speak() -> None:
+    """Each has two ways of speaking (cosine 0.92), which make a difference of many seconds in the end."""
+    plan = _conversation(2, 80)
+    rng = np.random.default_rng(2)
+    axes = np.linalg.qr(rng.normal(size=(256, 6)))[0].T
+    voices = np.sqrt(0.6) * axes[0] + np.sqrt(0.4) * axes[1:3]
+    ways = np.sqrt(0.96) * voices[:, None] + np.sqrt(0.04) * np.array([[axes[3], -axes[3]], [axes[4], -axes[4]]])
+    spans = [(start, end) for _, start, end in plan]
+    windows = sliding_windows(spans)
+    rows = []
+    for start, end in windows:
+        shares = [max(0.0, min(b, end) - max(a, start)) for _, a, b in plan]
+        spoken = (
+            share * ways[voice, i // 2 % 2] for i, (share, (voice, *_)) in enumerate(zip(shares, plan, strict=True))
+        )
+        rows.append(sum(spoken) / sum(shares) + 0.6 * rng.normal(size=256) / 16)
+    vectors = np.array(rows, np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    assert len({turn.speaker for turn in find_turns(vectors, windows, spans)}) == 2
+    by_cost = replace(DEFAULT, same_cosine=1.0)
+    assert len({turn.speaker for turn in find_turns(vectors, windows, spans, tuning=by_cost)}) > 2
 
 
 @pytest.mark.slow

@@ -1,9 +1,11 @@
 """Intervals of means: against scipy's, and what weights do."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
-from neuroedge.kit.intervals import linearised, t_interval
+from neuroedge.kit.intervals import linearised, skewed_t_interval, t_interval
 
 
 def test_it_is_students_interval() -> None:
@@ -20,6 +22,34 @@ def test_one_value_says_nothing_of_its_spread() -> None:
     """No end on either side; values that are all the same have no spread."""
     assert t_interval(np.array([1.0])) == (float("-inf"), float("inf"))
     assert t_interval(np.full(5, 2.0)) == (2.0, 2.0)
+
+
+def test_skewed_values_are_held_more_often_and_symmetric_ones_as_often() -> None:
+    """Two thousand means of ten values each: exponential ones, whose mean Student's interval misses in a tenth."""
+    rng = np.random.default_rng(3)
+    skewed, plain = rng.exponential(size=(2000, 10)), rng.normal(1, 1, (2000, 10))
+
+    def held(rows: np.ndarray, of: Callable[[np.ndarray], tuple[float, float]]) -> float:
+        return float(np.mean([low <= 1 <= high for low, high in map(of, rows)]))
+
+    assert held(skewed, t_interval) < 0.92
+    assert held(skewed, skewed_t_interval) > 0.93
+    assert held(plain, skewed_t_interval) == pytest.approx(0.95, abs=0.015)
+
+
+def test_without_skewness_it_is_students() -> None:
+    """Symmetric about the mean, all the same, or too few to tell."""
+    for values in ([1.0, 2.0, 3.0], [2.0, 2.0, 2.0], [1.0, 4.0]):
+        assert skewed_t_interval(np.array(values)) == t_interval(np.array(values))
+    assert skewed_t_interval(np.array([1.0])) == (float("-inf"), float("inf"))
+
+
+def test_its_ends_mirror_with_the_values() -> None:
+    """The longer end is on the side of the long tail."""
+    values = np.array([1.0, 1.2, 1.1, 1.4, 5.0])
+    low, high = skewed_t_interval(values)
+    assert skewed_t_interval(-values) == pytest.approx((-high, -low))
+    assert high - values.mean() > values.mean() - low
 
 
 def test_runs_count_by_their_units() -> None:

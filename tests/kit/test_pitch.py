@@ -1,9 +1,12 @@
 """Pitch and loudness against signals whose pitch and loudness are known."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from benchmarks.voices import vowel
 
+from neuroedge.kit import pitch
 from neuroedge.kit.pitch import harmonicity_db, track
 from neuroedge.kit.waveform import SAMPLE_RATE_HZ, Floats
 
@@ -133,3 +136,14 @@ def test_pitch_and_harmonicity_agree_with_praat(f0_hz: float) -> None:
     assert np.nanmedian(track(samples).f0_hz) == pytest.approx(np.median(theirs[theirs > 0]), rel=0.01)
     values = sound.to_harmonicity_ac(0.01, 75, 0.1, 4.5).values[0]
     assert np.nanmean(harmonicity_db(samples)[1]) == pytest.approx(values[values > -199].mean(), abs=0.5)
+
+
+def test_long_recordings_are_framed_in_the_memory_of_short_ones() -> None:
+    """Blocks of frames are made one at a time: all of five minutes would be 150 MB."""
+    frames = pitch._Frames(np.zeros(300 * 16_000, np.float32), window_s=0.04, floor_hz=75.0, gaussian=False)
+    tracemalloc.start()
+    try:
+        assert sum(len(block) for block in frames.blocks()) == pytest.approx(30_000, abs=10)
+        assert tracemalloc.get_traced_memory()[1] < 20e6
+    finally:
+        tracemalloc.stop()

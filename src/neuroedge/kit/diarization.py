@@ -5,9 +5,9 @@
 2. Viterbi over short frames: a state per cluster, von Mises-Fisher emissions around its mean direction, a price for
    each change of speaker. Directions are estimated anew and the search repeated, as VBx does (Landini et al. 2022,
    "Bayesian HMM clustering of x-vector sequences"), here with cosine scores in place of its PLDA model.
-3. The two clusters whose union costs least are merged while that cost, the resultant length lost (Ward's criterion on
-   the sphere, Banerjee et al. 2005), stays below a threshold: the number of speakers falls out, and short stretches are
-   judged by what they pool to, not one by one.
+3. The two clusters that are likest are merged while they are as like as one voice's (kit/voice_clusters.py): the number
+   of speakers falls out, whatever the length, and short stretches are judged by what they pool to, not one by one.
+   What is only ever heard for a moment, or is two voices at once, is no speaker.
 
 Each moment of the turns has one speaker. Where a second one is nearly as likely, people may be speaking at once, or the
 windows hold a change of speaker: such stretches are given apart, as possible overlap (benchmarks/overlap.py measures
@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroedge.kit.speech_overlap import Overlap, possible_overlaps
+from neuroedge.kit.voice_clusters import likest_pair, not_a_voice
 
 Floats = NDArray[np.float32]
 Numbers = NDArray[np.float64]
@@ -61,7 +62,10 @@ class Tuning:
     first_distance: float = 0.30
     """Mean cosine distance up to which windows join in the first clustering."""
     merge_cost_s: float = 0.39
-    """Clusters merge while it costs less resultant length than this, in seconds of perfectly uniform speech."""
+    """Clusters merge while it costs less resultant length than this, in seconds of perfectly uniform speech, …"""
+    same_cosine: float = 0.892
+    """… or while their directions are as near as this: halves of one voice were at 0.895 and nearer, two voices of one
+    language and sex on one telephone line at 0.888 and farther."""
     concentration: float = 160.0
     """Weight of a cosine in the log-likelihood of a second of speech."""
     change_cost: float = 3.0
@@ -250,7 +254,7 @@ def _frames(vectors: Floats, windows: Sequence[Stretch], spans: Sequence[Stretch
 
 def _nearness(windows: Sequence[Stretch], at_s: Numbers) -> Any:
     """Weights of the windows that cover each moment, a triangle over the window, of sum 1 [moments, windows]."""
-    from scipy.sparse import csr_matrix, diags
+    from scipy.sparse import csr_matrix
 
     starts, ends = np.array(windows).T
     last = np.maximum(np.searchsorted(starts, at_s, "right"), 1)
@@ -261,29 +265,31 @@ def _nearness(windows: Sequence[Stretch], at_s: Numbers) -> Any:
         half = (ends[window] - starts[window]) / 2
         nearness = np.maximum(1 - np.abs(at_s - starts[window] - half) / half, 1e-3)
         covers = first + step < last
-        rows.append(np.flatnonzero(covers))
-        columns.append(window[covers])
-        values.append(nearness[covers])
+        rows.append(np.flatnonzero(covers).astype(np.int32))
+        columns.append(window[covers].astype(np.int32))
+        values.append(nearness[covers].astype(np.float32))
     cells = (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns)))
     weights = csr_matrix(cells, shape=(len(at_s), len(windows)))
-    return diags(1 / np.asarray(weights.sum(axis=1)).ravel()) @ weights
+    weights.data /= np.repeat(np.asarray(weights.sum(axis=1)).ravel(), np.diff(weights.indptr))
+    return weights
 
 
 def _merge(frames: _Frames, directions: Numbers, *, at_least: int, at_most: int, tuning: Tuning) -> Numbers:
-    """Join clusters until each further union would cost too much, within the limits on their number."""
+    """Join clusters until no two are as like as one voice's, within the limits on their number; drop mere sounds."""
     while True:
         labels, directions = _settle(frames, directions, tuning=tuning, keep=at_least)
         count = len(directions)
         if count <= at_least:
             return directions
         sums = frames.sums(labels, count) * frames.step_s
-        lengths = np.linalg.norm(sums, axis=1)
-        costs = lengths[:, None] + lengths[None] - np.linalg.norm(sums[:, None] + sums[None], axis=-1)
-        np.fill_diagonal(costs, np.inf)
-        i, j = np.unravel_index(int(costs.argmin()), costs.shape)
-        if costs[i, j] >= tuning.merge_cost_s and count <= at_most:
+        i, j, doubt = likest_pair(sums, cost=tuning.merge_cost_s, cosine=tuning.same_cosine)
+        if doubt < 1 or count > at_most:
+            directions = np.vstack([np.delete(directions, [i, j], axis=0), _unit(sums[i] + sums[j])])
+            continue
+        sound = not_a_voice(directions, labels, frame_s=frames.step_s)
+        if sound is None:
             return directions
-        directions = np.vstack([np.delete(directions, [i, j], axis=0), _unit(sums[i] + sums[j])])
+        directions = np.delete(directions, sound, axis=0)
 
 
 def _settle(frames: _Frames, directions: Numbers, *, tuning: Tuning, keep: int = 1) -> tuple[Labels, Numbers]:
@@ -305,7 +311,7 @@ def _viterbi(frames: _Frames, directions: Numbers, *, tuning: Tuning) -> Labels:
     """The likeliest speaker of each frame [frames]."""
     scores = frames.scores(directions) * tuning.concentration
     prices = np.where(frames.after_pause, tuning.pause_change_cost, tuning.change_cost)
-    came_from = np.zeros(scores.shape, np.intp)
+    came_from = np.zeros(scores.shape, np.int16)  # of hours there are hundreds of thousands
     same = np.arange(scores.shape[1])
     best = scores[0].copy()
     for t in range(1, len(scores)):

@@ -7,6 +7,7 @@ and "To Harmonicity (ac)", with which it is compared (benchmarks/prosody.py). Pe
 spectrum, which is sinc interpolation over the whole frame, then by a parabola.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -141,12 +142,12 @@ class _Frames:
         count = 0 if self._frames is None else len(self._frames)
         return (np.arange(count) * _HOP + self._size / 2) / SAMPLE_RATE_HZ
 
-    def blocks(self) -> list[Doubles]:
-        """Frames [n, size] without their mean, block by block."""
+    def blocks(self) -> Iterator[Doubles]:
+        """Frames [n, size] without their mean, block by block; each is made when it is asked for."""
         if self._frames is None:
-            return []
-        starts = range(0, len(self._frames), _BLOCK)
-        return [self._centred(self._frames[i : i + _BLOCK].astype(np.float64)) for i in starts]
+            return
+        for start in range(0, len(self._frames), _BLOCK):
+            yield self._centred(self._frames[start : start + _BLOCK].astype(np.float64))
 
     def level_db(self, block: Doubles) -> Doubles:
         """Root mean square of each frame in dB of full scale (a full-scale sine is -3)."""

@@ -16,7 +16,7 @@ from neuroedge.runtimes.threaded import MAX_WAITING_AUDIO_S, Threaded
 
 _CONTEXT = 64
 """Samples of the frame before that the network sees with each."""
-_BLOCK_S = 600.0
+_BLOCK_S = 120.0
 """The network's frames take three times the waveform's memory, so long recordings go block by block."""
 
 

@@ -6,8 +6,8 @@ clustering, then a hidden Markov model over 50 ms frames whose speakers merge wh
 Models: roles voice_activity (Silero, MIT) and speaker_embedding (Resemblyzer, Apache-2.0).
 Limits: in the turns, overlapping speech goes to one speaker; `overlaps` lists where a second one is nearly as likely,
 which finds some of it and takes changes of speaker for it (docs/recordings.md: measured). Interjections under about a
-second are often given to the other one; a speaker with less than about 3 s in all may be missed; someone who changes
-language or microphone may count twice.
+second are often given to the other one; a speaker with less than about 3 s in all may be missed, and one who only ever
+interjects and sounds like two others mixed; someone who changes language or microphone may count twice.
 Vectors are personal data and are not returned. Not for identifying anyone.
 """
 
@@ -196,16 +196,16 @@ async def who_spoke(
     """Turns and possible overlaps of a waveform [n] at 16 kHz, and the seconds of speech in it."""
     spans = [(span.start_s, span.end_s) for span in await voice.speech(samples)]
     windows = sliding_windows(spans)
-    vectors: list[Floats] = []
+    if not windows:
+        return Diarized(turns=[], overlaps=[]), 0.0
+    vectors = np.empty((len(windows), encoder.dim), np.float32)
     for first in range(0, len(windows), _CHUNK):
         chunk = windows[first : first + _CHUNK]
-        vectors.append(await encoder.encode(cut(samples, chunk, rate_hz=SAMPLE_RATE_HZ)))
+        vectors[first : first + len(chunk)] = await encoder.encode(cut(samples, chunk, rate_hz=SAMPLE_RATE_HZ))
         if progress is not None:
             await progress("diarization", (first + len(chunk)) / len(windows))
-    if not vectors:
-        return Diarized(turns=[], overlaps=[]), 0.0
     found = await asyncio.to_thread(
-        diarized, np.concatenate(vectors), windows, spans, min_speakers=min_speakers, max_speakers=max_speakers
+        diarized, vectors, windows, spans, min_speakers=min_speakers, max_speakers=max_speakers
     )
     return found, sum(end - start for start, end in spans)
 
