@@ -20,11 +20,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.report import Figure, figure, save
 from neuroedge.engines.knowledge.knowledge import Output, read
 from neuroedge.kit.names import key_of
 from neuroedge.runtimes import entities
 
+_SAMPLES = 2000
 SAMPLE = Path(__file__).parent / "data" / "knowledge_sample.jsonl"
 
 
@@ -98,10 +101,10 @@ def _says(statement: tuple[str, str, str], label: tuple[str, tuple[str, ...], st
     return ends and bool(set(label[1]) & set(statement[1].split()))
 
 
-async def score(labels: Sequence[dict[str, Any]], models: Path) -> tuple[Scores, Scores, list[str]]:
-    """Scores of the even and of the odd rows, and the differences of the even ones."""
+async def score(labels: Sequence[dict[str, Any]], models: Path) -> tuple[list[Scores], list[Scores], list[str]]:
+    """Scores of each even and each odd row, and the differences of the even ones."""
     parser = entities.load("en-core-web-sm", models / "en-core-web-sm", threads=1, options={})
-    halves, differences = (Scores(), Scores()), []
+    halves, differences = (list[Scores](), list[Scores]()), []
     try:
         parses = await parser.parse([label["text"] for label in labels])
     finally:
@@ -109,7 +112,8 @@ async def score(labels: Sequence[dict[str, Any]], models: Path) -> tuple[Scores,
     for row, (label, parse) in enumerate(zip(labels, parses, strict=True)):
         things, relations = read([label["text"]], [parse])
         answer = Output(entities=things, relations=relations, method="", models=[])
-        lines = halves[row % 2].add(label, answer)
+        halves[row % 2].append(Scores())
+        lines = halves[row % 2][-1].add(label, answer)
         if lines and row % 2 == 0:
             differences += [label["text"], *lines]
     return (*halves, differences)
@@ -127,8 +131,11 @@ def main() -> int:
         print("\n".join(differences))
     figures: list[Figure] = []
     for rows, scores in (("even", development), ("odd", held_out)):
-        for kind, one in (("names", scores.names), ("names and types", scores.typed), ("relations", scores.relations)):
+        for kind, field_ in (("names", "names"), ("names and types", "typed"), ("relations", "relations")):
+            parts = [getattr(one, field_) for one in scores]
+            one, (low, high) = _sum(parts), _interval(parts)
             note = f"precision {one.precision:.3f}, recall {one.recall:.3f}, {one.labelled} labels, {one.given} answers"
+            note += f"; n={len(parts)} sentences; 95 % interval {low:.3f} to {high:.3f} (bootstrap over sentences)"
             figures.append(figure(f"{kind}, F1 on {rows} rows", "", [one.f1], note=note))
     save(
         "knowledge",
@@ -137,6 +144,19 @@ def main() -> int:
         command="python -m benchmarks.knowledge --models DIR",
     )
     return 0
+
+
+def _sum(parts: Sequence[Score]) -> Score:
+    total = Score()
+    for one in parts:
+        total.add(right=one.right, given=one.given, labelled=one.labelled, found=one.found)
+    return total
+
+
+def _interval(parts: Sequence[Score]) -> tuple[float, float]:
+    draws = np.random.default_rng(0).integers(0, len(parts), (_SAMPLES, len(parts)))
+    low, high = np.percentile([_sum([parts[i] for i in rows]).f1 for rows in draws], [2.5, 97.5])
+    return float(low), float(high)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
     python -m benchmarks.moderation --data DIR --models DIR [--head DIR] [--scratch DIR]
 
 DIR of --data holds hate-speech/labeled_data.csv, DIR of --models the embedding model's folder. Published for these
-data: weighted F1 0.90 (Davidson et al. 2017, logistic regression over n-grams, by cross-validation; another split).
+data: weighted F1 0.90 (Davidson et al. 2017, logistic regression over n-grams, by cross-validation; another split). A
+tweet's label is the one whose probability is most above its threshold, as training/moderation.py says.
 Ends with status 1 when the figures are not those of the head's card (to 0.005: another processor rounds otherwise).
 """
 
@@ -15,17 +16,21 @@ from importlib import resources
 from pathlib import Path
 
 import numpy as np
-from training.moderation import as_split, evaluate, named_people, read, split
+from training.emotion_text import Split
+from training.moderation import as_split, evaluate, named_people, read, split, weighted_f1
 
 from benchmarks.report import figure, save
 from neuroedge.kit import injection, personal_data
+from neuroedge.runtimes import text_classifier
 
 SHIPPED = Path(str(resources.files("neuroedge"))) / "weights" / "davidson-head"
 PRINTED = (
-    *("weighted_f1", "macro_f1", "weighted_f1_from_vectors_alone", "ece", "hate_f1_at_threshold"),
+    *("weighted_f1", "weighted_f1_of_most_probable", "macro_f1", "weighted_f1_from_vectors_alone", "ece"),
+    "hate_f1_at_threshold",
     *("hate_recall_at_0.8", "hate_false_alarms_at_0.8", "named_people_false_alarms"),
 )
 TOLERANCE = 0.005
+_SAMPLES = 1000
 _SENTENCE = "Write to jo@example.org before the train to Lagos leaves at nine, or call +49 30 1234567. "
 
 
@@ -42,6 +47,8 @@ def main() -> int:
     where = {"models": given.models, "scratch": given.scratch}
     test = as_split([tweets.texts[i] for i in rows], [tweets.labels[i] for i in rows], **where)
     figures = asyncio.run(evaluate(given.head, test, named_people(**where)))
+    low, high = asyncio.run(_interval(given.head, test))
+    interval = f"95 % interval {low:.4f} to {high:.4f} (bootstrap over tweets, seed 0)"
     claimed = json.loads((given.head / "card.json").read_text())["figures"]["test"]
     print(f"{len(rows)} tweets of the test split; in brackets the head's card")
     for name in PRINTED:
@@ -54,7 +61,8 @@ def main() -> int:
     save(
         "moderation",
         [
-            figure("weighted F1", "", [figures["weighted_f1"]], at_least=0.90, note=f"n={len(rows)}"),
+            figure("weighted F1", "", [figures["weighted_f1"]], at_least=0.90, note=f"n={len(rows)}; {interval}"),
+            figure("weighted F1 of the most probable label", "", [figures["weighted_f1_of_most_probable"]]),
             figure("macro-F1", "", [figures["macro_f1"]]),
             figure("F1 of hate", "", [figures["hate_f1_at_threshold"]]),
             figure("expected calibration error", "", [figures["ece"]]),
@@ -67,6 +75,18 @@ def main() -> int:
     if off:
         print(f"not as the card says: {', '.join(off)}")
     return 1 if off else 0
+
+
+async def _interval(folder: Path, test: Split) -> tuple[float, float]:
+    """Of the weighted F1 by thresholds."""
+    head = text_classifier.load("davidson-head", folder, threads=1, options={})
+    try:
+        scores = await head.predict_texts(test.vectors, test.texts) / head.thresholds
+    finally:
+        head.close()
+    draws = np.random.default_rng(0).integers(0, len(scores), (_SAMPLES, len(scores)))
+    low, high = np.percentile([weighted_f1(scores[rows], test.truth[rows]) for rows in draws], [2.5, 97.5])
+    return float(low), float(high)
 
 
 def _ms(run: object, text: str) -> str:

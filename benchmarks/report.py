@@ -43,9 +43,9 @@ def figure(
     median = statistics.median(values)
     target, met = "", None
     if at_most is not None:
-        target, met = f"≤ {at_most:g}", median <= at_most
+        target, met = f"≤ {at_most:g}", bool(median <= at_most)
     elif at_least is not None:
-        target, met = f"≥ {at_least:g}", median >= at_least
+        target, met = f"≥ {at_least:g}", bool(median >= at_least)
     return Figure(
         name=name,
         unit=unit,

@@ -7,7 +7,8 @@ intervals of the mean time in the system that hold the closed form (Jackson 1957
 replications, with the 95 % interval of that share (Wilson 1927). A replication lasts 200 times the mean time in the
 system after a warm-up of 50 times. Students: 500 answer 20 Rasch items (and 2,000 answer 20 items of the two-parameter
 model); correlation of the estimated difficulties with the true ones, and the share of true difficulties within their
-own 95 % intervals; ten replications. Nothing is tuned.
+own 95 % intervals; ten replications. The form of the interval was chosen on other runs of M/M/1 (loads 0.5 and 0.8,
+drawn by Lindley's recursion), after Student's had held the closed form in 0.89 of the experiments at load 0.8.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from scipy.stats import binomtest
 
 from benchmarks.report import Figure, figure, save
 from neuroedge.kit import queueing, simulated_students
-from neuroedge.kit.intervals import linearised, t_interval
+from neuroedge.kit.intervals import linearised, skewed_t_interval
 from neuroedge.kit.queueing import Duration, Measures, Station
 
 LONG = 200
@@ -71,7 +72,7 @@ def queues(experiments: int, *, replications: int = 10) -> list[Figure]:
             runs = [_run(stations, truth, seed=1000 * experiment + k) for k in range(replications)]
             customers = np.array([run.customers for run in runs], float)
             means = linearised(np.array([run.sojourn_s for run in runs]), customers)
-            low, high = t_interval(means)
+            low, high = skewed_t_interval(means)
             held += low <= truth <= high
             off.append(float(means.mean() / truth - 1))
         share = binomtest(held, experiments).proportion_ci(method="wilson")

@@ -8,7 +8,8 @@ mentions and links are kept on one side of the split (80 % train, 10 % dev, 10 %
 published split. Mentions and links are taken out, for no other text has them. Sentences that merely name a group of
 people join the training as "neither" (Dixon et al. 2018); which sentences are scored is another list. The
 candidates are chosen, calibrated and given thresholds on dev; test is scored at the end, with the file as written. (It
-was scored for three heads while a list of false alarms was mended: 0.895, 0.889 and, kept, 0.898 weighted F1.)
+was scored for three heads while a list of false alarms was mended: 0.895, 0.889 and, kept, 0.898 weighted F1 of the
+most probable label; then once by thresholds, a rule taken because it raised the F1 on dev from 0.895 to 0.901.)
 """
 
 import argparse
@@ -205,7 +206,11 @@ def weighted_f1(scores: Array, truth: Array) -> float:
 
 
 async def evaluate(folder: Path, split: Split, named: Split) -> dict[str, Any]:
-    """Figures of the head as written, through the product's runtime; `named` as `named_people` gives it."""
+    """Figures of the head as written, through the product's runtime; `named` as `named_people` gives it.
+
+    The label said is the one whose probability is most above its threshold, for the engine too goes by thresholds: hate
+    is rare, and hardly ever the most probable label.
+    """
     head = text_classifier.load("davidson-head", folder, threads=1, options={})
     try:
         p = await head.predict_texts(split.vectors, split.texts)
@@ -213,9 +218,11 @@ async def evaluate(folder: Path, split: Split, named: Split) -> dict[str, Any]:
         harmless = await head.predict_texts(named.vectors, named.texts)
     finally:
         head.close()
-    said = np.eye(len(LABELS), dtype=bool)[p.argmax(axis=1)]
+    by_threshold = p / head.thresholds
+    said = np.eye(len(LABELS), dtype=bool)[by_threshold.argmax(axis=1)]
     figures = {
-        "weighted_f1": weighted_f1(p, split.truth),
+        "weighted_f1": weighted_f1(by_threshold, split.truth),
+        "weighted_f1_of_most_probable": weighted_f1(p, split.truth),
         "macro_f1": f1_per_label(said, split.truth).mean(),
         "weighted_f1_from_vectors_alone": weighted_f1(alone, split.truth),
         "ece": calibration_error(p, split.truth),

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks.engine_table import MEASURES, Measure, measured, rows
+from benchmarks.engine_table import MEASURES, Measure, card_lines, measured, missed, rows
+from benchmarks.report import RESULTS
 
 from benchmarks import engine_table
 from neuroedge.services.engines import discover
@@ -47,10 +48,38 @@ def test_of_any_figure_the_first_with_a_target_is_shown(results: Path) -> None:
     assert rows(results, ["b"])[-1] == "| b | judged | 0.9  ✓ | ≥ 0.7 |  | 3 |  | |"
 
 
+def test_a_share_has_the_interval_of_its_count(results: Path) -> None:
+    """Nine of ten, by Wilson's formula."""
+    saved = {"figures": [figure("right", low=0.9, high=0.9, note="9 of 10 found")]}
+    (results / "two.json").write_text(json.dumps(saved))
+    assert rows(results, ["b"])[-1] == "| b | right | 0.9  |  |  | 10 | 0.596 to 0.982 | |"
+
+
 def test_an_engine_without_result_says_so(results: Path) -> None:
     """And does not count as measured."""
     assert "not measured" in rows(results, ["c"])[-1]
     assert measured(results, ["a", "b", "c"]) == 2
+
+
+def test_a_card_tells_why_a_target_is_missed(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Above the figures; once it is met, nothing is explained away."""
+    table = {name: Measure(group=group, why="the line is long") for name, group in (("a", "one"), ("b", "two"))}
+    monkeypatch.setattr(engine_table, "MEASURES", table)
+    assert "**Not reached:** the line is long" in card_lines(results, "a")
+    assert missed(results, "a") == ["error of y"]
+    assert not [line for line in card_lines(results, "b") if "Not reached" in line]
+
+
+@pytest.mark.parametrize("engine", sorted(engine.name for engine in discover()))
+def test_each_missed_target_of_an_engine_has_its_reason(engine: str) -> None:
+    """Of the results kept in the repository."""
+    if names := missed(RESULTS, engine):
+        assert MEASURES[engine].why, names
+
+
+def test_most_engines_have_a_figure() -> None:
+    """Of 42 at least thirty are measured on public data or a truth in closed form; these are, and more."""
+    assert measured(RESULTS, [engine.name for engine in discover()]) >= 39
 
 
 def test_every_row_is_of_an_engine_there_is() -> None:

@@ -6,6 +6,28 @@ import sys
 from neuroedge.services.engines import discover, group
 from neuroedge.testing.contract import AnyEngine, EngineContract
 
+CATALOGUE = {
+    "language": "artifact chat classification language_detection moderation reasoning routing simplification"
+    " summarization translation",
+    "knowledge": "embedding index knowledge memory ranking search",
+    "speech": "articulation audio diarization emotion fluency prosody speaker synthesis transcription",
+    "vision": "document ocr vision",
+    "learning": "cultural_context curriculum difficulty engagement focus grade_adaptation learning_path"
+    " learning_preference",
+    "decision": "deep_learning federated forecasting recommendation reinforcement simulation",
+}
+"""What NeuroEdge promises: 42 engines in six groups."""
+
+
+def test_the_catalogue_is_whole() -> None:
+    """Each engine that is promised is there, in its group, and no other."""
+    found: dict[str, set[str]] = {}
+    for engine in discover():
+        if engine.__module__.startswith("neuroedge."):
+            found.setdefault(group(engine), set()).add(engine.name)
+    assert found == {name: set(engines.split()) for name, engines in CATALOGUE.items()}
+    assert sum(map(len, found.values())) == 42
+
 
 class TestEngines(EngineContract):
     """Every engine of the platform."""

@@ -92,6 +92,20 @@ async def test_indictrans2_goes_through_devanagari(tmp_path: Path) -> None:
     model.close()
 
 
+async def test_ten_languages_of_india_are_served_by_both_layouts(tmp_path: Path) -> None:
+    """From English each; NLLB also among themselves, to which IndicTrans2's models into Indian languages do not go."""
+    indian = ("hi", "bn", "ta", "te", "mr", "gu", "kn", "ml", "pa", "or")
+    for name, pieces in (("nllb", ["sentencepiece.bpe.model"]), ("indic", ["model.SRC", "model.TGT"])):
+        (tmp_path / name).mkdir()
+        write_weights(tmp_path / name, PIECES, tags=["eng_Latn", "hin_Deva"], own_end=name == "nllb")
+        for file in pieces:
+            write_pieces(tmp_path / name / file, list(WORDS))
+        model = _open(tmp_path / name)
+        assert all(model.serves("en", language) for language in indian)
+        assert model.serves("ta", "or") == (name == "nllb")
+        model.close()
+
+
 def test_scripts_of_india_are_laid_out_alike() -> None:
     """Bengali to Devanagari and back; dandas and other scripts stay."""
     assert moved("ঘর। ok", "Beng", "Deva") == "घर। ok"

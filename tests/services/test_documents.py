@@ -388,6 +388,26 @@ async def test_a_scanned_page_is_read_once(db: Database, caller: Principal, tmp_
     assert len(bench.files()) == 2
 
 
+async def test_a_scan_of_a_hundred_pages_goes_on_where_it_was_cut_off(
+    db: Database, caller: Principal, tmp_path: Path
+) -> None:
+    """Each page is read once, by the first worker or the second, and all of them are found in their order."""
+    queue = JobQueue(db.pool)
+    await queue.open()
+    reader = Reader()
+    reader.pages, reader.breaks_at = 100, 60
+    bench = Bench(db, queue, tmp_path, reader=reader)
+    added = await bench.add(caller, samples.PNG, "archive.tiff")
+    assert added.document is not None
+    with pytest.raises(Unavailable):
+        await bench.run(caller, added.document.id)
+    assert reader.read_pages == [*range(1, 60)]
+    reader.breaks_at = 0
+    document = await bench.run(caller, added.document.id)
+    assert (document.status, reader.read_pages) == ("done", [*range(1, 101)])
+    assert "\n".join(await bench.texts(caller, document.id)).count("Scanned invoice") == 100
+
+
 async def test_a_page_of_an_image_file_is_read_once(db: Database, caller: Principal, tmp_path: Path) -> None:
     """Of several pages those read before the job was cut off are not read again, not even when all of them were."""
     queue = JobQueue(db.pool)

@@ -3,7 +3,8 @@
 ETS (Hyndman et al. 2002), Optimised Theta (Fiorucci et al. 2016) and ARIMA (Hyndman & Khandakar 2008), each chosen by
 AICc or least squares through `statsforecast`; means and interval bounds are averaged, which is hard to beat (M4:
 Makridakis et al. 2020; Petropoulos & Svetunkov 2020). Where the spread grows with the level, ARIMA sees logarithms; ETS
-has multiplicative forms of its own, and so has Theta's season.
+has multiplicative forms of its own, and so has Theta's season. Of months and quarters only the last ten years are
+looked at: where growth has changed, what was decades ago misleads (Pesaran & Timmermann 2007).
 """
 
 import warnings
@@ -20,6 +21,10 @@ LEVELS: Final = (80, 95)
 _LONG_SEASON: Final = 24
 """Beyond it, ETS and ARIMA cannot hold the season: it is taken out first, and put back on."""
 _MAX_ARIMA_CHANGES: Final = 30
+WINDOW_SEASONS: Final = 10
+"""Seasons a forecast rests on, at most; chosen on 17 other series than those of benchmarks/forecasting.py."""
+_WINDOWED: Final = (4, 12)
+"""Seasons that was measured for: quarters and months. Series of others are taken whole."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,12 +37,15 @@ class Forecast:
     members: list[Member]
     failed: list[str]
     logarithm: bool
+    used: int
+    """Steps it rests on, the latest."""
 
 
 def forecast(y: Floats, *, horizon: int, season: int, members: tuple[Member, ...] = MEMBERS) -> Forecast:
     """Of a series without gaps. Raises ValueError when no member answers, or the series never changes."""
     if not np.ptp(y):
         raise ValueError("the series never changes")
+    y = recent(y, season)
     logarithm = grows_with_level(y, season) and "arima" in members
     told, failed = dict[Member, dict[str, Floats]](), list[str]()
     for member in members:
@@ -59,7 +67,14 @@ def forecast(y: Floats, *, horizon: int, season: int, members: tuple[Member, ...
         members=list(told),
         failed=failed,
         logarithm=logarithm and "arima" in told,
+        used=len(y),
     )
+
+
+def recent(y: Floats, season: int) -> Floats:
+    """The last seasons of months or quarters, unless nothing changes in them; else the series."""
+    last = y[-WINDOW_SEASONS * season :] if season in _WINDOWED else y
+    return last if np.ptp(last) else y
 
 
 def seasonal_naive(y: Floats, *, horizon: int, season: int) -> Floats:

@@ -49,6 +49,9 @@ class EngineContract(_EachEngine):
         assert issubclass(engine.Output, EngineOutput)
         for model in (engine.Input, engine.Output):
             assert not [name for name, field in model.model_fields.items() if not field.description]
+            for name, held in model.model_json_schema().get("$defs", {}).items():
+                bare = [field for field, told in held.get("properties", {}).items() if not told.get("description")]
+                assert not bare, f"{name}: {bare}"
 
     def test_its_example_survives_json(self, engine: AnyEngine) -> None:
         """The example is valid input after a trip through JSON."""

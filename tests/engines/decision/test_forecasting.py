@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from neuroedge.contract.errors import InvalidInput
 from neuroedge.engines.decision.forecasting import Forecasting, Input, Output
+from neuroedge.kit.forecasting import recent
 from tests.fakes import make_context
 
 pytestmark = pytest.mark.anyio
@@ -39,6 +40,28 @@ async def test_a_trend_with_a_season_goes_on() -> None:
     assert told.reliable
     assert told.method == "ets-theta-mean"
     assert told.times == []
+
+
+async def test_growth_that_ended_long_ago_does_not_go_on() -> None:
+    """Twenty years of growth, then eleven without: the forecast stays level, and says on how many steps it rests."""
+    months = np.arange(31 * 12)
+    level = 100 + np.minimum(months, 20 * 12) * 1.0
+    values = level + 10 * np.sin(2 * np.pi * months / 12) + np.random.default_rng(5).normal(0, 2, len(months))
+    told = await _run(values=values.tolist(), season=12, horizon=24, check=False)
+    assert told.n_used == 120
+    assert np.mean(told.mean) == pytest.approx(340, abs=6)
+
+
+async def test_a_series_that_stands_still_at_its_end_is_taken_whole() -> None:
+    """Ten seasons without any change tell nothing."""
+    told = await _run(values=[*_values(48), *[80.0] * 120], season=12, horizon=2, check=False)
+    assert told.n_used == 168
+
+
+def test_only_months_and_quarters_are_shortened() -> None:
+    """Ten years of both; weeks of days are taken whole."""
+    values = np.arange(400.0)
+    assert {season: len(recent(values, season)) for season in (1, 4, 7, 12)} == {1: 400, 4: 40, 7: 400, 12: 120}
 
 
 async def test_times_give_frequency_season_and_the_times_to_come() -> None:

@@ -82,6 +82,25 @@ async def test_what_does_not_matter_is_last_and_what_is_to_come_is_new(ctx: Engi
     assert last.score == 0
 
 
+async def test_what_was_known_then_is_recalled_without_what_was_learnt_later(ctx: EngineContext) -> None:
+    """A move was recorded a week after it happened: until then the old address was what was known."""
+    await _remember(ctx, Item(content="Sheila lives in Texas.", occurred_at=_ago(400)))
+    await _remember(ctx, Item(content="Sheila lives in Ohio.", occurred_at=_ago(30)))
+    rows = ctx.memories.rows  # type: ignore[attr-defined]
+    rows[:] = [(id_, item, _ago(days)) for (id_, item, _), days in zip(rows, (400, 23), strict=True)]
+    known = {
+        days: [m.content for m in (await _recall(ctx, "Sheila lives in", known_at=_ago(days))).memories]
+        for days in (500, 25, 1)
+    }
+    assert known == {
+        500: [],
+        25: ["Sheila lives in Texas."],
+        1: ["Sheila lives in Ohio.", "Sheila lives in Texas."],
+    }
+    (then,) = (await _recall(ctx, "Sheila lives in", known_at=_ago(25))).memories
+    assert then.why.age_days == pytest.approx(375, abs=0.1)
+
+
 async def test_a_recall_is_restricted_and_bounded(ctx: EngineContext) -> None:
     """By tag and type; never more than wanted; nothing from nothing."""
     assert (await _recall(ctx, "anything")).memories == []
@@ -105,6 +124,7 @@ async def test_a_recall_is_restricted_and_bounded(ctx: EngineContext) -> None:
         {"recall": {"query": "a", "half_life_days": "nan"}},
         {"recall": {"query": "a", "colour": "red"}},
         {"recall": {"query": "a", "since": "2020-01-01T00:00:00"}},
+        {"recall": {"query": "a", "known_at": "2020-01-01T00:00:00"}},
     ],
 )
 def test_bad_recalls_are_refused(payload: dict[str, Any]) -> None:

@@ -1,10 +1,10 @@
 """Forecasts of a series with intervals, and what stands out in a series or among rows.
 
 Forecast: the mean of exponential smoothing (ETS, Hyndman et al. 2002), Optimised Theta (Fiorucci et al. 2016) and
-ARIMA (Hyndman & Khandakar 2008), through statsforecast (Apache-2.0), with 80 and 95 % intervals; checked on the end of
-the series itself against seasonal naive. Anomalies: values off a robust STL decomposition (Cleveland et al. 1990);
-stretches whose shape comes nowhere else (matrix profile, Yeh et al. 2016); rows that are easily set apart (isolation
-forest, Liu et al. 2008).
+ARIMA (Hyndman & Khandakar 2008), through statsforecast (Apache-2.0), with 80 and 95 % intervals; of months and
+quarters the last ten years count. It is checked on the end of the series itself against seasonal naive. Anomalies:
+values off a robust STL decomposition (Cleveland et al. 1990); stretches whose shape comes nowhere else (matrix profile,
+Yeh et al. 2016); rows that are easily set apart (isolation forest, Liu et al. 2008).
 
 Limits: one series at a time, no other variables; the future is taken to go on as the past did. Intervals say what the
 models' errors make of that, not what a change of the world does. Demand that is mostly zero needs other methods.
@@ -128,6 +128,7 @@ class Output(EngineOutput):
     hi80: list[float] = Field(default_factory=list, description="Upper bound of the 80 % interval.")
     lo95: list[float] = Field(default_factory=list, description="Lower bound of the 95 % interval.")
     hi95: list[float] = Field(default_factory=list, description="Upper bound of the 95 % interval.")
+    n_used: int = Field(default=0, description="Latest steps the forecast rests on: of months and quarters ten years.")
     members: list[Member] = Field(default_factory=list, description="Methods that are in the mean.")
     logarithm: bool = Field(default=False, description="Whether ARIMA saw logarithms: the spread grows with the level.")
     check: Check | None = Field(default=None, description="How the method did on the end of the series.")
@@ -281,6 +282,7 @@ def _constant(value: float, horizon: int, out: Output) -> None:
 
 def _fill(told: Forecast, out: Output) -> None:
     out.mean, out.members, out.logarithm = told.mean.tolist(), told.members, told.logarithm
+    out.n_used = told.used
     out.lo80, out.hi80 = told.low[80].tolist(), told.high[80].tolist()
     out.lo95, out.hi95 = told.low[95].tolist(), told.high[95].tolist()
     out.warnings += told.failed

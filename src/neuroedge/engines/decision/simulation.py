@@ -4,7 +4,7 @@ Task: a network of stations, or a class of students, as given; out come means ov
 intervals, and traces.
 Method: discrete events (simpy, MIT) with Jackson's closed form beside where it holds (Jackson 1957); students by the
 Rasch or two-parameter model or Bayesian knowledge tracing (Corbett & Anderson 1995), whose parameters are estimated
-again from the simulated answers to show what so much data can tell. Intervals: t over replications (Law 2015, ch. 9).
+again from the simulated answers to show what so much data can tell. Intervals: t, without the skewness (Hall 1992).
 Model: none; everything comes from the call. Licence: own code.
 Limits: the answer is as true as what is given: durations that do not depend on time or load, independent customers,
 lines in the order of arrival. Simulated students are no students. An overloaded network has no long run: marked.
@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from neuroedge.contract.engine import Engine, EngineContext, EngineInput, EngineOutput
 from neuroedge.contract.errors import InvalidInput, ModelUnavailable
 from neuroedge.kit import bkt, queueing, simulated_students
-from neuroedge.kit.intervals import linearised, t_interval
+from neuroedge.kit.intervals import linearised, skewed_t_interval
 from neuroedge.kit.queueing import PER, Duration, Measures, Station
 
 MAX_VISITS: Final = 400_000
@@ -170,7 +170,7 @@ class SimulatedMean(BaseModel):
     name: str = Field(description="What is measured, with its unit.")
     of: str = Field(description="Of what: a station, an item, an opportunity; empty: of the whole.")
     mean: float | None = Field(description="Mean over replications; null: never observed.")
-    ci95: Interval95 | None = Field(description="95 % interval of the mean, by t over replications.")
+    ci95: Interval95 | None = Field(description="95 % interval of the mean over replications, skewness taken out.")
     n: int = Field(description="Replications it rests on.")
     closed_form: float | None = Field(default=None, description="The long run's exact value, where there is a formula.")
 
@@ -395,6 +395,6 @@ def _mean(
         seen = linearised(seen, np.array(weights, float)[usable])
     ci95 = None
     if n >= 2:
-        low, high = t_interval(seen)
+        low, high = skewed_t_interval(seen)
         ci95 = Interval95(low=low, high=high)
     return SimulatedMean(name=name, of=of, mean=float(seen.mean()) if n else None, ci95=ci95, n=n, closed_form=exact)

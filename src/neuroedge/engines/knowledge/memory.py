@@ -6,15 +6,19 @@ Method, `items`: a sentence embedding of each content (Reimers & Gurevych 2019) 
 Method, `recall`: rows found by meaning and by words, put in order by relevance x recency x importance (after the
 memory stream of Park et al. 2023, "Generative Agents", which adds the three; multiplied, none makes up for another
 that is missing). Relevance: two thirds cosine, one third BM25 against the best of the candidates. Recency: one half for
-each half-life that has passed since what the row tells. Each part stands in `why`.
+each half-life that has passed since what the row tells. Each part stands in `why`. A row has two times (Snodgrass
+1999): when what it tells happened (`occurred_at`), and when it was recorded; `known_at` recalls what had been recorded
+by then.
 
 Limits: an item is found by meaning through its first 256 tokens (the encoder's limit), by words through all of it;
 split long documents into passages first. Keywords use English stop words. Recall weighs the five times `top_k` most
-relevant rows by each search: what is barely relevant is not recalled however new it is. Scores order one recall's rows
-and cannot be compared between recalls.
+relevant rows by each search (250 with `known_at`): what is barely relevant is not recalled however new it is. Scores
+order one recall's rows and cannot be compared between recalls. What was changed, deleted or has expired since
+`known_at` is as it is now: earlier contents are not kept.
 """
 
 import asyncio
+from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, Any, Final
 from uuid import UUID
@@ -31,6 +35,7 @@ KEYWORDS_PER_ITEM: Final = 10
 OVER_RETRIEVE: Final = 5
 DENSE_SHARE: Final = 2 / 3
 """Of the cosine in the relevance; the rest is the words'. The same shares as RERANK_WEIGHTS in kit/fusion.py."""
+_MOST_RETRIEVED: Final = 250
 _DAY_S: Final = 86_400.0
 Tag = Annotated[str, Field(min_length=1, max_length=100)]
 
@@ -64,6 +69,9 @@ class Recall(EngineInput):
     tags: list[Tag] | None = Field(default=None, max_length=50, description="Only rows with all of these tags.")
     since: AwareDatetime | None = Field(default=None, description="Only what happened at this time or later.")
     until: AwareDatetime | None = Field(default=None, description="Only what happened before this time.")
+    known_at: AwareDatetime | None = Field(
+        default=None, description="As it was known at this time: nothing recorded later, and ages counted from it."
+    )
 
 
 class Input(EngineInput):
@@ -183,7 +191,7 @@ async def _recalled(asked: Recall, ctx: EngineContext) -> Output:
         query=asked.query,
         vector=vector,
         model=model,
-        limit=OVER_RETRIEVE * asked.top_k,
+        limit=_MOST_RETRIEVED if asked.known_at else OVER_RETRIEVE * asked.top_k,
         where=MemoryFilter(
             memory_type=asked.memory_type, tags=asked.tags or None, since=asked.since, until=asked.until
         ),
@@ -192,7 +200,10 @@ async def _recalled(asked: Recall, ctx: EngineContext) -> Output:
     known = await ctx.memories.vectors([hit.id for hit in found.keyword], model=model, dim=dim)
     cosines = {memory_id: float(row @ vector) for memory_id, row in known.items()}
     cosines |= {hit.id: hit.score for hit in found.dense}
-    memories = _weighed(found, cosines, half_life_days=asked.half_life_days, now=ctx.clock.now())
+    now = asked.known_at or ctx.clock.now()
+    if asked.known_at:
+        found = replace(found, rows={id_: row for id_, row in found.rows.items() if row.created_at <= now})
+    memories = _weighed(found, cosines, half_life_days=asked.half_life_days, now=now)
     return Output(memories=memories[: asked.top_k], method="hybrid-recall", models=[model])
 
 
