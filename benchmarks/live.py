@@ -42,6 +42,7 @@ STEP_S = 0.1
 GAP_S = 1.2
 _SPEAKER = "en_US_f_Allison"
 _LEAST_WORDS = 5
+_SAME_S = 0.5
 _SAMPLES, _SEED = 2000, 4
 Samples = NDArray[np.int16]
 Words = list[tuple[float, str]]
@@ -214,11 +215,12 @@ def _judged(
         elif event["type"] == "partial" and event["text"] and event["utterance"] in awaited:
             awaited.remove(event["utterance"])
             start = min((span[0] for span in recording.spans), key=lambda s: abs(s - event["start_s"]))
-            first_s.append(at - began - start)
+            if abs(start - event["start_s"]) < _SAME_S:  # else it was parted at a breath within speech
+                first_s.append(at - began - start)
         elif event["type"] == "final":
             words += _spaced(event["text"], event["words"])
             end = min((span[1] for span in recording.spans), key=lambda s: abs(s - (event["end_s"] - 0.2)))
-            if event["text"] and abs(end - (event["end_s"] - 0.2)) < 0.5:  # else it was cut within speech
+            if event["text"] and abs(end - (event["end_s"] - 0.2)) < _SAME_S:  # else it was cut within speech
                 final_s.append(at - began - end)
     return Streamed(words=words, first_s=first_s, final_s=final_s, behind_s=events[-1][0] - ended)
 

@@ -74,3 +74,28 @@ def test_what_is_cut_off_from_outside_is_no_part_of_the_rest() -> None:
     assert list(heard.push(SPEECH * (limit - 51))) == []
     (mark,) = heard.push(SPEECH)
     assert mark.cut
+
+
+def test_who_speaks_for_long_is_parted_at_a_breath() -> None:
+    """A pause too short for an end is one once the speech is long; a still shorter one is none ever."""
+    breath, gap = SILENCE * round(0.35 / FRAME_S), SILENCE * round(0.2 / FRAME_S)
+    heard = Endpointer(threshold=0.5, silence_s=0.5, max_s=60.0, long_s=8.0)
+    early, late = SPEECH * round(4 / FRAME_S), SPEECH * round(5 / FRAME_S)
+    found = list(heard.push([*early, *breath, *late, *gap, *early, *breath, *early]))
+    end = len([*early, *breath, *late, *gap, *early])
+    assert found == [Mark(0, speaking=True), Mark(end, speaking=False), Mark(end + len(breath), speaking=True)]
+
+
+def test_a_breath_is_as_long_as_the_silence_asked_for_makes_it() -> None:
+    """Who asks for 2 s is not parted at 0.5 s."""
+    heard = Endpointer(threshold=0.5, silence_s=2.0, max_s=60.0, long_s=8.0)
+    long, short, breath = (SPEECH * 300, SILENCE * round(0.8 / FRAME_S), SILENCE * round(1.4 / FRAME_S))
+    assert [mark.speaking for mark in heard.push([*long, *short, *long])] == [True]
+    assert [mark.speaking for mark in heard.push([*breath, *long])] == [False, True]
+
+
+def test_a_shorter_silence_than_a_breath_stays_what_was_asked_for() -> None:
+    """Who asks for 0.2 s gets it, in long speech too."""
+    heard = Endpointer(threshold=0.5, silence_s=0.2, max_s=60.0, long_s=8.0)
+    long, pause = SPEECH * round(9 / FRAME_S), SILENCE * round(0.25 / FRAME_S)
+    assert [mark.speaking for mark in heard.push([*long, *pause, *long])] == [True, False, True]

@@ -429,3 +429,56 @@ async def test_a_long_utterance_ends_with_a_sentence_not_within_one(
     assert heard == sorted(set(heard))
     assert len(heard) >= 17
     assert len(told(session, "speech_stopped")) == 1
+
+
+async def test_what_is_cut_within_speech_is_heard_with_what_follows(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recogniser gets more than the utterance, whose words end where it ends."""
+    monkeypatch.setattr(session_module, "MAX_UTTERANCE_S", 4.0)
+    session = await live.start(partials=False)
+    levels = [n / 40 for n in range(1, 21)]
+    await say(session, np.concatenate([spoken(*levels), silence(1.0)]))
+    await session.finish()
+    first = told(session, "final")[0]
+    assert live.stt.calls[0]["seconds"] > first["words"][-1]["end_s"] + 0.3
+    assert all(word["end_s"] <= first["end_s"] + 0.2 for word in first["words"])
+
+
+async def test_a_sentence_that_is_cut_off_is_recognised_with_what_follows(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its final needs no recognition of its own, and what follows it is known at once."""
+    session = await live.start()
+    live.stt.sentence = 10
+    monkeypatch.setattr(session_module, "_LONG_S", 5.0)
+    monkeypatch.setattr(session_module, "_SENTENCE_S", 2.0)
+    levels = [n / 40 for n in range(1, 19)]
+    await say(session, np.concatenate([spoken(*levels), silence(1.0)]))
+    await session.finish()
+    first = told(session, "final")[0]
+    length_s = first["words"][-1]["end_s"]
+    thorough = [call["seconds"] for call in live.stt.calls if call["beam_size"] == 5]
+    assert thorough[0] > length_s + 0.6
+    assert len(thorough) == len(told(session, "final")), "one for each cut, and one for the end"
+
+
+async def test_a_failing_model_cuts_no_sentence_off(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The speech goes on as one utterance, and nothing of it is lost."""
+    session = await live.start()
+    live.stt.sentence = 10
+    monkeypatch.setattr(session_module, "_LONG_S", 5.0)
+    monkeypatch.setattr(session_module, "_SENTENCE_S", 2.0)
+    whole = live.stt.transcribe
+
+    async def transcribe(samples: Any, **asked: Any) -> Any:
+        if asked["beam_size"] == 5 and len(told(session, "speech_stopped")) == 0:
+            raise ModelFailed("the model broke")
+        return await whole(samples, **asked)
+
+    monkeypatch.setattr(live.stt, "transcribe", transcribe)
+    levels = [n / 40 for n in range(1, 19)]
+    await say(session, np.concatenate([spoken(*levels), silence(1.0)]))
+    await session.finish()
+    assert len(told(session, "final")) == 1
+    assert len(told(session, "final")[0]["words"]) >= 17

@@ -41,7 +41,11 @@ class LiveOptions(BaseModel):
     prompt: str = Field(default="", max_length=1000, description="Text that might have been said before.")
     partials: bool = Field(default=True, description="Whether to tell what is heard while somebody still speaks.")
     silence_s: float = Field(
-        default=0.5, ge=0.2, le=3.0, allow_inf_nan=False, description="Silence that ends an utterance, seconds."
+        default=0.5,
+        ge=0.2,
+        le=3.0,
+        allow_inf_nan=False,
+        description="Silence that ends an utterance, seconds; 0.6 of it after 8 s of speech.",
     )
     threshold: float = Field(
         default=0.5, ge=0.1, le=0.95, allow_inf_nan=False, description="Probability above which sound is speech."

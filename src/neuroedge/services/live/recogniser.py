@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -20,13 +21,14 @@ from neuroedge.contract.scope import call_scope
 from neuroedge.kit.local_agreement import without_echo
 from neuroedge.kit.speakers_to_words import TimedWord, with_spaces
 from neuroedge.services.live.options import LiveOptions
-from neuroedge.services.live.utterance import Heard
+from neuroedge.services.live.utterance import Heard, Tape, Utterance
 
 ENGINE = "transcription"
 """What a session is, to permissions and usage: the same work as that engine's, only sooner."""
 DECODE_S = 30.0
 """Longest a piece of speech may take."""
 _LOADING_S = 120.0
+_SURE_LANGUAGE_S = 2.0
 _QUICK_BEAM = 1
 _THOROUGH_BEAM = 5
 
@@ -60,6 +62,23 @@ class Recogniser:
                     return await model.listen(samples, state)
             except TimeoutError as error:
                 raise DeadlineExceeded("the voice activity model does not answer", hint="try again later") from error
+
+    async def hear_of(self, utterance: Utterance, tape: Tape, end: int, *, thorough: bool) -> Heard:
+        """What is said in an utterance until sample `end` of the stream, though no words after its own end.
+
+        Raises what `hear` does.
+        """
+        samples = tape.slice(utterance.start, end)
+        # A short piece does not tell its language for sure: then that of the speech before it holds.
+        sure = len(samples) >= _SURE_LANGUAGE_S * SAMPLE_RATE_HZ
+        language = None if sure else utterance.language
+        heard = await self.hear(samples, utterance.start, thorough=thorough, language=language)
+        if sure and heard.language is not None:
+            utterance.language = heard.language
+        if utterance.end is None or end <= utterance.end:
+            return heard
+        end_s = utterance.end / SAMPLE_RATE_HZ
+        return replace(heard, words=[word for word in heard.words if (word.start_s + word.end_s) / 2 < end_s])
 
     async def hear(
         self,

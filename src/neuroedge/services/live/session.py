@@ -5,6 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Executor
+from dataclasses import replace
 from itertools import islice
 from typing import Any, Final
 from uuid import UUID
@@ -19,6 +20,7 @@ from neuroedge.infra.live_metrics import LiveMetrics
 from neuroedge.infra.media_stream import AudioStream
 from neuroedge.kit.signal import clipped_fraction
 from neuroedge.services.live import reports
+from neuroedge.services.live.cutting import sentence_cut
 from neuroedge.services.live.endpointing import Endpointer, Mark
 from neuroedge.services.live.events import EventLog
 from neuroedge.services.live.options import BYTES_PER_S, MAX_AHEAD_S, MAX_UTTERANCE_S, LiveLimits, LiveOptions
@@ -41,10 +43,11 @@ _PAUSE_S: Final = 0.22
 """Silence after which the utterance is recognised as if it were over: if it is, its text is ready at once."""
 _HESITATION_S: Final = 0.09
 """Silence after which no partial is begun: if this is a pause, what it is recognised by must not wait for that."""
-_SURE_LANGUAGE_S: Final = 2.0
 _LONG_S: Final = 8.0
 _SENTENCE_S: Final = 3.0
 """An utterance that is long ends with its last sentence of at least that much: its end must not wait for all of it."""
+_AHEAD_S: Final = 0.6
+"""Sound after a sentence before it is cut off: how it ends is heard wrong without."""
 _PIECES_AT_ONCE: Final = 64
 
 
@@ -77,7 +80,9 @@ class LiveSession:
         self._limits, self._stream, self._threads, self._metrics = limits, stream, threads, metrics
         self._on_end = on_end
         self._tape = Tape()
-        self._endpoints = Endpointer(threshold=options.threshold, silence_s=options.silence_s, max_s=MAX_UTTERANCE_S)
+        self._endpoints = Endpointer(
+            threshold=options.threshold, silence_s=options.silence_s, max_s=MAX_UTTERANCE_S, long_s=_LONG_S
+        )
         self._voice: VoiceState | None = None
         self._unjudged: Floats = np.empty(0, np.float32)
         self._judged = 0
@@ -240,16 +245,16 @@ class LiveSession:
         self._finished.append(ended)
         self._wake.set()
 
-    def _cut(self, utterance: Utterance, at: int) -> None:
-        """End the one that goes on at a sample; the rest is the next one."""
+    def _cut(self, utterance: Utterance, at: int) -> Utterance:
+        """End the one that goes on at a sample; gives the rest, which is the next one."""
         self._utterances += 1
-        self._current = utterance.cut(at)
+        self._current = rest = utterance.cut(at)
         self._finished.append(utterance)
         self._wake.set()
+        return rest
 
     def _end_utterance(self) -> None:
-        mark = self._endpoints.flush()
-        if mark is not None:
+        if (mark := self._endpoints.flush()) is not None:
             self._note(mark)
 
     def _forget(self) -> None:
@@ -296,11 +301,10 @@ class LiveSession:
         if current is None or (end - current.speech_start) < _FIRST_S * SAMPLE_RATE_HZ:
             return False
         speech_end = self._endpoints.speech_end * VOICE_FRAME
-        if self._endpoints.quiet_s >= _PAUSE_S:
-            if current.spoken_early is None or current.spoken_early[0] != speech_end:
-                await self._hear_early(current, speech_end)
-                return True
-            return False
+        heard_early = current.spoken_early is not None and current.spoken_early[0] == speech_end
+        if self._endpoints.quiet_s >= _PAUSE_S and not heard_early:
+            await self._hear_early(current, speech_end)
+            return True
         if self._endpoints.quiet_s >= _HESITATION_S:
             return False
         step_s = max(_STEP_S if current.told else _FIRST_STEP_S, _LEISURE * self._partial_s)
@@ -313,53 +317,49 @@ class LiveSession:
         """A partial, of what there is of the utterance."""
         first, utterance.heard_until = not utterance.told, end
         began = time.monotonic()
-        try:
-            heard = await self._heard_in(utterance, end, thorough=False)
-        except InvalidInput:
-            raise
-        except NeuroEdgeError as error:
-            log.warning("live_partial_failed", code=error.code, detail=error.detail)
+        heard = await self._try_to_hear(utterance, end, thorough=False)
+        if heard is None:
             return
         self._partial_s = time.monotonic() - began
         self._tell_partial(utterance, heard, end)
         if first and utterance.told:
             self._metrics.first_partial_seconds.observe(self._ago_s(utterance.speech_start))
-        self._shorten(utterance, end)
+        if self._current is utterance and end - utterance.start >= _LONG_S * SAMPLE_RATE_HZ:
+            await self._shorten(utterance, end)
 
-    def _shorten(self, utterance: Utterance, end: int) -> None:
-        """End the utterance that goes on with a sentence, if it is long."""
-        if self._current is not utterance or end - utterance.start < _LONG_S * SAMPLE_RATE_HZ:
+    async def _shorten(self, utterance: Utterance, end: int) -> None:
+        """End the long utterance that goes on with a sentence; both sides are recognised once more, as one."""
+        sentence = utterance.sentence_end(_SENTENCE_S)
+        if sentence is None or sentence == utterance.not_cut_at or self._endpoints.quiet_s:
             return
-        at = utterance.sentence_end(_SENTENCE_S)
-        if at is not None:
-            self._endpoints.cut(at // VOICE_FRAME)
-            self._cut(utterance, at)
+        utterance.not_cut_at = sentence
+        heard = await self._try_to_hear(utterance, end, thorough=True)
+        if heard is None or self._current is not utterance:
+            return
+        sound = self._tape.slice(utterance.start, end)
+        cut = sentence_cut(heard.words, sound, start=utterance.start, least_s=_SENTENCE_S, ahead_s=_AHEAD_S)
+        if cut is not None:
+            utterance.spoken = replace(heard, words=cut.before)
+            self._endpoints.cut(cut.at // VOICE_FRAME)
+            self._cut(utterance, cut.at).agreement.update(cut.after, heard_until_s=end / SAMPLE_RATE_HZ)
 
     async def _hear_early(self, utterance: Utterance, speech_end: int) -> None:
         """What the utterance will have been, if the pause turns out to be its end."""
         end = min(speech_end + _AFTER, self._tape.end)
+        heard = await self._try_to_hear(utterance, end, thorough=True)
+        utterance.spoken_early = speech_end, heard  # where there is none, the end itself tries again
+        if heard is not None and self.options.partials and utterance.end is None:
+            self._tell_partial(utterance, heard, end)
+
+    async def _try_to_hear(self, utterance: Utterance, end: int, *, thorough: bool) -> Heard | None:
+        """A recognition that the session can do without; None when it failed."""
         try:
-            heard = await self._heard_in(utterance, end, thorough=True)
+            return await self.recogniser.hear_of(utterance, self._tape, end, thorough=thorough)
         except InvalidInput:
             raise
         except NeuroEdgeError as error:
             log.warning("live_partial_failed", code=error.code, detail=error.detail)
-            utterance.spoken_early = speech_end, None  # the end itself tries again
-            return
-        utterance.spoken_early = speech_end, heard
-        if self.options.partials and utterance.end is None:
-            self._tell_partial(utterance, heard, end)
-
-    async def _heard_in(self, utterance: Utterance, end: int, *, thorough: bool) -> Heard:
-        start, length = utterance.start, end - utterance.start
-        # A short piece does not tell its language for sure: then that of the speech before it holds.
-        sure = length >= _SURE_LANGUAGE_S * SAMPLE_RATE_HZ
-        heard = await self.recogniser.hear(
-            self._tape.slice(start, end), start, thorough=thorough, language=None if sure else utterance.language
-        )
-        if sure and heard.language is not None:
-            utterance.language = heard.language
-        return heard
+            return None
 
     def _tell_partial(self, utterance: Utterance, heard: Heard, end: int) -> None:
         agreement = utterance.agreement
@@ -371,13 +371,13 @@ class LiveSession:
 
     async def _finalise(self, utterance: Utterance) -> None:
         assert utterance.end is not None
-        heard, failure = None, None
+        heard, failure = utterance.spoken, None
         early = utterance.spoken_early
-        if early is not None and early[1] is not None and min(early[0] + _AFTER, self._tape.end) == utterance.end:
+        if early is not None and min(early[0] + _AFTER, self._tape.end) == utterance.end:
             heard = early[1]
-        else:
+        if heard is None:
             try:
-                heard = await self._heard_in(utterance, utterance.end, thorough=True)
+                heard = await self.recogniser.hear_of(utterance, self._tape, utterance.heard_end, thorough=True)
             except InvalidInput:
                 raise
             except NeuroEdgeError as error:

@@ -2,12 +2,15 @@
 
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 
 from neuroedge.contract.models import SAMPLE_RATE_HZ, Floats
 from neuroedge.kit.local_agreement import LocalAgreement
 from neuroedge.kit.speakers_to_words import TimedWord, ends_sentence
+
+_CONTEXT: Final = round(0.6 * SAMPLE_RATE_HZ)
 
 
 class Tape:
@@ -66,6 +69,17 @@ class Utterance:
     language: str | None = None
     spoken_early: tuple[int, Heard | None] | None = None
     """What a pause gave before it was known to be the end, with the end of speech it was made for."""
+    spoken: Heard | None = None
+    """Of one that was cut at a sentence: its words, recognised together with what follows."""
+    not_cut_at: int | None = None
+    """The end of a sentence at which it turned out that there is nothing to cut."""
+    _follows: int = 0
+
+    @property
+    def heard_end(self) -> int:
+        """Sample until which a finished one is listened to: how a word ends that was cut off is heard in the next."""
+        assert self.end is not None
+        return self.end + self._follows
 
     @property
     def duration_s(self) -> float:
@@ -91,5 +105,5 @@ class Utterance:
 
     def cut(self, at: int) -> "Utterance":
         """End this one at sample `at`; gives the rest, which goes on."""
-        self.end, self.spoken_early = at, None
+        self.end, self.spoken_early, self._follows = at, None, _CONTEXT
         return Utterance(number=self.number + 1, start=at, speech_start=at, language=self.language)
