@@ -69,6 +69,22 @@ async def test_what_could_not_begin_before_its_deadline_is_refused_now(model: Mo
     assert await asyncio.gather(*tasks) == [1, 2, 3]
 
 
+async def test_what_would_begin_but_not_end_in_time_is_refused_too() -> None:
+    """A second each, and one half done: 1.2 s are not enough for another one, 5 are."""
+    model = Model(max_waiting=10)
+    first = asyncio.create_task(model.compute(1))
+    await asyncio.to_thread(model.started.wait, 10)
+    model._threads._rate = 1.0
+    with call_scope(timeout_s=1.2), pytest.raises(Overloaded):
+        await model.compute(2)
+    with call_scope(timeout_s=5):
+        second = asyncio.create_task(model.compute(3))
+    await asyncio.sleep(0)
+    model.gate.set()
+    assert await asyncio.gather(first, second) == [1, 3]
+    model.close()
+
+
 async def test_by_default_64_wait() -> None:
     """The bound without an option."""
     model = Model()

@@ -162,8 +162,8 @@ class _BoundedThreads(ThreadPoolExecutor):
         with self._counting:
             behind = self._unfinished >= self._workers
             full = bool(self._waiting_cost) and self._waiting_cost + cost > self._max_waiting
-            # What could not be begun before its caller's deadline is refused now, not then.
-            if behind and (full or self._wait_s() > remaining_s(math.inf)):
+            # What could not be ended before its caller's deadline is refused now, not then.
+            if behind and (full or self._end_s(cost) > remaining_s(math.inf)):
                 raise Overloaded("the model is busy", hint="try again later", retry_after_s=self._retry_after_s())
             self._unfinished += 1
             self._waiting_cost += cost if behind else 0.0
@@ -208,6 +208,10 @@ class _BoundedThreads(ThreadPoolExecutor):
 
     def _wait_s(self) -> float:
         return self._waiting_cost / (self._rate * self._workers) if self._rate else 0.0
+
+    def _end_s(self, cost: float) -> float:
+        """Seconds until such work would be done; what a worker is at is half done on average, and taken to be alike."""
+        return self._wait_s() + 1.5 * cost / self._rate if self._rate else 0.0
 
     def _retry_after_s(self) -> int:
         wait_s = self._wait_s() or 10.0
