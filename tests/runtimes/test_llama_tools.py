@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -277,3 +278,51 @@ async def test_a_request_that_waits_for_room_leaves_at_once(small: LlamaChat) ->
             await waiting
         assert (await answer(small, max_tokens=1))[-1].completion_tokens == 1
         assert (await anext(running)).finish_reason is None
+
+
+class _Counting:
+    """llama.cpp's server, and how many prompts it had at a time."""
+
+    def __init__(self, server: Any) -> None:
+        self._server, self.prompts, self.most = server, set[int](), 0
+
+    def handle_chat_completions(self, body: Any, on_chunk: Callable[[Any], bool]) -> None:
+        """Counts until the first chunk."""
+        me = threading.get_ident()
+        self.prompts.add(me)
+        self.most = max(self.most, len(self.prompts))
+
+        def counted(chunk: Any) -> bool:
+            self.prompts.discard(me)
+            return on_chunk(chunk)
+
+        self._server.handle_chat_completions(body, counted)
+
+
+@pytest.mark.models
+async def test_a_processor_is_given_two_prompts_at_a_time(small: LlamaChat, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of four asked at once; all are answered, and every turn is given back."""
+    counting = _Counting(small._server)
+    monkeypatch.setattr(small, "_server", counting)
+    asked = [ChatMessage(role="user", content=f"Tell me of the number {n}. " * 12) for n in range(4)]
+    async with asyncio.timeout(120):
+        answers = await asyncio.gather(*(answer(small, one, max_tokens=2) for one in asked))
+    assert [one[-1].completion_tokens for one in answers] == [2] * 4
+    assert counting.most == 2
+    assert small._prompts._free == small._prompts.units
+
+
+@pytest.mark.models
+async def test_a_request_that_waits_for_its_prompts_turn_leaves_at_once(small: LlamaChat) -> None:
+    """It never reaches llama.cpp, and takes no turn with it."""
+    long_ = ChatMessage(role="user", content="Tell me about the sea. " * 100)
+    running = [asyncio.create_task(answer(small, long_, max_tokens=1)) for _ in range(2)]
+    await asyncio.sleep(0.05)
+    waiting = asyncio.create_task(answer(small, long_, max_tokens=900))
+    await asyncio.sleep(0.05)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    async with asyncio.timeout(120):
+        await asyncio.gather(*running)
+    assert small._prompts._free == 2

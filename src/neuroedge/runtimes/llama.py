@@ -27,8 +27,8 @@ from neuroedge.runtimes.llama_answer import Answer, Chunk, Mailbox, says_somethi
 from neuroedge.runtimes.llama_library import llama_library
 from neuroedge.runtimes.llama_request import Question, question
 from neuroedge.runtimes.shared_cores import SharedCores
+from neuroedge.runtimes.shared_room import SharedRoom
 from neuroedge.runtimes.threaded import Threaded
-from neuroedge.runtimes.token_room import TokenRoom
 
 DEFAULT_CONTEXT_TOKENS: Final = 4096
 DEFAULT_PARALLEL: Final = 4
@@ -37,6 +37,9 @@ DEFAULT_CACHE_MIB: Final = 128
 """Memory for computed prompts, so that two prompts used in turn are not computed anew each time."""
 PROMPT_BATCH_TOKENS: Final = 256
 """Tokens of a prompt computed in one go: the longest work a cancelled request still finishes."""
+PROMPTS_AT_ONCE: Final = 2
+"""Prompts a processor is given at a time: the one it computes and the next. Several computed together take as long as
+one after the other, and then the first words of all come when those of the last do."""
 MAX_WAITING_TOKENS: Final = 4096.0
 """Tokens of prompts and answers that may wait; beyond that a caller is told to come back."""
 ALL_LAYERS: Final = 999
@@ -59,7 +62,8 @@ def load(model_id: str, folder: Path, *, threads: int, options: Mapping[str, Any
     if not path.is_file():
         raise ModelUnavailable(f"{model_id}: model.gguf is missing", hint=hint)
     key = secrets.token_urlsafe(32)
-    params = _params(path, device=str(options.get("device", CPU)), threads=threads, key=key)
+    kind, index = split(str(options.get("device", CPU)))
+    params = _params(path, kind=kind, index=index, threads=threads, key=key)
     params.n_ctx = context_tokens
     params.n_parallel = parallel
     # A connection that is kept keeps a thread: one for each stream's own counting, one for everybody's.
@@ -72,13 +76,15 @@ def load(model_id: str, folder: Path, *, threads: int, options: Mapping[str, Any
             server = llama_library().Server(params)
     except RuntimeError as error:
         raise ModelUnavailable(f"{model_id} does not load: {error}", hint=hint) from error
-    return LlamaChat(model_id, server=server, context_tokens=context_tokens, parallel=parallel, key=key)
+    prompts = PROMPTS_AT_ONCE if kind == CPU else parallel
+    return LlamaChat(
+        model_id, server=server, context_tokens=context_tokens, parallel=parallel, prompts=prompts, key=key
+    )
 
 
-def _params(path: Path, *, device: str, threads: int, key: str) -> Any:
+def _params(path: Path, *, kind: str, index: int, threads: int, key: str) -> Any:
     params = llama_library().CommonParams()
     params.model.path = str(path)
-    kind, index = split(device)
     # Fitting layers to the device's memory loads the model several times; the pool has already made room for it.
     params.fit_params = False
     params.n_gpu_layers = 0 if kind == CPU else ALL_LAYERS
@@ -99,11 +105,13 @@ def _params(path: Path, *, device: str, threads: int, key: str) -> Any:
 class LlamaChat(Threaded):
     """A ChatModel (contract/chat.py) over one llama.cpp context that writes several answers at the same time."""
 
-    def __init__(self, model_id: str, *, server: Any, context_tokens: int, parallel: int, key: str) -> None:
+    def __init__(
+        self, model_id: str, *, server: Any, context_tokens: int, parallel: int, prompts: int, key: str
+    ) -> None:
         super().__init__(model_id, workers=parallel, max_waiting=MAX_WAITING_TOKENS)
         self.context_tokens = context_tokens
         self._server = server
-        self._room = TokenRoom(context_tokens)
+        self._room, self._prompts = SharedRoom(context_tokens), SharedRoom(prompts)
         self._shared = SharedCores()
         # Counting must not wait behind a generation, so it has a thread of its own.
         self._counting = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"{model_id}-tokens")
@@ -179,12 +187,15 @@ class LlamaChat(Threaded):
             cancelled.set()
             future.cancel()
             self._room.wake()
+            self._prompts.wake()
 
     def _answer(self, asked: Question, mailbox: Mailbox, cancelled: Event) -> None:
-        """In a worker: wait for room, then have it answered."""
+        """In a worker: wait for room and for the prompt's turn, which the first chunk ends; have it answered."""
+        turn = contextlib.ExitStack()
 
         def on_chunk(chunk: Chunk) -> bool:
             self._alive()
+            turn.close()
             if cancelled.is_set():
                 return True
             return says_something(chunk) and not mailbox.put(chunk)
@@ -192,7 +203,8 @@ class LlamaChat(Threaded):
         room = self._room.holding(
             asked.most_tokens, exactly=lambda: self._tokens(asked), cancelled=cancelled, alive=self._alive
         )
-        with room:
+        with room, turn:
+            turn.enter_context(self._prompts.holding(1, exactly=lambda: 1, cancelled=cancelled, alive=self._alive))
             if not cancelled.is_set():
                 try:
                     self._server.handle_chat_completions(asked.body, on_chunk)

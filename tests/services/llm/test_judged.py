@@ -73,7 +73,7 @@ class _Safety:
             await self.note(principal, [("output", text)], request_id=request_id)
 
         output = self._policy.output
-        judged = guarded(deltas, check=check if output.changes_text() else None, note=note if output.rules() else None)
+        judged = guarded(deltas, check=check if output.changes_text() else None, note=note if output.rules else None)
         async with aclosing(judged):
             async for delta in judged:
                 yield delta

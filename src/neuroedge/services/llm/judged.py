@@ -32,7 +32,7 @@ class JudgedLLM:
         rules = await self._safety.policy(self._principal)
         holds = {stage for stage in ("input", "context") if getattr(rules, stage).changes_text()}
         messages = [await self._passed(m) if _STAGES.get(m.role) in holds else m for m in request.messages]
-        notes = {stage for stage in ("input", "context") if getattr(rules, stage).rules()} - holds
+        notes = {stage for stage in ("input", "context") if getattr(rules, stage).rules} - holds
         noted = [message for message in _new(request.messages) if _STAGES.get(message.role) in notes]
         deltas = self._llm.stream(replace(request, messages=messages), policy=policy)
         judged = self._safety.stream(self._principal, deltas, request_id=self._request_id)

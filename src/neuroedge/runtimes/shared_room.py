@@ -1,7 +1,7 @@
-"""The tokens one llama.cpp context holds, shared out to the requests that run in it.
+"""Something scarce, shared out to the requests that run in one llama.cpp context, in the order they came.
 
-A context shared by several streams that overflows ends all of them. So a request begins only when its prompt and its
-longest answer fit beside those that run, in the order they came.
+A context shared by several streams that overflows ends all of them. So a request begins only when the tokens of its
+prompt and its longest answer fit beside those that run. Its prompt also takes its turn among the others.
 """
 
 from collections import deque
@@ -14,12 +14,12 @@ _LOOK_AGAIN_S: Final = 1.0
 """Between two signs of life of a thread that waits."""
 
 
-class TokenRoom:
-    """Counts tokens in use, across threads."""
+class SharedRoom:
+    """Counts what is in use, across threads."""
 
-    def __init__(self, tokens: int) -> None:
-        self.tokens = tokens
-        self._free = tokens
+    def __init__(self, units: int) -> None:
+        self.units = units
+        self._free = units
         self._queue: deque[object] = deque()
         self._changed = Condition()
 
@@ -27,11 +27,11 @@ class TokenRoom:
     def holding(
         self, most: int, *, exactly: Callable[[], int], cancelled: Event, alive: Callable[[], None]
     ) -> Iterator[None]:
-        """Hold room for a request of at most `most` tokens; `exactly` counts them, asked only where room is scarce.
+        """Hold room for a request of at most `most` units; `exactly` counts them, asked only where room is scarce.
 
         Gives up waiting when `cancelled` is set (call `wake` then); calls `alive` while it waits.
         """
-        need = min(most, self.tokens)
+        need = min(most, self.units)
         if not self._ample(need):
             need = min(need, max(1, exactly()))
         taken = self._take(need, cancelled, alive)

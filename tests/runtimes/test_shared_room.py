@@ -6,7 +6,7 @@ from threading import Event
 
 import pytest
 
-from neuroedge.runtimes.token_room import TokenRoom
+from neuroedge.runtimes.shared_room import SharedRoom
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def threads() -> Iterator[ThreadPoolExecutor]:
 class Request:
     """Holds `tokens` of the room from `start` until `end`."""
 
-    def __init__(self, room: TokenRoom, tokens: int, *, exactly: int | None = None) -> None:
+    def __init__(self, room: SharedRoom, tokens: int, *, exactly: int | None = None) -> None:
         self.room, self.tokens, self.exactly = room, tokens, exactly
         self.cancelled, self.holds, self.ending = Event(), Event(), Event()
         self.counted = self.signs = 0
@@ -43,7 +43,7 @@ class Request:
 
 def test_what_does_not_fit_waits_in_order(threads: ThreadPoolExecutor) -> None:
     """A small request does not overtake a large one that waits; both follow when the first ends."""
-    room = TokenRoom(100)
+    room = SharedRoom(100)
     first, large, small = Request(room, 40), Request(room, 80), Request(room, 30)
     running = [first.start(threads)]
     assert first.holds.wait(5)
@@ -69,7 +69,7 @@ def test_what_does_not_fit_waits_in_order(threads: ThreadPoolExecutor) -> None:
 
 def test_exact_counting_is_asked_only_where_room_is_scarce(threads: ThreadPoolExecutor) -> None:
     """The estimate is enough in an empty room; later the exact count lets a request in beside another."""
-    room = TokenRoom(100)
+    room = SharedRoom(100)
     first, second = Request(room, 50, exactly=10), Request(room, 400, exactly=30)
     running = [request.start(threads) for request in (first,)]
     assert first.holds.wait(5)
@@ -85,7 +85,7 @@ def test_exact_counting_is_asked_only_where_room_is_scarce(threads: ThreadPoolEx
 
 def test_who_is_cancelled_stops_waiting_and_takes_nothing(threads: ThreadPoolExecutor) -> None:
     """What waits behind it goes on."""
-    room = TokenRoom(100)
+    room = SharedRoom(100)
     first, leaving, small = Request(room, 90), Request(room, 60), Request(room, 10)
     running = [first.start(threads)]
     assert first.holds.wait(5)
@@ -108,7 +108,7 @@ def test_who_is_cancelled_stops_waiting_and_takes_nothing(threads: ThreadPoolExe
 
 def test_more_than_all_tokens_takes_all(threads: ThreadPoolExecutor) -> None:
     """A request the context cannot hold is refused by the model, not made to wait for ever."""
-    room = TokenRoom(100)
+    room = SharedRoom(100)
     request = Request(room, 1000)
     running = request.start(threads)
     assert request.holds.wait(5)
