@@ -20,7 +20,7 @@ from neuroedge.services.run_engine import Contexts
 from neuroedge.stores import files as store
 from neuroedge.stores.ids import new_id
 from neuroedge.stores.postgres import Database
-from tests.stores.conftest import new_principal
+from tests.stores.conftest import colleague, new_principal
 
 pytestmark = pytest.mark.anyio
 
@@ -58,10 +58,7 @@ async def test_a_file_is_seen_by_its_user_alone(db: Database, tmp_path: Path) ->
     file_id = await _kept(files, caller, tmp_path)
     found, data = await files.content(caller, file_id)
     assert (found.filename, data) == ("notes.txt", b"words")
-    colleague = Principal(
-        user_id=new_id(), org_id=caller.org_id, username="c", role="admin", permissions=caller.permissions
-    )
-    for other in (colleague, stranger):
+    for other in (colleague(caller, "admin"), stranger):
         with pytest.raises(NotFound):
             await files.content(other, file_id)
         with pytest.raises(NotFound):

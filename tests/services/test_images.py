@@ -33,7 +33,7 @@ from tests.engines.vision.pages import source
 from tests.engines.vision.test_vision import Colours
 from tests.fakes import FakeModels
 from tests.photographs import jpeg, photograph, variants
-from tests.stores.conftest import new_principal
+from tests.stores.conftest import colleague, new_principal
 
 pytestmark = pytest.mark.anyio
 
@@ -63,7 +63,7 @@ class _Runner:
 
         return SimpleNamespace(
             models=FakeModels(self.models),
-            blobs=self.contexts.blobs(principal),
+            blobs=self.contexts.seen_blobs(principal),
             pictures=PillowPictures(),
             progress=progress,
         )
@@ -103,12 +103,6 @@ class Bench:
 def bench(db: Database, tmp_path: Path) -> Bench:
     """One for each test."""
     return Bench(db, tmp_path)
-
-
-def _colleague(caller: Principal) -> Principal:
-    return Principal(
-        user_id=new_id(), org_id=caller.org_id, username="c", role="member", permissions=caller.permissions
-    )
 
 
 async def test_a_photograph_is_found_by_its_variants(db: Database, bench: Bench) -> None:
@@ -152,27 +146,27 @@ async def test_the_same_file_is_kept_once(db: Database, bench: Bench) -> None:
     again = await bench.images.add(caller, bench.upload(data), labels=Labels(title="second"), request_id="r")
     assert (again.duplicate, again.image.id, again.image.said.title) == (True, first, "first")
     assert await bench.objects(caller) == 1
-    assert await bench.add(_colleague(caller), data) != first
+    assert await bench.add(colleague(caller, "member"), data) != first
     assert await bench.objects(caller) == 2
 
 
 async def test_nobody_else_finds_a_private_image(db: Database, bench: Bench) -> None:
     """Not a colleague, not another organisation; what is shared, colleagues find."""
     caller, stranger = await new_principal(db), await new_principal(db)
-    colleague = _colleague(caller)
+    other_user = colleague(caller, "member")
     data = variants("china")
     private = await bench.add(caller, data["whole"])
     shared = await bench.add(caller, data["cut"], visibility="organisation")
-    for other in (colleague, stranger):
+    for other in (other_user, stranger):
         with pytest.raises(NotFound):
             await bench.images.content(other, private)
         with pytest.raises(NotFound):
             await bench.images.like_kept(other, private, wanted=Wanted(), request_id="r")
         with pytest.raises(NotFound):
             await bench.images.delete(other, private, request_id="r")
-    found = await bench.images.like_image(colleague, source(data["whole"]), wanted=Wanted(), request_id="r")
+    found = await bench.images.like_image(other_user, source(data["whole"]), wanted=Wanted(), request_id="r")
     assert [hit.image.id for hit in found.hits] == [shared]
-    assert [image.id for image in await bench.images.page(colleague, limit=9, before=None)] == [shared]
+    assert [image.id for image in await bench.images.page(other_user, limit=9, before=None)] == [shared]
     found = await bench.images.like_image(stranger, source(data["whole"]), wanted=Wanted(), request_id="r")
     assert (found.hits, found.compared) == ([], 0)
     assert await bench.images.page(stranger, limit=9, before=None) == []

@@ -3,14 +3,14 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 import pytest
 from pydantic import SecretStr
 
 from neuroedge.bootstrap import Servers, app_password, open_servers
-from neuroedge.contract.principal import ROLE_PERMISSIONS, Principal
+from neuroedge.contract.principal import ROLE_PERMISSIONS, Principal, Role
 from neuroedge.infra.vault import Vault, new_master_key
 from neuroedge.settings import Settings
 from neuroedge.stores import accounts, schema
@@ -71,3 +71,9 @@ async def new_principal(db: Database) -> Principal:
         role="owner",
         permissions=ROLE_PERMISSIONS["owner"],
     )
+
+
+def colleague(of: Principal, role: Role | None = None) -> Principal:
+    """Somebody else of the same organisation, without a row; of the same role unless another is given."""
+    other = replace(of, user_id=new_id())
+    return other if role is None else replace(other, role=role, permissions=ROLE_PERMISSIONS[role])

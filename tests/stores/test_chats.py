@@ -19,7 +19,7 @@ from neuroedge.stores.memory_filters import CHAT_MESSAGE
 from neuroedge.stores.postgres import Connection, Database
 from neuroedge.stores.tenant_memories import TenantMemories
 from tests.everything_stored import unit_vector
-from tests.stores.conftest import new_principal
+from tests.stores.conftest import colleague, new_principal
 
 pytestmark = pytest.mark.anyio
 
@@ -49,10 +49,6 @@ async def _message(
 async def _find(db: Database, caller: Principal, message_id: UUID) -> Message | None:
     async with db.tenant(caller) as conn:
         return await chat_messages.find(conn, message_id)
-
-
-def _colleague(caller: Principal) -> Principal:
-    return dataclasses.replace(caller, user_id=new_id())
 
 
 async def _counts(conn: Connection) -> dict[str, int]:
@@ -101,7 +97,7 @@ async def test_what_is_said_is_kept_sealed(db: Database) -> None:
 async def test_a_private_session_is_its_users_alone(db: Database) -> None:
     """A colleague's SQL sees, changes and deletes nothing of it, and adds nothing to it."""
     owner = await new_principal(db)
-    other = _colleague(owner)
+    other = colleague(owner)
     session = await _session(db, owner)
     message_id = await _message(db, owner, session.id)
     async with db.tenant(other) as conn:
@@ -120,7 +116,7 @@ async def test_a_private_session_is_its_users_alone(db: Database) -> None:
 async def test_a_shared_session_is_read_and_not_written_by_others(db: Database) -> None:
     """Its messages too; and no longer when it is private again. Another organisation never sees it."""
     owner, stranger = await new_principal(db), await new_principal(db)
-    other = _colleague(owner)
+    other = colleague(owner)
     session = await _session(db, owner, "organisation", title="ours")
     message_id = await _message(db, owner, session.id)
     async with db.tenant(other) as conn:
@@ -150,7 +146,7 @@ async def test_a_division_reads_along(db: Database) -> None:
         await conn.execute("INSERT INTO divisions (org_id, id, name) VALUES (%s, %s, 'd')", [owner.org_id, division_id])
         await conn.execute("UPDATE memberships SET division_id = %s", [division_id])
     session = await _session(db, owner, "division")
-    async with db.tenant(_colleague(owner)) as conn:
+    async with db.tenant(colleague(owner)) as conn:
         assert await chat_sessions.find(conn, session.id) is None
     async with db.tenant(owner) as conn:
         assert await chat_sessions.find(conn, session.id) == session

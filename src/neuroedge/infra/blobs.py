@@ -52,6 +52,10 @@ class TenantBlobs:
             raise InvalidInput("not a valid object key", hint="use letters, digits, '.', '_', '-' and '/'")
         return f"{self._org_id}/{key}"
 
+    def check(self, key: str) -> None:
+        """Raise InvalidInput for what is no key, or one that climbs out of the organisation."""
+        self._path(key)
+
     async def put(self, key: str, data: bytes | Path) -> None:
         """Write or replace an object; a Path is streamed from disk."""
         import obstore

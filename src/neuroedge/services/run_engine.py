@@ -27,6 +27,7 @@ from neuroedge.infra.breaker import Breakers
 from neuroedge.infra.media import PyAVMedia
 from neuroedge.infra.sound import PyAVSound
 from neuroedge.infra.telemetry import Metrics
+from neuroedge.services.engine_blobs import EngineBlobs
 from neuroedge.services.engines import Registry
 from neuroedge.services.llm.permitted import permitted
 from neuroedge.services.usage import UsageLedger
@@ -90,13 +91,17 @@ class Contexts:
 
         return TenantBlobs(self._blob_store, principal.org_id, cipher=cipher, tmp=self._tmp)
 
+    def seen_blobs(self, principal: Principal) -> EngineBlobs:
+        """Those of the caller's objects that a request may name."""
+        return EngineBlobs(self.blobs(principal), db=self._db, principal=principal)
+
     async def organisations(self) -> list[UUID]:
         """Every organisation that has objects; for the platform's own housekeeping."""
         return await organisations(self._blob_store)
 
     def media(self, principal: Principal) -> PyAVMedia:
         """Decoding of what the caller sends or has stored."""
-        blobs = self.blobs(principal)
+        blobs = self.seen_blobs(principal)
         return PyAVMedia(
             blobs=blobs,
             max_bytes=self._max_audio_bytes,
@@ -111,20 +116,21 @@ class Contexts:
 
     def make(self, principal: Principal, *, request_id: str, progress: Progress, call: Any) -> EngineContext:
         """A context for one engine call."""
+        media = self.media(principal)
         return EngineContext(
             principal=principal,
             request_id=request_id,
             models=self._models,
             memories=TenantMemories(self._db, principal),
-            blobs=self.blobs(principal),
-            media=self.media(principal),
+            blobs=self.seen_blobs(principal),
+            media=media,
             cache=self._cache(principal),
             clock=self._clock,
             progress=progress,
             call=call,
             llm=self.llm(principal, request_id=request_id),
             switches=TenantSwitches(self._db, principal),
-            sound=PyAVSound(self.media(principal)),
+            sound=PyAVSound(media),
             voices=TenantVoices(self._db, principal),
             speech_output=self._speech_output(principal, request_id),
             trained=self._trained(principal, self.blobs(principal), request_id),
