@@ -21,6 +21,9 @@ from neuroedge.settings import default_data_dir
 hypothesis_settings.register_profile("neuroedge", deadline=None)
 hypothesis_settings.load_profile("neuroedge")
 
+# The many processes that tests start run as a user's do: what Python compiled is kept for the next one.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 PASSWORD = "correct horse battery"
 
 
@@ -94,6 +97,7 @@ def environment(data_dir: Path, models_dir: Path, **more: str) -> dict[str, str]
         "NEUROEDGE_DATA_DIR": str(data_dir),
         "NEUROEDGE_MODELS_DIR": str(models_dir),
         "NEUROEDGE_LOGIN_ATTEMPTS_PER_MINUTE": "100000",
+        "NEUROEDGE_ARGON2_MEMORY_MIB": "19",
         "NEUROEDGE_JOB_HEARTBEAT_S": "0.5",
         "NEUROEDGE_JOB_STALLED_S": "5",
         **more,
@@ -163,6 +167,13 @@ def server(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterat
 @pytest.fixture
 def account(server: Server) -> Iterator[httpx.Client]:
     """The owner of a fresh organisation."""
+    with server.new_account() as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def refused(server: Server) -> Iterator[httpx.Client]:
+    """The owner of an organisation for requests that are all refused: as nothing of them is kept, tests share it."""
     with server.new_account() as client:
         yield client
 

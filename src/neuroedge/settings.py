@@ -143,6 +143,13 @@ class Settings(BaseSettings):
     login_attempts_per_minute: int = Field(
         default=20, ge=1, description="Failed and successful logins allowed a minute per user name and address."
     )
+    argon2_memory_mib: int = Field(
+        default=64,
+        ge=19,
+        le=1024,
+        description="Memory one hash of a password takes (Argon2id, three passes), MiB; two are made at a time. Less "
+        "makes logins cheaper, and guessing too; a password is hashed anew at its next login.",
+    )
 
     model_device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         default="auto",

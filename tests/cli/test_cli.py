@@ -33,6 +33,17 @@ def test_help_names_every_command_and_loads_nothing_heavy() -> None:
     assert loaded.stdout.strip() == "[]"
 
 
+def test_the_catalogue_and_the_servers_come_without_services_and_web() -> None:
+    """`models`, `db` and `doctor` need no more, and start in a third of the time."""
+    code = (
+        "import sys; from neuroedge.bootstrap import catalogue_of, open_servers, open_vault;"
+        "heavy = ('fastapi', 'procrastinate', 'neuroedge.http', 'neuroedge.services', 'neuroedge.engines');"
+        "print([m for m in heavy if m in sys.modules])"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == "[]"
+
+
 @pytest.mark.parametrize("group", ["models", "db", "users", "serve", "worker", "demo", "doctor"])
 def test_every_command_has_help(group: str) -> None:
     """A line on what it does and its options."""

@@ -15,6 +15,8 @@ _PONG_S = 120.0
 
 def serve(*, host: str | None, port: int | None) -> None:
     """Serve until SIGTERM or SIGINT; prints the address on stdout once requests are answered."""
+    # What importing makes stays: the collector would walk through it again and again, for nothing.
+    gc.disable()
     import uvicorn
 
     from neuroedge.bootstrap import build_app
@@ -26,6 +28,8 @@ def serve(*, host: str | None, port: int | None) -> None:
     listener = bind(host or settings.host, settings.port if port is None else port)
     with readable_errors():
         app = build_app(settings)
+    gc.freeze()
+    gc.enable()
     config = uvicorn.Config(
         app,
         log_config=None,

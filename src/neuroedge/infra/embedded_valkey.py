@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _START_S = 10.0
 _PING_S = 2.0
+_STOP_S = 10.0
 
 
 class Valkey:
@@ -47,10 +48,13 @@ class Valkey:
         """Let it save and exit."""
         import psutil
 
-        with contextlib.suppress(psutil.NoSuchProcess, psutil.TimeoutExpired):
+        with contextlib.suppress(psutil.Error):
             if (process := self._process()) is not None:
                 process.send_signal(signal.SIGTERM)
-                process.wait(timeout=10)
+                deadline = time.monotonic() + _STOP_S
+                # Not `process.wait`: a container's first process may leave the dead standing for long, or for ever.
+                while works_in(process, self.folder) and time.monotonic() < deadline:
+                    time.sleep(0.02)
 
     def _process(self) -> "psutil.Process | None":
         import psutil

@@ -23,14 +23,14 @@ _ISSUER = "neuroedge"
 _LEEWAY_S = 5
 _KNOWN_TOKENS = 4096
 _HASHES_AT_ONCE = 2
-"""An Argon2id hash takes 64 MiB: a burst of logins must not take the machine's memory."""
+"""An Argon2id hash takes `memory_mib`: a burst of logins must not take the machine's memory."""
 
 
 class Passwords:
     """Hashes and verifies off the event loop."""
 
-    def __init__(self) -> None:
-        self._hash = PasswordHash((Argon2Hasher(), BcryptHasher()))
+    def __init__(self, *, memory_mib: int) -> None:
+        self._hash = PasswordHash((Argon2Hasher(memory_cost=memory_mib * 1024), BcryptHasher()))
         self._slots = asyncio.Semaphore(_HASHES_AT_ONCE)
         self._nobody: str | None = None
 

@@ -34,7 +34,7 @@ class Accounts:
         self._tokens = tokens
         self._clock = clock
         self._settings = settings
-        self._passwords = Passwords()
+        self._passwords = Passwords(memory_mib=settings.argon2_memory_mib)
 
     async def register(self, *, username: str, email: str, password: str, request_id: str) -> Principal:
         """A self-registered user with an organisation of their own. Raises Forbidden when switched off, Conflict."""
