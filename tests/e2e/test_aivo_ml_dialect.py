@@ -133,10 +133,10 @@ def test_bad_input_is_a_422(school: httpx.Client, route: str) -> None:
 
 
 @pytest.mark.parametrize("route", sorted(set(ROUTES) - {"ml/detect/emotion"}))
-def test_another_tenants_learner_is_not_there(school: httpx.Client, stranger: httpx.Client, route: str) -> None:
+def test_another_tenants_learner_is_not_there(school: httpx.Client, refused: httpx.Client, route: str) -> None:
     """404, as for one who never was."""
     body = {"learnerId": "l2", "input": {"items": ["i0"]} if route == "ml/predict/difficulty" else {}}
-    answer = stranger.post(f"/api/v1/{route}", json=body)
+    answer = refused.post(f"/api/v1/{route}", json=body)
     assert answer.status_code == 404, answer.text
 
 

@@ -46,26 +46,26 @@ def _left_behind(server: Server, client: httpx.Client) -> list[Any]:
 )
 @pytest.mark.parametrize("route", UPLOADS)
 def test_bad_files(
-    server: Server, account: httpx.Client, files: dict[str, tuple[bytes, int, str]], route: str, name: str
+    server: Server, refused: httpx.Client, files: dict[str, tuple[bytes, int, str]], route: str, name: str
 ) -> None:
     """Each gets its own problem with a hint, on every route that takes a file."""
     content, status, code = files[name]
-    answer = account.post(route, files={"file": (name, content)})
+    answer = refused.post(route, files={"file": (name, content)})
     assert answer.status_code == status, answer.text
     body = answer.json()
     assert answer.headers["content-type"] == "application/problem+json"
     assert body["code"] == code
     assert body["hint"]
     assert "Traceback" not in answer.text
-    assert _left_behind(server, account) == []
+    assert _left_behind(server, refused) == []
 
 
 @pytest.mark.parametrize("route", UPLOADS)
-def test_ten_gigabytes_announced_are_refused_unread(server: Server, account: httpx.Client, route: str) -> None:
+def test_ten_gigabytes_announced_are_refused_unread(server: Server, refused: httpx.Client, route: str) -> None:
     """413 comes at once, before a byte of the body is sent."""
     host, port = server.url.removeprefix("http://").split(":")
     head = (
-        f"POST {route} HTTP/1.1\r\nHost: {host}\r\nAuthorization: {account.headers['Authorization']}\r\n"
+        f"POST {route} HTTP/1.1\r\nHost: {host}\r\nAuthorization: {refused.headers['Authorization']}\r\n"
         "Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 10000000000\r\n\r\n"
     )
     with socket.create_connection((host, int(port)), timeout=10) as connection:
@@ -75,17 +75,17 @@ def test_ten_gigabytes_announced_are_refused_unread(server: Server, account: htt
             answer += part
     assert answer.startswith("HTTP/1.1 413")
     assert '"too_large"' in answer
-    assert _left_behind(server, account) == []
+    assert _left_behind(server, refused) == []
 
 
-def test_a_body_that_grows_over_the_limit_is_cut_off(account: httpx.Client) -> None:
+def test_a_body_that_grows_over_the_limit_is_cut_off(refused: httpx.Client) -> None:
     """Without an announced length the count stops it."""
 
     def endless() -> Any:
         for _ in range(80):
             yield b"x" * 1_000_000
 
-    answer = account.post("/rag/memory", content=endless(), headers={"Content-Type": "application/json"})
+    answer = refused.post("/rag/memory", content=endless(), headers={"Content-Type": "application/json"})
     assert answer.status_code == 413
     assert answer.json()["code"] == "too_large"
 
@@ -101,30 +101,30 @@ def test_a_body_that_grows_over_the_limit_is_cut_off(account: httpx.Client) -> N
     ],
 )
 def test_forms_that_are_none(
-    server: Server, account: httpx.Client, route: str, request_parts: dict[str, Any], status: int
+    server: Server, refused: httpx.Client, route: str, request_parts: dict[str, Any], status: int
 ) -> None:
     """Another content type, no file field, no or a wrong boundary."""
-    answer = account.post(route, **request_parts)
+    answer = refused.post(route, **request_parts)
     assert answer.status_code == status, answer.text
     assert answer.json()["hint"]
-    assert _left_behind(server, account) == []
+    assert _left_behind(server, refused) == []
 
 
 @pytest.mark.parametrize("language", ["english please", "e1", "x" * 70_000])
-def test_a_language_that_is_none(server: Server, account: httpx.Client, language: str, sample_call: SampleCall) -> None:
+def test_a_language_that_is_none(server: Server, refused: httpx.Client, language: str, sample_call: SampleCall) -> None:
     """Not a code, or absurdly long."""
     with sample_call.wav.open("rb") as file:
-        answer = account.post("/v1/recordings", files={"file": ("a.wav", file)}, data={"language": language})
+        answer = refused.post("/v1/recordings", files={"file": ("a.wav", file)}, data={"language": language})
     assert answer.status_code in (413, 422)
-    assert _left_behind(server, account) == []
+    assert _left_behind(server, refused) == []
 
 
 @pytest.mark.parametrize("path", ["/v1/recordings/{}", "/v1/recordings/{}/events"])
-def test_ids_that_do_not_exist_or_are_none(account: httpx.Client, path: str) -> None:
+def test_ids_that_do_not_exist_or_are_none(refused: httpx.Client, path: str) -> None:
     """404 for an unknown id, 422 for what is no id."""
-    assert account.get(path.format("019a0000-0000-7000-8000-000000000000")).status_code == 404
-    assert account.get(path.format("7")).status_code == 422
-    assert account.get("/v1/recordings", params={"limit": 0}).status_code == 422
+    assert refused.get(path.format("019a0000-0000-7000-8000-000000000000")).status_code == 404
+    assert refused.get(path.format("7")).status_code == 422
+    assert refused.get("/v1/recordings", params={"limit": 0}).status_code == 422
 
 
 @pytest.mark.models
@@ -155,29 +155,29 @@ def test_every_format_is_heard(account: httpx.Client, sample_call: SampleCall, t
     assert "hello" in detail["text"].lower()
 
 
-def test_an_unknown_route_and_method_are_problems(account: httpx.Client) -> None:
+def test_an_unknown_route_and_method_are_problems(refused: httpx.Client) -> None:
     """The framework's own errors have the same form."""
-    missing, wrong = account.get("/v1/nothing"), account.put("/v1/recordings")
+    missing, wrong = refused.get("/v1/nothing"), refused.put("/v1/recordings")
     assert (missing.status_code, missing.json()["code"]) == (404, "not_found")
     assert (wrong.status_code, wrong.json()["code"]) == (405, "method_not_allowed")
 
 
-def test_a_request_id_is_kept_when_good_and_replaced_when_not(account: httpx.Client) -> None:
+def test_a_request_id_is_kept_when_good_and_replaced_when_not(refused: httpx.Client) -> None:
     """X-Request-ID comes back; one with odd characters does not reach a log."""
-    assert account.get("/health", headers={"X-Request-ID": "abc-1"}).headers["x-request-id"] == "abc-1"
+    assert refused.get("/health", headers={"X-Request-ID": "abc-1"}).headers["x-request-id"] == "abc-1"
     for bad in ("a b", "x" * 200, "{json}"):
-        given = account.get("/health", headers={"X-Request-ID": bad}).headers["x-request-id"]
+        given = refused.get("/health", headers={"X-Request-ID": bad}).headers["x-request-id"]
         assert given != bad
         assert len(given) == 36
 
 
-def test_an_engine_that_does_not_exist_is_a_404_with_the_names_there_are(account: httpx.Client) -> None:
+def test_an_engine_that_does_not_exist_is_a_404_with_the_names_there_are(refused: httpx.Client) -> None:
     """Both ways to run it, and its pages."""
     answers = [
-        account.post("/v1/engines/telepathy/run", json={}),
-        account.post("/engine/run", json={"engine": "telepathy", "payload": {}}),
-        account.get("/v1/engines/telepathy"),
-        account.get("/v1/engines/telepathy/health"),
+        refused.post("/v1/engines/telepathy/run", json={}),
+        refused.post("/engine/run", json={"engine": "telepathy", "payload": {}}),
+        refused.get("/v1/engines/telepathy"),
+        refused.get("/v1/engines/telepathy/health"),
     ]
     for answer in answers:
         assert answer.status_code == 404

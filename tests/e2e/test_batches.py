@@ -176,9 +176,9 @@ def test_the_same_key_gives_the_same_batch(account: httpx.Client, log: Path) -> 
         ({"engine": "trial", "items": [{"payload": {"log": "x" * (1 << 20)}}]}, 413, ""),
     ],
 )
-def test_a_wrong_order_is_refused(account: httpx.Client, body: dict[str, Any], status: int, field: str) -> None:
+def test_a_wrong_order_is_refused(refused: httpx.Client, body: dict[str, Any], status: int, field: str) -> None:
     """What concerns the whole batch is refused at once, with the field and a hint."""
-    answer = account.post("/v1/batches", json=body)
+    answer = refused.post("/v1/batches", json=body)
     assert answer.status_code == status, answer.text
     assert answer.json()["hint"]
     assert field in json.dumps(answer.json().get("errors", []))

@@ -155,12 +155,11 @@ def test_sound_becomes_a_recording(caller: httpx.Client, sample_call: SampleCall
     ],
     ids=["empty", "encrypted", "zip bomb", "5000 pages", "wrong name", "invalid", "zero byte", "one line"],
 )
-def test_bad_files_are_refused(server: Server, name: str, data: bytes, status: int, code: str) -> None:
+def test_bad_files_are_refused(refused: httpx.Client, name: str, data: bytes, status: int, code: str) -> None:
     """At once, with a code and a hint, and nothing is kept."""
-    with server.new_account() as client:
-        answer = _send(client, name, data)
-        assert (answer.status_code, answer.json()["code"]) == (status, code)
-        assert client.get("/v1/documents").json()["documents"] == []
+    answer = _send(refused, name, data)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert refused.get("/v1/documents").json()["documents"] == []
 
 
 @pytest.mark.parametrize(

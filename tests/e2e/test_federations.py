@@ -208,10 +208,10 @@ def test_bad_messages_are_refused_and_change_nothing(account: httpx.Client) -> N
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(
-    account: httpx.Client, settings: dict[str, Any], word: str
+    refused: httpx.Client, settings: dict[str, Any], word: str
 ) -> None:
     """With the reason."""
-    answer = account.post(
+    answer = refused.post(
         "/v1/federations", json={"name": "x", "weights": {"arrays": {"w": [0.0]}}, "settings": settings}
     )
     assert answer.status_code == 422

@@ -6,8 +6,6 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.conftest import Server
-
 ANSWERS = [
     {"id": f"e{i}", "at": f"2026-03-{i + 1:02d}T10:00:00Z", "item": f"i{i}", "skill": "fractions", "correct": i > 3}
     for i in range(9)
@@ -122,13 +120,12 @@ def test_learners_are_listed_in_pages(account: httpx.Client) -> None:
         {"id": "e", "at": "2026-01-01T00:00:00Z", "kind": "dream"},
     ],
 )
-def test_bad_events_are_refused(server: Server, event: dict[str, Any]) -> None:
+def test_bad_events_are_refused(refused: httpx.Client, event: dict[str, Any]) -> None:
     """422, and nothing of the batch is kept."""
-    with server.new_account() as account:
-        path = _consented(account)
-        answer = account.post(f"{path}/events", json={"events": [ANSWERS[0], event]})
-        assert answer.status_code == 422, answer.text
-        assert account.get(f"{path}/profile").json()["events"] == 0
+    path = _consented(refused)
+    answer = refused.post(f"{path}/events", json={"events": [ANSWERS[0], event]})
+    assert answer.status_code == 422, answer.text
+    assert refused.get(f"{path}/profile").json()["events"] == 0
 
 
 def test_bad_batches_and_names_are_refused(account: httpx.Client) -> None:

@@ -104,8 +104,8 @@ def test_emotion_of_a_file(account: httpx.Client, sample_call: SampleCall) -> No
         ("/gemma/chat", {"message": ""}),
     ],
 )
-def test_bad_input_is_a_422(account: httpx.Client, path: str, body: dict[str, object]) -> None:
+def test_bad_input_is_a_422(refused: httpx.Client, path: str, body: dict[str, object]) -> None:
     """The engines' limits hold behind the dialect too."""
-    answer = account.post(path, json=body)
+    answer = refused.post(path, json=body)
     assert answer.status_code == 422
     assert answer.json()["code"] == "invalid_input"

@@ -82,9 +82,9 @@ def test_an_organisation_is_erased_after_its_owner_named_it(server: Server, oper
         {"user_id": NOBODY, "everything": True},
     ],
 )
-def test_an_unclear_erasure_is_refused(account: httpx.Client, body: dict[str, Any]) -> None:
+def test_an_unclear_erasure_is_refused(refused: httpx.Client, body: dict[str, Any]) -> None:
     """422 before anything is touched."""
-    assert account.post("/v1/privacy/erase", json=body).status_code == 422
+    assert refused.post("/v1/privacy/erase", json=body).status_code == 422
 
 
 def test_another_organisations_user_and_orders_are_not_found(account: httpx.Client, stranger: httpx.Client) -> None:

@@ -75,12 +75,12 @@ def test_it_is_on_for_one_organisation_only(account: httpx.Client, stranger: htt
         {},
     ],
 )
-def test_a_switch_without_a_stated_purpose_is_refused(account: httpx.Client, body: dict[str, Any]) -> None:
+def test_a_switch_without_a_stated_purpose_is_refused(refused: httpx.Client, body: dict[str, Any]) -> None:
     """422 with the field; nothing is changed."""
-    answer = account.put("/v1/settings/switches", json=body)
+    answer = refused.put("/v1/settings/switches", json=body)
     assert answer.status_code == 422
     assert answer.json()["errors"]
-    assert _switch(account)["allowed"] is False
+    assert _switch(refused)["allowed"] is False
 
 
 def test_members_see_but_do_not_switch(server: Server, account: httpx.Client) -> None:
@@ -103,6 +103,6 @@ def test_a_glossary_is_kept_without_repetitions(account: httpx.Client, stranger:
 
 
 @pytest.mark.parametrize("terms", [["x"] * 51, ["x" * 81], [""], [1], "x", None])
-def test_a_bad_glossary_is_refused(account: httpx.Client, terms: Any) -> None:
+def test_a_bad_glossary_is_refused(refused: httpx.Client, terms: Any) -> None:
     """Too many, too long, empty, no texts."""
-    assert account.put("/v1/settings/glossary", json={"terms": terms}).status_code == 422
+    assert refused.put("/v1/settings/glossary", json={"terms": terms}).status_code == 422

@@ -324,24 +324,24 @@ def _now(**delta: float) -> str:
     ids=lambda value: str(value)[:60],
 )
 def test_a_wrong_order_is_refused_at_once(
-    account: httpx.Client, log: Path, change: dict[str, Any], status: int, field: list[str] | None
+    refused: httpx.Client, log: Path, change: dict[str, Any], status: int, field: list[str] | None
 ) -> None:
     """The answer names the field; nothing is kept."""
     body = {**order(log), **change}
-    answer = account.post("/v1/tasks", content=json.dumps(body), headers={"Content-Type": "application/json"})
+    answer = refused.post("/v1/tasks", content=json.dumps(body), headers={"Content-Type": "application/json"})
     assert answer.status_code == status, answer.text
     problem = answer.json()
     assert problem["hint"]
     if field is not None:
         assert [error["loc"] for error in problem["errors"]] == [field]
-    assert account.get("/v1/tasks").json()["tasks"] == []
+    assert refused.get("/v1/tasks").json()["tasks"] == []
 
 
-def test_a_payload_nested_a_thousand_levels_deep_is_no_crash(account: httpx.Client, log: Path) -> None:
+def test_a_payload_nested_a_thousand_levels_deep_is_no_crash(refused: httpx.Client, log: Path) -> None:
     """Whatever the parsers make of it, it is the caller's mistake."""
     for depth in (200, 900, 5_000, 100_000):
         deep = '{"engine":"trial","payload":{"log":' + "[" * depth + "]" * depth + "}}"
-        answer = account.post("/v1/tasks", content=deep, headers={"Content-Type": "application/json"})
+        answer = refused.post("/v1/tasks", content=deep, headers={"Content-Type": "application/json"})
         assert answer.status_code in (400, 422), (depth, answer.text)
 
 
@@ -349,9 +349,9 @@ def test_a_payload_nested_a_thousand_levels_deep_is_no_crash(account: httpx.Clie
     "query",
     ["state=done", "state=", "before=xyz", "before=1", "limit=0", "limit=201", "limit=x", f"engine={'e' * 201}"],
 )
-def test_a_wrong_filter_is_refused(account: httpx.Client, query: str) -> None:
+def test_a_wrong_filter_is_refused(refused: httpx.Client, query: str) -> None:
     """422 with the parameter's name."""
-    answer = account.get(f"/v1/tasks?{query}")
+    answer = refused.get(f"/v1/tasks?{query}")
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["loc"] == ["query", query.split("=")[0]]
 
@@ -362,18 +362,18 @@ def test_zero_characters_in_a_filter_find_nothing(account: httpx.Client) -> None
 
 
 @pytest.mark.parametrize("key", ["", "with space", "x" * 256, "\u00e9"])
-def test_a_wrong_idempotency_key_is_refused(account: httpx.Client, log: Path, key: str) -> None:
+def test_a_wrong_idempotency_key_is_refused(refused: httpx.Client, log: Path, key: str) -> None:
     """Printable ASCII, up to 255 characters."""
-    answer = account.post("/v1/tasks", json=order(log), headers={"Idempotency-Key": key.encode("latin-1")})  # type: ignore[dict-item]
+    answer = refused.post("/v1/tasks", json=order(log), headers={"Idempotency-Key": key.encode("latin-1")})  # type: ignore[dict-item]
     assert answer.status_code == 422
-    assert account.get("/v1/tasks").json()["tasks"] == []
+    assert refused.get("/v1/tasks").json()["tasks"] == []
 
 
 @pytest.mark.parametrize("path", ["", "/result", "/events", "/cancel", "/retry"])
-def test_an_id_that_is_none_is_refused(account: httpx.Client, path: str) -> None:
+def test_an_id_that_is_none_is_refused(refused: httpx.Client, path: str) -> None:
     """422 before anything is looked up."""
     method = "POST" if path in ("/cancel", "/retry") else "GET"
-    assert account.request(method, f"/v1/tasks/not-an-id{path}").status_code == 422
+    assert refused.request(method, f"/v1/tasks/not-an-id{path}").status_code == 422
 
 
 def test_an_organisation_with_too_many_unfinished_tasks_has_to_wait(account: httpx.Client, log: Path) -> None:

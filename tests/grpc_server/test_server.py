@@ -243,9 +243,10 @@ async def test_the_callers_deadline_travels_with_the_call() -> None:
             error = await _refused(client, "RunInference", _echo(), timeout_s=0.5)
             assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
             await asyncio.wait_for(ended.wait(), 10)
-    assert 0 < platform.calls[0][4] <= 30
+    # gRPC's time left is measured on two clocks, so it can be some tenths of a second above what was given.
+    assert 20 < platform.calls[0][4] < 31
     assert 500 < platform.calls[1][4] <= 600
-    assert 0 < platform.calls[2][4] <= 0.5
+    assert 0 < platform.calls[2][4] < 1.5
 
 
 async def test_a_defect_tells_nothing_internal() -> None:

@@ -203,9 +203,9 @@ def _caller_in_scope(headers: dict[str, Any]) -> tuple[list[str], bool]:
     return read, found
 
 
-def test_method_not_allowed_says_what_is(account: httpx.Client) -> None:
+def test_method_not_allowed_says_what_is(refused: httpx.Client) -> None:
     """Allow is kept."""
-    assert account.put("/v1/recordings").headers["allow"] in ("GET", "POST", "GET, POST")
+    assert refused.put("/v1/recordings").headers["allow"] in ("GET", "POST", "GET, POST")
 
 
 HOSTILE: list[tuple[str, Any, int]] = [
@@ -225,17 +225,17 @@ HOSTILE: list[tuple[str, Any, int]] = [
 @pytest.mark.models
 @pytest.mark.parametrize(("path", "body", "status"), HOSTILE)
 def test_values_a_database_cannot_hold_are_the_callers_error(
-    account: httpx.Client, path: str, body: Any, status: int
+    refused: httpx.Client, path: str, body: Any, status: int
 ) -> None:
     """Zero bytes, NaN, Infinity and ids of nothing: never a 500."""
-    answer = account.post(path, content=json.dumps(body), headers={"Content-Type": "application/json"})
+    answer = refused.post(path, content=json.dumps(body), headers={"Content-Type": "application/json"})
     assert answer.status_code == status, answer.text
     assert answer.json()["hint"]
 
 
-def test_a_file_name_that_is_no_text(account: httpx.Client) -> None:
+def test_a_file_name_that_is_no_text(refused: httpx.Client) -> None:
     """Bytes that are no UTF-8 in the form's header."""
     body = b'--x\r\nContent-Disposition: form-data; name="file"; filename="\xff\xfe.wav"\r\n\r\nabc\r\n--x--\r\n'
-    answer = account.post("/v1/recordings", content=body, headers={"Content-Type": "multipart/form-data; boundary=x"})
+    answer = refused.post("/v1/recordings", content=body, headers={"Content-Type": "multipart/form-data; boundary=x"})
     assert answer.status_code in (415, 422)
     assert answer.headers["x-request-id"]

@@ -2,7 +2,6 @@
 jobs cut off, who may do what, what is left when one is gone."""
 
 import asyncio
-import dataclasses
 import hashlib
 import io
 import json
@@ -18,7 +17,7 @@ from pydantic import ValidationError
 
 from neuroedge.contract.errors import Conflict, ContentBlocked, Forbidden, InvalidInput, NotFound, TooLarge, Unavailable
 from neuroedge.contract.ports import NewMemory
-from neuroedge.contract.principal import ROLE_PERMISSIONS, Principal
+from neuroedge.contract.principal import Principal
 from neuroedge.contract.vault import Cipher
 from neuroedge.engines.language.artifact import ArtifactEngine
 from neuroedge.infra.blobs import TenantBlobs, open_store
@@ -39,7 +38,7 @@ from tests.everything_stored import unit_vector
 from tests.fakes import make_context
 from tests.services.test_privacy import Bench as PrivacyBench
 from tests.services.test_tasks import Stream
-from tests.stores.conftest import new_principal
+from tests.stores.conftest import colleague, new_principal
 
 pytestmark = pytest.mark.anyio
 LARGE = "# Large\n\n" + "A line of words.\n" * (IN_ROW_BYTES // 16)
@@ -178,10 +177,6 @@ async def bench(db: Database, tmp_path: Path) -> Bench:
 async def caller(db: Database) -> Principal:
     """The owner of a fresh organisation."""
     return await new_principal(db)
-
-
-def _colleague(owner: Principal, role: Any = "member") -> Principal:
-    return dataclasses.replace(owner, user_id=new_id(), role=role, permissions=ROLE_PERMISSIONS[role])
 
 
 @pytest.mark.parametrize(
@@ -421,7 +416,7 @@ async def test_one_deleted_while_it_is_generated_stays_away(bench: Bench, caller
 
 async def test_who_may_see_and_change_one(bench: Bench, caller: Principal, db: Database) -> None:
     """Private ones their owner; shared ones are read by all and changed by who manages; the memory goes along."""
-    member, admin = _colleague(caller), _colleague(caller, "admin")
+    member, admin = colleague(caller, "member"), colleague(caller, "admin")
     made = await bench.add(caller)
     artifact_id = made.artifact.id
     for other in (member, admin, await new_principal(db)):
@@ -507,7 +502,7 @@ async def test_an_export_holds_every_version_and_an_erasure_none(
     bench: Bench, caller: Principal, tmp_path: Path
 ) -> None:
     """Large contents as files of their own; a colleague's artifact stays, without the name of who changed it."""
-    admin = _colleague(caller, "admin")
+    admin = colleague(caller, "admin")
     large = await bench.add(caller, content=LARGE, title="Mine")
     await bench.change(caller, large.artifact.id, content="# Small\n")
     theirs = await bench.add(admin, visibility="organisation")

@@ -1,20 +1,19 @@
 """The review queue over a real database: claims that race, claims that run out, history, sealed words."""
 
 import asyncio
-from dataclasses import replace
 from typing import Any, cast
 from uuid import UUID
 
 import pytest
 
 from neuroedge.contract.errors import Conflict, Forbidden, InvalidInput, NotFound
-from neuroedge.contract.principal import ROLE_PERMISSIONS, Principal
+from neuroedge.contract.principal import Principal
 from neuroedge.infra.events import Events
 from neuroedge.services.reviews import MAX_CONTENT_CHARS, Reviews
 from neuroedge.stores.ids import new_id
 from neuroedge.stores.postgres import Database
 from neuroedge.stores.reviews import Review
-from tests.stores.conftest import new_principal
+from tests.stores.conftest import colleague, new_principal
 
 pytestmark = pytest.mark.anyio
 
@@ -54,10 +53,6 @@ async def owner(db: Database) -> Principal:
     return await new_principal(db)
 
 
-def _colleague(owner: Principal, role: str = "admin") -> Principal:
-    return replace(owner, user_id=new_id(), role=cast(Any, role), permissions=ROLE_PERMISSIONS[cast(Any, role)])
-
-
 async def _add(reviews: Reviews, principal: Principal, content: str = "a doubtful answer") -> Review:
     return await reviews.add(principal, kind="answer", ref="42", reason="looks wrong", content=content, request_id="r")
 
@@ -65,7 +60,7 @@ async def _add(reviews: Reviews, principal: Principal, content: str = "a doubtfu
 @pytest.mark.parametrize("ending", ["approved", "corrected", "rejected"])
 async def test_a_review_from_report_to_end(reviews: Reviews, owner: Principal, told: Told, ending: Any) -> None:
     """Reported by a member, claimed and closed by a reviewer; every step is in its history, events tell of it."""
-    member = _colleague(owner, "member")
+    member = colleague(owner, "member")
     made = await _add(reviews, member)
     assert (made.state, made.source, made.content, made.reason) == ("open", "user", "a doubtful answer", "looks wrong")
     claimed = await reviews.claim(owner, made.id, request_id="r")
@@ -95,7 +90,7 @@ async def _finish(reviews: Reviews, principal: Principal, review_id: UUID) -> Re
 
 async def test_of_two_claims_one_wins(reviews: Reviews, owner: Principal) -> None:
     """At the same moment: one has it, the other is told; and only the one may close it."""
-    made, other = await _add(reviews, owner), _colleague(owner)
+    made, other = await _add(reviews, owner), colleague(owner, "admin")
     outcomes = await asyncio.gather(
         *(reviews.claim(who, made.id, request_id="r") for who in (owner, other)), return_exceptions=True
     )
@@ -111,7 +106,7 @@ async def test_who_asks_for_any_gets_another_each(reviews: Reviews, owner: Princ
     """Four at once, three waiting: three different ones, oldest first, and a 404."""
     made = [(await _add(reviews, owner)).id for _ in range(3)]
     outcomes = await asyncio.gather(
-        *(reviews.claim(_colleague(owner), None, request_id="r") for _ in range(4)), return_exceptions=True
+        *(reviews.claim(colleague(owner, "admin"), None, request_id="r") for _ in range(4)), return_exceptions=True
     )
     assert {o.id for o in outcomes if isinstance(o, Review)} == set(made)
     assert sum(isinstance(o, NotFound) for o in outcomes) == 1
@@ -121,7 +116,7 @@ async def test_a_claim_that_ran_out_is_free_again(
     reviews: Reviews, owner: Principal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Shown as open, taken by another; who had it before has it no more."""
-    made, other = await _add(reviews, owner), _colleague(owner)
+    made, other = await _add(reviews, owner), colleague(owner, "admin")
     monkeypatch.setattr("neuroedge.services.reviews.CLAIM_S", 0.0)
     await reviews.claim(owner, made.id, request_id="r")
     (listed,) = await reviews.list(owner, limit=10, state="open")
@@ -146,7 +141,7 @@ async def test_a_claim_is_renewed_and_given_back(reviews: Reviews, owner: Princi
     assert (await reviews.release(owner, made.id, request_id="r")).state == "open"
     with pytest.raises(Conflict):
         await reviews.release(owner, made.id, request_id="r")
-    assert (await reviews.claim(_colleague(owner), made.id, request_id="r")).state == "claimed"
+    assert (await reviews.claim(colleague(owner, "admin"), made.id, request_id="r")).state == "claimed"
 
 
 async def test_a_thing_is_kept_as_it_is_now(reviews: Reviews, owner: Principal) -> None:
@@ -164,7 +159,7 @@ async def test_a_thing_is_kept_as_it_is_now(reviews: Reviews, owner: Principal) 
 
 async def test_only_reviewers_review(reviews: Reviews, owner: Principal) -> None:
     """A member sees what the member reported, of others nothing, and may not claim."""
-    member, other = _colleague(owner, "member"), _colleague(owner, "member")
+    member, other = colleague(owner, "member"), colleague(owner, "member")
     mine, theirs = await _add(reviews, member), await _add(reviews, other)
     assert [r.id for r in await reviews.list(member, limit=10)] == [mine.id]
     assert {r.id for r in await reviews.list(owner, limit=10)} == {mine.id, theirs.id}

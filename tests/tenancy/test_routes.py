@@ -413,9 +413,9 @@ def _code(answer: httpx.Response) -> str:
 
 
 @pytest.mark.parametrize("route", sorted(OPERATORS))
-def test_an_organisations_owner_is_no_operator(account: httpx.Client, route: str) -> None:
+def test_an_organisations_owner_is_no_operator(refused: httpx.Client, route: str) -> None:
     """403: what concerns all tenants is not theirs to change."""
-    answer = _call(account, route, "")
+    answer = _call(refused, route, "")
     assert answer.status_code == 403
     assert answer.json()["code"] == "forbidden"
 
@@ -545,10 +545,10 @@ def _wait_until(done: Callable[[], Any], *, within_s: float = 60.0) -> None:
 
 @pytest.mark.models
 @pytest.mark.parametrize("route", sorted(BY_ID))
-def test_another_tenants_thing_is_not_found(kept: Kept, stranger: httpx.Client, route: str) -> None:
+def test_another_tenants_thing_is_not_found(kept: Kept, refused: httpx.Client, route: str) -> None:
     """The same 404 as for an id that never existed; nothing tells that it is there."""
-    theirs = _call(stranger, route, kept.ids[route.split("{")[1].split("}")[0]])
-    never = _call(stranger, route, "019a0000-0000-7000-8000-000000000000")
+    theirs = _call(refused, route, kept.ids[route.split("{")[1].split("}")[0]])
+    never = _call(refused, route, "019a0000-0000-7000-8000-000000000000")
     assert theirs.status_code == never.status_code == 404
     assert _code(theirs) == _code(never)
     assert _code(never) in ("not_found", "model_not_found")

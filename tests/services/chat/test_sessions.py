@@ -1,6 +1,5 @@
 """Sessions and messages: branches kept, answers ended once, nothing left of what was deleted, nobody else lets in."""
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from neuroedge.stores.ids import new_id
 from neuroedge.stores.memory_filters import CHAT_MESSAGE
 from neuroedge.stores.postgres import Database
 from tests.services.chat.chat_bench import Bench
-from tests.stores.conftest import new_principal
+from tests.stores.conftest import colleague, new_principal
 
 pytestmark = pytest.mark.anyio
 
@@ -44,10 +43,6 @@ async def caller(db: Database) -> Principal:
 async def session(bench: Bench, caller: Principal) -> Session:
     """An empty session."""
     return await bench.chats.create(caller, request_id="r")
-
-
-def _colleague(caller: Principal) -> Principal:
-    return dataclasses.replace(caller, user_id=new_id())
 
 
 async def _rows(db: Database, caller: Principal) -> dict[str, int]:
@@ -176,7 +171,7 @@ async def test_nobody_else_gets_in(bench: Bench, caller: Principal, session: Ses
     """A colleague and a stranger find nothing; who it is shared with may read, and is told that this is all."""
     question, answer = await bench.turn(caller, session.id, "Secret?", "Yes.")
     chats = bench.chats
-    outsiders = (_colleague(caller), await new_principal(db))
+    outsiders = (colleague(caller), await new_principal(db))
 
     def writings(who: Principal) -> list[Any]:
         return [
@@ -200,11 +195,11 @@ async def test_nobody_else_gets_in(bench: Bench, caller: Principal, session: Ses
             with pytest.raises(NotFound):
                 await attempt
     await chats.update(caller, session.id, SessionChanges(visibility="organisation"), request_id="r")
-    colleague, stranger = outsiders
-    assert [one.content for one in await chats.path(colleague, session.id)] == ["Secret?", "Yes."]
-    assert [one.id for one in await chats.page(colleague, limit=9, shared=True)] == [session.id]
-    assert await chats.page(colleague, limit=9) == []
-    for attempt in writings(colleague):
+    reader, stranger = outsiders
+    assert [one.content for one in await chats.path(reader, session.id)] == ["Secret?", "Yes."]
+    assert [one.id for one in await chats.page(reader, limit=9, shared=True)] == [session.id]
+    assert await chats.page(reader, limit=9) == []
+    for attempt in writings(reader):
         with pytest.raises(Forbidden):
             await attempt
     for attempt in writings(stranger):
@@ -295,7 +290,7 @@ async def test_own_messages_are_found(bench: Bench, caller: Principal, session: 
     assert await found(caller) == ["In hall three.", "Is the turbine red?", "Where is the turbine?"]
     assert await found(caller, session_id=other.id) == ["Is the turbine red?"]
     await bench.chats.update(caller, session.id, SessionChanges(visibility="organisation"), request_id="r")
-    assert await found(_colleague(caller)) == []
+    assert await found(colleague(caller)) == []
     await bench.chats.delete_message(caller, session.id, answer.id)
     assert await found(caller) == ["Is the turbine red?", "Where is the turbine?"]
     await bench.chats.delete(caller, session.id, request_id="r")

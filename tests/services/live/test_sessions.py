@@ -411,16 +411,23 @@ async def test_many_events_are_kept_to_a_bound_and_the_loss_is_known(live: Live)
     assert session.events.lost_until == 5
 
 
+_LONG_SPEECH = np.concatenate([spoken(*(n / 40 for n in range(1, 19))), silence(1.0)])
+
+
+async def _with_sentences(live: Live, monkeypatch: pytest.MonkeyPatch) -> LiveSession:
+    """A session that hears a sentence in ten words, and in which a few seconds are long."""
+    live.stt.sentence = 10
+    monkeypatch.setattr(session_module, "_LONG_S", 5.0)
+    monkeypatch.setattr(session_module, "_SENTENCE_S", 2.0)
+    return await live.start()
+
+
 async def test_a_long_utterance_ends_with_a_sentence_not_within_one(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its text must not take longer and longer: what comes after the sentence is the next utterance's."""
-    session = await live.start()
-    live.stt.sentence = 10
-    monkeypatch.setattr(session_module, "_LONG_S", 5.0)
-    monkeypatch.setattr(session_module, "_SENTENCE_S", 2.0)
-    levels = [n / 40 for n in range(1, 19)]
-    await say(session, np.concatenate([spoken(*levels), silence(1.0)]))
+    session = await _with_sentences(live, monkeypatch)
+    await say(session, _LONG_SPEECH)
     await session.finish()
     finals = told(session, "final")
     assert len(finals) > 1
@@ -449,12 +456,8 @@ async def test_a_sentence_that_is_cut_off_is_recognised_with_what_follows(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its final needs no recognition of its own, and what follows it is known at once."""
-    session = await live.start()
-    live.stt.sentence = 10
-    monkeypatch.setattr(session_module, "_LONG_S", 5.0)
-    monkeypatch.setattr(session_module, "_SENTENCE_S", 2.0)
-    levels = [n / 40 for n in range(1, 19)]
-    await say(session, np.concatenate([spoken(*levels), silence(1.0)]))
+    session = await _with_sentences(live, monkeypatch)
+    await say(session, _LONG_SPEECH)
     await session.finish()
     first = told(session, "final")[0]
     length_s = first["words"][-1]["end_s"]
@@ -465,10 +468,7 @@ async def test_a_sentence_that_is_cut_off_is_recognised_with_what_follows(
 
 async def test_a_failing_model_cuts_no_sentence_off(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     """The speech goes on as one utterance, and nothing of it is lost."""
-    session = await live.start()
-    live.stt.sentence = 10
-    monkeypatch.setattr(session_module, "_LONG_S", 5.0)
-    monkeypatch.setattr(session_module, "_SENTENCE_S", 2.0)
+    session = await _with_sentences(live, monkeypatch)
     whole = live.stt.transcribe
 
     async def transcribe(samples: Any, **asked: Any) -> Any:
@@ -477,8 +477,7 @@ async def test_a_failing_model_cuts_no_sentence_off(live: Live, monkeypatch: pyt
         return await whole(samples, **asked)
 
     monkeypatch.setattr(live.stt, "transcribe", transcribe)
-    levels = [n / 40 for n in range(1, 19)]
-    await say(session, np.concatenate([spoken(*levels), silence(1.0)]))
+    await say(session, _LONG_SPEECH)
     await session.finish()
     assert len(told(session, "final")) == 1
     assert len(told(session, "final")[0]["words"]) >= 17
