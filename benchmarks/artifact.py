@@ -27,6 +27,7 @@ import numpy as np
 from tests.fakes import make_context
 
 from benchmarks.report import Figure, figure, save
+from benchmarks.resampling import interval
 from neuroedge.contract.chat import ChatMessage, ChatRequest
 from neuroedge.contract.engine import EngineContext
 from neuroedge.engines.language.artifact import ArtifactEngine, Input
@@ -37,7 +38,6 @@ from neuroedge.settings import default_data_dir
 
 DEFAULT_LLM: Final = "qwen2.5-coder-0.5b-instruct"
 MAX_TOKENS: Final = 256
-_SAMPLES: Final = 2000
 
 
 def _object(**properties: Any) -> dict[str, Any]:
@@ -233,8 +233,7 @@ _READERS: Final = {
 def _figures(judged: Sequence[Judged], llm_id: str) -> list[Figure]:
     valid = np.array([one.valid for one in judged])
     free = np.array([one.free for one in judged])
-    draws = np.random.default_rng(0).integers(0, len(valid), (_SAMPLES, len(valid)))
-    low, high = np.percentile(valid[draws].mean(axis=1), [2.5, 97.5])
+    low, high = interval(len(valid), lambda rows: valid[rows].mean())
     wrongly = [one for one in judged if one.said_valid and not one.valid]
     note = f"n={len(judged)}; 95 % interval {low:.3f} to {high:.3f} (bootstrap over orders); {llm_id}"
     figures = [

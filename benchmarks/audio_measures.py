@@ -20,6 +20,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from benchmarks import resampling
 from benchmarks.report import Figure, save
 from neuroedge.contract.models import SAMPLE_RATE_HZ, Floats, Span
 from neuroedge.contract.ports import Channels
@@ -72,15 +73,14 @@ def load(sample: Path, data: Path | None) -> list[Floats]:
 def interval(name: str, unit: str, values: Sequence[float], *, most: float | None = None, note: str = "") -> Figure:
     """The median with its 95 % bootstrap interval; judged by its size where `most` is given."""
     table = np.asarray(values, float)
-    draws = np.random.default_rng(SEED).integers(0, len(table), (2000, len(table)))
-    low, high = np.percentile(np.median(table[draws], axis=1), [2.5, 97.5])
+    low, high = resampling.interval(len(table), lambda rows: np.median(table[rows]))
     median = float(np.median(table))
     return Figure(
         name=name,
         unit=unit,
         median=round(median, 4),
-        low=round(float(low), 4),
-        high=round(float(high), 4),
+        low=round(low, 4),
+        high=round(high, 4),
         runs=len(table),
         target="" if most is None else f"≤ {most:g}",
         met=None if most is None else abs(median) <= most,

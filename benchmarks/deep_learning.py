@@ -19,6 +19,7 @@ import numpy as np
 from tests.fakes import make_context
 
 from benchmarks.report import figure, save
+from benchmarks.resampling import interval
 from neuroedge.contract.engine import EngineContext
 from neuroedge.engines.decision.deep_learning import DeepLearning, Input, Output
 from neuroedge.runtimes.tabular import TabularSessions
@@ -91,8 +92,7 @@ async def run(folder: Path | None) -> None:
     ours, base = zip(*map(accuracy, told), strict=True)
     print("digits", [round(v, 4) for v in ours], [round(v, 4) for v in base], flush=True)
     gains = np.array(ours) - np.array(base)
-    rng = np.random.default_rng(0)
-    low, high = np.percentile([rng.choice(gains, len(gains)).mean() for _ in range(1000)], [2.5, 97.5])
+    low, high = interval(len(gains), lambda rows: gains[rows].mean(), samples=1000)
     parity = [told_one.trained.onnx_parity or 0.0 for told_one in told if told_one.trained]
     figures = [
         figure("accuracy on digits", "", ours, at_least=0.969, note="five splits; target: published logistic"),
@@ -100,7 +100,7 @@ async def run(folder: Path | None) -> None:
         figure(
             "gain over logistic regression, same rows",
             "",
-            [float(low), float(gains.mean()), float(high)],
+            [low, float(gains.mean()), high],
             at_least=0.0,
             note="mean; range: 95 % bootstrap interval over splits",
         ),

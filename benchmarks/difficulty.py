@@ -22,7 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from benchmarks import resampling
 from benchmarks.report import Figure, figure, save
 from neuroedge.kit import best_lr, bkt, elo, irt
 from neuroedge.kit.irt import Items, Numbers, Responses
@@ -261,16 +263,16 @@ def _scored(
 
 def interval(score: Callable[[Numbers, Numbers], float], truth: Numbers, p: Numbers, student: Any) -> list[float]:
     """Low, value and high of a score; students are drawn, with all their answers."""
-    rng = np.random.default_rng(0)
     _, who = np.unique(student, return_inverse=True)
     order = np.argsort(who, kind="stable")
     parts = np.split(order, np.flatnonzero(np.diff(who[order])) + 1)
-    scores = []
-    for _ in range(_BOOTSTRAP):
-        drawn = np.concatenate([parts[k] for k in rng.integers(0, len(parts), len(parts))])
-        scores.append(score(truth[drawn], p[drawn]))
-    low, high = np.percentile(scores, [2.5, 97.5])
-    return [float(low), score(truth, p), float(high)]
+
+    def of(students: NDArray[np.int64]) -> float:
+        drawn = np.concatenate([parts[k] for k in students])
+        return score(truth[drawn], p[drawn])
+
+    low, high = resampling.interval(len(parts), of, samples=_BOOTSTRAP)
+    return [low, score(truth, p), high]
 
 
 def auc(truth: Numbers, p: Numbers) -> float:

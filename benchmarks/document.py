@@ -6,9 +6,11 @@ Files are made here from the sentences of benchmarks/data/knowledge_sample.jsonl
 paragraphs, a table, over several pages. Text recall is the part of the words (with multiplicity, case aside) that the
 blocks hold; precision the part of the blocks' words that were in the file; order is the Kendall correlation of the
 sentences' places, 1 where they come as they were written. Headings and table cells count as found where text and kind
-agree. The peer is the plainest reader there is: for HTML all text between tags, for DOCX and PPTX all `t` elements; for
-PDF there is none. With --models a few pages are drawn as pictures and read through the engine ocr, too. Files made by
-one program are easier than those of the world: the figures find faults, they promise nothing.
+agree. Beside text recall stands how many words of all files came back, from which its interval is made (Wilson's, as if
+words did not depend on each other). The peer is the plainest reader there is: for HTML all text between tags, for DOCX
+and PPTX all `t` elements; for PDF there is none. With --models a few pages are drawn as pictures and read through the
+engine ocr, too. Files made by one program are easier than those of the world: the figures find faults, they promise
+nothing.
 """
 
 import argparse
@@ -207,6 +209,7 @@ async def measure(documents: int, models: Path | None) -> list[Figure]:
     texts = [made(sentences, rng) for _ in range(documents)]
     found: dict[tuple[str, str], list[float]] = {}
     peers: dict[str, list[float]] = {}
+    sizes: dict[str, list[int]] = {}
     with tempfile.TemporaryDirectory() as folder:
         ctx = replace(make_context(), documents=ParsedDocuments(DocumentParser(), tmp=Path(folder)))
         for kind, (make, peer) in FORMATS.items():
@@ -215,8 +218,9 @@ async def measure(documents: int, models: Path | None) -> list[Figure]:
                 answer = await _read(data, f"a.{kind}", ctx)
                 for name, value in scored(known, answer, kind).items():
                     found.setdefault((kind, name), []).append(value)
+                words = known.words(table=kind in WITH_TABLE)
+                sizes.setdefault(kind, []).append(words.total())
                 if peer is not None:
-                    words = known.words(table=kind in WITH_TABLE)
                     peers.setdefault(kind, []).append((words & _words(peer(data))).total() / words.total())
         if models is not None:
             await _scans(texts[:3], ctx, models, found)
@@ -226,14 +230,17 @@ async def measure(documents: int, models: Path | None) -> list[Figure]:
             "",
             values,
             at_least=RECALL if name == "text recall" and kind in FORMATS else None,
-            note=_beside(peers.get(kind, [])) if name == "text recall" else "",
+            note=told(values, sizes[kind], peers.get(kind, [])) if name == "text recall" and kind in FORMATS else "",
         )
         for (kind, name), values in found.items()
     ]
 
 
-def _beside(values: Sequence[float]) -> str:
-    return f"plainest reader {sum(values) / len(values):.4f}" if values else ""
+def told(recalls: Sequence[float], sizes: Sequence[int], peer: Sequence[float]) -> str:
+    """How many words of all files came back, and the peer's recall."""
+    words = round(sum(recall * size for recall, size in zip(recalls, sizes, strict=True)))
+    beside = f"; plainest reader {sum(peer) / len(peer):.4f}" if peer else ""
+    return f"words: {words} of {sum(sizes)} found in {len(sizes)} files{beside}"
 
 
 async def _read(data: bytes, name: str, ctx: Any) -> Output:

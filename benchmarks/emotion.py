@@ -10,14 +10,17 @@ status 1 when the figures are not those of the head's card (to 0.005: another pr
 import argparse
 import asyncio
 import json
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from training.emotion_text import Split, evaluate, read_labels, read_split
 from training.scores import f1_per_label
 
 from benchmarks.report import figure, save
+from benchmarks.resampling import interval
 from neuroedge.engines.speech.emotion import GROUP_PREFIX
 from neuroedge.runtimes import text_classifier
 
@@ -78,11 +81,13 @@ async def _intervals(folder: Path, test: Split) -> tuple[str, str]:
     finally:
         head.close()
     groups = np.array([label.startswith(GROUP_PREFIX) for label in head.labels])
-    draws = np.random.default_rng(0).integers(0, len(said), (_SAMPLES, len(said)))
+
+    def macro_f1(part: NDArray[np.bool_]) -> Callable[[NDArray[np.int64]], float]:
+        return lambda rows: f1_per_label(said[rows][:, part], test.truth[rows][:, part]).mean()
+
     told = []
     for part in (~groups, groups):
-        values = [f1_per_label(said[rows][:, part], test.truth[rows][:, part]).mean() for rows in draws]
-        low, high = np.percentile(values, [2.5, 97.5])
+        low, high = interval(len(said), macro_f1(part), samples=_SAMPLES)
         told.append(f"95 % interval {low:.3f} to {high:.3f} (bootstrap over texts)")
     return told[0], told[1]
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from benchmarks import resampling
 from benchmarks.report import figure, save
 from neuroedge.engines.learning.engagement import HEAD
 from neuroedge.kit.engagement import FEATURES, MIN_ANSWERS, Head, Try, effort, features, probability, threshold_s
@@ -111,13 +112,11 @@ def ece(truth: np.ndarray, p: np.ndarray, *, bins: int = 10) -> float:
     return float(sum(len(part) * abs(truth[part].mean() - p[part].mean()) for part in parts) / len(p))
 
 
-def interval(score: object, truth: np.ndarray, p: np.ndarray, *, seed: int = 0) -> list[float]:
+def interval(score: object, truth: np.ndarray, p: np.ndarray) -> list[float]:
     """Value and 95 % bounds by 500 bootstrap samples of learners."""
     assert callable(score)
-    rng = np.random.default_rng(seed)
-    draws = [rng.integers(0, len(p), len(p)) for _ in range(500)]
-    low, high = np.percentile([score(truth[d], p[d]) for d in draws], [2.5, 97.5])
-    return [float(low), float(score(truth, p)), float(high)]
+    low, high = resampling.interval(len(p), lambda rows: score(truth[rows], p[rows]), samples=500)
+    return [low, float(score(truth, p)), high]
 
 
 def main() -> int:

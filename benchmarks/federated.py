@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks import resampling
 from benchmarks.report import figure, save
 from neuroedge.kit.federated import aggregation, secure
 from neuroedge.kit.federated.aggregation import Rule
@@ -179,9 +180,7 @@ def largest_difference() -> float:
 
 def interval(hits: npt.NDArray[np.bool_]) -> str:
     """95 % bootstrap interval of the accuracy over test digits."""
-    rng = np.random.default_rng(0)
-    draws = [hits[rng.integers(0, len(hits), len(hits))].mean() for _ in range(2000)]
-    low, high = np.quantile(draws, [0.025, 0.975])
+    low, high = resampling.interval(len(hits), lambda rows: hits[rows].mean())
     return f"95 % {low:.3f} to {high:.3f}"
 
 

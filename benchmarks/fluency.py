@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from benchmarks.espeak_voice import say
 from benchmarks.report import Figure, figure, save
+from benchmarks.resampling import interval
 from benchmarks.speech_clips import DEV_SPEAKERS, RATE_HZ, TEST_SPEAKERS, Clip, clips
 from neuroedge.kit.disfluency import Disfluency, disfluencies
 from neuroedge.kit.pitch import track
@@ -169,17 +170,15 @@ def prolongations(samples: Wave) -> list[tuple[float, float]]:
     return [(d.start_s, d.end_s) for d in heard(samples)[0] if d.kind in ("prolongation", "filled_pause")]
 
 
-def _interval(tallies: Sequence[Tally], what: str, *, resamples: int = 1000) -> tuple[float, float, float]:
+def _interval(tallies: Sequence[Tally], what: str) -> tuple[float, float, float]:
     """The measure over all clips with its 95 % interval by bootstrap over clips."""
-    draw = np.random.default_rng(SEED)
     counts = np.array([(t.planted, t.found, t.false) for t in tallies])
 
     def measure(rows: NDArray[np.int64]) -> float:
         whole = Tally(planted=int(rows[:, 0].sum()), found=int(rows[:, 1].sum()), false=int(rows[:, 2].sum()))
         return whole.recall if what == "recall" else whole.precision
 
-    again = [measure(counts[draw.integers(len(counts), size=len(counts))]) for _ in range(resamples)]
-    return measure(counts), float(np.quantile(again, 0.025)), float(np.quantile(again, 0.975))
+    return measure(counts), *interval(len(counts), lambda rows: measure(counts[rows]))
 
 
 def _figures(name: str, tallies: Sequence[Tally], note: str) -> list[Figure]:

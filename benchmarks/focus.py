@@ -19,6 +19,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import resampling
 from benchmarks.report import Figure, figure, save
 from neuroedge.engines.learning.focus import Input, PastSession, Response, assess
 from neuroedge.kit.attention import segments
@@ -32,9 +33,9 @@ SESSIONS = 40
 
 def interval(values: Sequence[float] | Doubles) -> str:
     """95 % bootstrap interval of the mean."""
-    rng, x = np.random.default_rng(0), np.asarray(values)
-    means = rng.choice(x, (2000, len(x))).mean(axis=1)
-    return f"95 % interval {np.percentile(means, 2.5):.3f} to {np.percentile(means, 97.5):.3f}"
+    x = np.asarray(values)
+    low, high = resampling.interval(len(x), lambda rows: x[rows].mean())
+    return f"95 % interval {low:.3f} to {high:.3f}"
 
 
 def _session(mean_ms: float, rng: np.random.Generator) -> list[Response]:

@@ -16,6 +16,7 @@ import argparse
 import numpy as np
 
 from benchmarks.report import Figure, figure, save
+from benchmarks.resampling import interval
 from neuroedge.kit.forecasting import LEVELS, Forecast, forecast, mase, seasonal_naive
 
 SERIES = {"h02": 12, "ausbeer": 4, "usmelec": 12, "auscafe": 12, "a10": 12}
@@ -66,16 +67,15 @@ def main() -> int:
         )
         print(name, [round(v, 3) for v in ours], [round(v, 3) for v in naive], said[0][1].members, flush=True)
     # Steps of one forecast err together: samples are of whole forecasts.
-    rng = np.random.default_rng(0)
     for level in LEVELS:
-        samples = [
-            float(covered([everything[i] for i in rng.integers(0, len(everything), len(everything))], level).mean())
-            for _ in range(500)
-        ]
-        low, high = np.percentile(samples, [2.5, 97.5])
+        low, high = interval(
+            len(everything),
+            lambda rows, level=level: covered([everything[i] for i in rows], level).mean(),  # type: ignore[misc]
+            samples=500,
+        )
         value = float(covered(everything, level).mean())
         note = f"{len(everything)} forecasts; range: 95 % bootstrap interval over forecasts"
-        figures.append(figure(f"coverage of the {level} % intervals", "", [float(low), value, float(high)], note=note))
+        figures.append(figure(f"coverage of the {level} % intervals", "", [low, value, high], note=note))
         print(level, value)
     save("forecasting", figures, title="Forecasts", command="python -m benchmarks.forecasting")
     return 0

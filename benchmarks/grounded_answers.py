@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+from statsmodels.stats.proportion import proportion_confint
 from tests.fakes import FakeMemories, make_context
 
 from benchmarks.report import Figure, figure, save
@@ -149,13 +150,14 @@ def _saved(measured: list[dict[str, Any]]) -> None:
     for result in sorted(measured, key=lambda result: result["model"] != LLMS[-1]):
         for split in ("held-out", "sample"):
             rates, of = result["splits"][split], f"{result['model']}, {split}"
-            note = f"{rates['answerable']} answerable, {rates['unanswerable']} unanswerable questions"
+            refused = _share(rates["refused"], int(rates["unanswerable"]), "unanswerable questions")
+            right = _share(rates["grounded"], int(rates["answerable"]), "answerable questions")
+            wrong = _share(rates["wrong"], int(rates["answerable"]), "answerable questions")
             shown += [
-                figure(f"{of}: refused, of unanswerable", "share", [rates["refused"]], note=note),
-                figure(f"{of}: right, of answerable", "share", [rates["grounded"]]),
+                figure(f"{of}: refused, of unanswerable", "share", [rates["refused"]], note=refused),
+                figure(f"{of}: right, of answerable", "share", [rates["grounded"]], note=right),
                 figure(f"{of}: cited with a segment that holds it, of right", "share", [rates["cited"]]),
-                figure(f"{of}: accepted but wrong, of answerable", "share", [rates["wrong"]]),
-                figure(f"{of}: a question, median", "s", [rates["median_s"]]),
+                figure(f"{of}: accepted but wrong, of answerable", "share", [rates["wrong"]], note=wrong),
             ]
     save(
         "grounded_answers",
@@ -163,6 +165,12 @@ def _saved(measured: list[dict[str, Any]]) -> None:
         title="Answers about a conversation, and refusals",
         command="python -m benchmarks.grounded_answers --models-dir DIR",
     )
+
+
+def _share(share: float, count: int, what: str) -> str:
+    """How many, and Wilson's interval (E. B. Wilson 1927, JASA 22)."""
+    low, high = proportion_confint(round(share * count), count, method="wilson")
+    return f"n = {count} {what}, 95 % {low:.3f} to {high:.3f}"
 
 
 def _told(llm_id: str, result: Mapping[str, Any]) -> str:

@@ -33,6 +33,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from pydantic import SecretStr
 from tests.stores.conftest import new_principal
 
+from benchmarks import resampling
 from benchmarks.report import Figure, figure, save
 from neuroedge.bootstrap import app_password, open_servers
 from neuroedge.infra.vault import Vault, new_master_key
@@ -147,8 +148,7 @@ def quality(pictures: list[Any]) -> list[Figure]:
 def interval(right: NDArray[np.bool_]) -> str:
     """95 % interval of the mean of rows, by bootstrap over them."""
     by_original = right.mean(axis=1)
-    means = np.random.default_rng(0).choice(by_original, (1000, len(by_original))).mean(axis=1)
-    low, high = np.percentile(means, [2.5, 97.5])
+    low, high = resampling.interval(len(by_original), lambda rows: by_original[rows].mean(), samples=1000)
     return f"95 % {low:.3f} to {high:.3f}, {right.size} copies of {len(right)} pictures"
 
 

@@ -86,7 +86,9 @@ def main() -> None:
     found, texts, started = Found(), passages(given.wordnet), time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
-        with serve(Path(folder) / "data", NEUROEDGE_REQUESTS_PER_MINUTE="0") as server, server.log_in() as client:
+        # One log-in has to last for all documents.
+        limits = {"NEUROEDGE_REQUESTS_PER_MINUTE": "0", "NEUROEDGE_ACCESS_TOKEN_TTL_S": "86400"}
+        with serve(Path(folder) / "data", **limits) as server, server.log_in() as client:
             _ingest(server, client, itertools.islice(texts, 4 * A_CALL), found)
             for number in range(1, given.documents + 1):
                 document, rate = _ingest(

@@ -20,14 +20,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks.report import Figure, figure, save
+from benchmarks.resampling import interval
 from neuroedge.engines.knowledge.knowledge import Output, read
 from neuroedge.kit.names import key_of
 from neuroedge.runtimes import entities
 
-_SAMPLES = 2000
 SAMPLE = Path(__file__).parent / "data" / "knowledge_sample.jsonl"
 
 
@@ -154,9 +152,7 @@ def _sum(parts: Sequence[Score]) -> Score:
 
 
 def _interval(parts: Sequence[Score]) -> tuple[float, float]:
-    draws = np.random.default_rng(0).integers(0, len(parts), (_SAMPLES, len(parts)))
-    low, high = np.percentile([_sum([parts[i] for i in rows]).f1 for rows in draws], [2.5, 97.5])
-    return float(low), float(high)
+    return interval(len(parts), lambda rows: _sum([parts[i] for i in rows]).f1)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from tests.fakes import make_context
 
+from benchmarks import resampling
 from benchmarks.report import Figure, figure, save
 from benchmarks.udhr import DEV_ARTICLES, TEST_ARTICLES, Declaration, declarations, snippets
 from neuroedge.engines.language.language_detection import MIN_P, Input, LanguageDetection
@@ -41,9 +42,10 @@ def pieces(texts: Sequence[Declaration], articles: range, chars: int) -> list[tu
 
 def interval(texts: Sequence[int], values: Sequence[float]) -> str:
     """95 % interval of the mean, by bootstrap over languages."""
-    by_text = [np.mean([v for t, v in zip(texts, values, strict=True) if t == one]) for one in sorted(set(texts))]
-    means = np.random.default_rng(0).choice(by_text, (1000, len(by_text))).mean(axis=1)
-    low, high = np.percentile(means, [2.5, 97.5])
+    by_text = np.array(
+        [np.mean([v for t, v in zip(texts, values, strict=True) if t == one]) for one in sorted(set(texts))]
+    )
+    low, high = resampling.interval(len(by_text), lambda rows: by_text[rows].mean(), samples=1000)
     return f"95 % {low:.3f} to {high:.3f}, {len(values)} pieces, {len(by_text)} texts"
 
 

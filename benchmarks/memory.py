@@ -25,14 +25,15 @@ from typing import Any, Final
 
 import httpx
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.report import Figure, figure, save
+from benchmarks.resampling import interval
 from benchmarks.serving import serve
 
 TOP: Final = 5
 HALF_LIVES_DAYS: Final = (365.0, 30.0)
 ERASED_PEOPLE: Final = 10
-_SAMPLES: Final = 2000
 _ERASURE_S: Final = 120.0
 FIRST: Final = ("Amara", "Bjorn", "Chidi", "Dalia", "Emeka", "Farah", "Goran", "Hana")
 LAST: Final = ("Okoro", "Lindqvist", "Marino", "Petrov", "Sato")
@@ -238,12 +239,12 @@ def _rates(told: Sequence[Fact], answers: Sequence[list[str]]) -> tuple[float, f
 
 def _interval(told: Sequence[Fact], answers: Sequence[list[str]], part: int) -> tuple[float, float]:
     people = [[i for i, fact in enumerate(told) if fact.person == person] for person in range(len(FIRST) * len(LAST))]
-    rng, values = np.random.default_rng(0), []
-    for _ in range(_SAMPLES):
-        rows = [i for person in rng.integers(0, len(people), len(people)) for i in people[person]]
-        values.append(_rates([told[i] for i in rows], [answers[i] for i in rows])[part])
-    low, high = np.percentile(values, [2.5, 97.5])
-    return float(low), float(high)
+
+    def rate(drawn: NDArray[np.int64]) -> float:
+        rows = [i for person in drawn for i in people[person]]
+        return _rates([told[i] for i in rows], [answers[i] for i in rows])[part]
+
+    return interval(len(people), rate)
 
 
 def _erased(product: Product, told: Sequence[Fact], ids: dict[str, str]) -> list[Figure]:

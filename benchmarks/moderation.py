@@ -19,6 +19,7 @@ import numpy as np
 from training.emotion_text import Split
 from training.moderation import as_split, evaluate, named_people, read, split, weighted_f1
 
+from benchmarks import resampling
 from benchmarks.report import figure, save
 from neuroedge.kit import injection, personal_data
 from neuroedge.runtimes import text_classifier
@@ -84,9 +85,7 @@ async def _interval(folder: Path, test: Split) -> tuple[float, float]:
         scores = await head.predict_texts(test.vectors, test.texts) / head.thresholds
     finally:
         head.close()
-    draws = np.random.default_rng(0).integers(0, len(scores), (_SAMPLES, len(scores)))
-    low, high = np.percentile([weighted_f1(scores[rows], test.truth[rows]) for rows in draws], [2.5, 97.5])
-    return float(low), float(high)
+    return resampling.interval(len(scores), lambda rows: weighted_f1(scores[rows], test.truth[rows]), samples=_SAMPLES)
 
 
 def _ms(run: object, text: str) -> str:

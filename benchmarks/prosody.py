@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from benchmarks.espeak_voice import say
 from benchmarks.report import Figure, figure, save
+from benchmarks.resampling import interval
 from benchmarks.speech_clips import DEV_SPEAKERS, TEST_SPEAKERS, clips
 from benchmarks.voices import FORMANTS_HZ, vowel
 from neuroedge.kit.perturbation import jitter_local, pulses, shimmer_local
@@ -94,17 +95,15 @@ def made_vowels() -> tuple[list[Wave], list[float], list[float]]:
     return waves, jitters, shimmers
 
 
-def _interval(ours: Sequence[float], praat: Sequence[float], *, resamples: int = 2000) -> tuple[float, float, float]:
+def _interval(ours: Sequence[float], praat: Sequence[float]) -> tuple[float, float, float]:
     """Pearson's r with its 95 % interval by bootstrap over clips."""
-    draw = np.random.default_rng(SEED)
     both = np.array([ours, praat]).T
     both = both[np.isfinite(both).all(axis=1)]
 
     def r(rows: NDArray[np.float64]) -> float:
         return float(np.corrcoef(rows[:, 0], rows[:, 1])[0, 1])
 
-    again = [r(both[draw.integers(len(both), size=len(both))]) for _ in range(resamples)]
-    return r(both), float(np.quantile(again, 0.025)), float(np.quantile(again, 0.975))
+    return r(both), *interval(len(both), lambda rows: r(both[rows]))
 
 
 def agreement(name: str, waves: Sequence[Wave]) -> list[Figure]:

@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from training.emotion_text import embedded
 from training.routing import NOBODY, Request, evaluate, requests, zero_shot
 
+from benchmarks import resampling
 from benchmarks.report import Figure, figure, save
 from neuroedge.runtimes import text_classifier
 
 SHIPPED = Path(str(resources.files("neuroedge"))) / "weights" / "routing-head"
 TOLERANCE = 0.005
-_SAMPLES = 2000
 _ECE_BEST = 0.1
 
 
@@ -85,9 +85,7 @@ async def _interval(asked: list[Request], vectors: NDArray[Any]) -> tuple[float,
         if one.target != NOBODY:
             right.setdefault(one.template, []).append(targets[int(row.argmax())] == one.target)
     sums, counts = np.array([(sum(r), len(r)) for r in right.values()]).T
-    draws = np.random.default_rng(0).integers(0, len(sums), (_SAMPLES, len(sums)))
-    low, high = np.percentile(sums[draws].sum(axis=1) / counts[draws].sum(axis=1), [2.5, 97.5])
-    return float(low), float(high)
+    return resampling.interval(len(sums), lambda rows: sums[rows].sum() / counts[rows].sum())
 
 
 if __name__ == "__main__":

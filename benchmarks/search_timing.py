@@ -62,9 +62,9 @@ async def timed(
     return taken
 
 
-def processor_s(server: psutil.Process) -> float:
-    """Processor time of all processes of a PostgreSQL server."""
-    times = [process.cpu_times() for process in server.children()]
+def processor_s(server: psutil.Process, *others: psutil.Process) -> float:
+    """Processor time of all processes of a PostgreSQL server, and of others."""
+    times = [process.cpu_times() for process in (*server.children(), *others)]
     return sum(each.user + each.system for each in times)
 
 
@@ -102,19 +102,19 @@ def met(name: str, p95_ms: Mapping[int, Sequence[float]], at_most_ms: float) -> 
 
 def processor(taken: Mapping[str, Sequence[Taken]]) -> list[Figure]:
     """Processor time of a search, which bounds how many this machine can answer."""
-    cores = len(psutil.Process().cpu_affinity() or [0])
     figures = []
     for name, rounds in taken.items():
         own, postgres = (
             float(np.median(values)) for values in ([t.own_ms for t in rounds], [t.postgres_ms for t in rounds])
         )
-        figures.append(
-            figure(
-                f"{name}: processor time",
-                "ms",
-                [each.own_ms + each.postgres_ms for each in rounds],
-                note=f"this process {own:.1f}, PostgreSQL {postgres:.1f}; {MOST} callers on {cores} cores"
-                f" wait at least {MOST * (own + postgres) / cores:.0f} ms",
-            )
-        )
+        parts = f"this process {own:.1f}, PostgreSQL {postgres:.1f}; "
+        figures.append(cost(name, [each.own_ms + each.postgres_ms for each in rounds], parts=parts))
     return figures
+
+
+def cost(name: str, each_ms: Sequence[float], *, parts: str = "") -> Figure:
+    """Processor time of a search, and what waiting for it follows from it."""
+    cores = len(psutil.Process().cpu_affinity() or [0])
+    waits_ms = MOST * float(np.median(each_ms)) / cores
+    note = f"{parts}{MOST} callers on {cores} cores wait at least {waits_ms:.0f} ms"
+    return figure(f"{name}: processor time", "ms", list(each_ms), note=note)

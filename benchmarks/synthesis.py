@@ -17,6 +17,7 @@ import numpy as np
 
 from benchmarks.peer_whisper import wer
 from benchmarks.report import Figure, figure, save
+from benchmarks.resampling import interval
 from neuroedge.contract.models import SAMPLE_RATE_HZ, Floats
 from neuroedge.contract.speech import Part, SpeechSynthesiser
 from neuroedge.kit.phonology import alike
@@ -128,9 +129,7 @@ def _edits(expected: Sequence[str], heard: Sequence[str]) -> int:
 
 def _mean(name: str, values: Sequence[float], note: str, at_most: float | None = None) -> Figure:
     """A mean with its 95 % bootstrap interval as the range."""
-    rng = np.random.default_rng(0)
-    means = [float(np.mean(rng.choice(values, len(values)))) for _ in range(2000)]
-    low, high = np.percentile(means, [2.5, 97.5])
+    low, high = interval(len(values), lambda rows: np.asarray(values)[rows].mean())
     mean = float(np.mean(values))
     return Figure(
         name=name,

@@ -1,6 +1,8 @@
 """Transcription through the server against faster-whisper called directly: `python -m benchmarks.transcription`.
 
 Both get the same file, model, threads and parameters; runs alternate, so that a slow moment of the machine hits both.
+The interval of the word error rate is a bootstrap over the utterances of the reference: of one call, so it tells
+nothing of other calls.
 """
 
 import argparse
@@ -8,15 +10,19 @@ import base64
 import os
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
+from numpy.typing import NDArray
 from pyannote.metrics.diarization import DiarizationErrorRate
 
 from benchmarks.diarization import annotation, read_rttm
-from benchmarks.peer_whisper import Peer, wer
-from benchmarks.report import figure, save
+from benchmarks.peer_whisper import Peer, word_errors
+from benchmarks.report import Figure, figure, save
+from benchmarks.resampling import interval
 from benchmarks.serving import serve
 from neuroedge.settings import default_data_dir
 
@@ -55,7 +61,7 @@ def main() -> None:
             figure("RTF through the server (HTTP, base64)", "×", ours),
             figure("RTF of faster-whisper called directly", "×", theirs),
             figure("ratio of the two, run by run", "×", ratios, at_most=1.15),
-            figure("WER on the sample call", "", [wer(sample / "sample.stm", text)], note="jiwer, whisper-base int8"),
+            word_error_rate(utterances(sample / "sample.stm"), text),
             figure(
                 "DER of the recording's segments, 0.25 s collar",
                 "",
@@ -68,6 +74,49 @@ def main() -> None:
         title="Transcription and diarization of the sample call",
         command="python -m benchmarks.transcription",
     )
+
+
+def utterances(stm: Path) -> list[str]:
+    """The words of each line of an STM file."""
+    return [line.split(None, 5)[5].strip() for line in stm.read_text().splitlines() if line.strip()]
+
+
+def word_error_rate(reference: Sequence[str], text: str) -> Figure:
+    """Of an answer without times, with its interval over the reference's utterances."""
+    counts = np.array(errors_by_utterance(reference, text))
+
+    def rate(rows: NDArray[np.int64]) -> float:
+        wrong, words = counts[rows].sum(axis=0)
+        return float(wrong / words)
+
+    low, high = interval(len(counts), rate)
+    note = f"jiwer, whisper-base int8; 95 % {low:.3f} to {high:.3f} by bootstrap over n = {len(counts)} utterances"
+    return figure(
+        "WER on the sample call", "", [rate(np.arange(len(counts)))], note=f"{note}, {counts[:, 1].sum()} words"
+    )
+
+
+def errors_by_utterance(reference: Sequence[str], text: str) -> list[tuple[int, int]]:
+    """Word errors and words of each utterance, the answer cut between words where the errors in all are fewest."""
+    said = text.split()
+    # The fewest errors so far with this many words of the answer used up, and the counts that make them up.
+    ways: dict[int, tuple[int, list[tuple[int, int]]]] = {0: (0, [])}
+    for number, utterance in enumerate(reference, 1):
+        ends = range(len(said) + 1) if number < len(reference) else [len(said)]
+        ways = {end: _fewest(utterance, said, end, ways) for end in ends}
+    return ways[len(said)][1]
+
+
+def _fewest(
+    utterance: str, said: Sequence[str], end: int, ways: Mapping[int, tuple[int, list[tuple[int, int]]]]
+) -> tuple[int, list[tuple[int, int]]]:
+    """The best way to give the utterance words of the answer up to this end."""
+    found = []
+    for start, (wrong, counts) in ways.items():
+        if start <= end:
+            own = word_errors(utterance, " ".join(said[start:end]))
+            found.append((wrong + own[0], [*counts, own]))
+    return min(found, key=lambda way: way[0])
 
 
 def _through_server(client: httpx.Client, body: dict[str, Any]) -> tuple[float, str]:

@@ -52,7 +52,26 @@ def test_a_share_has_the_interval_of_its_count(results: Path) -> None:
     """Nine of ten, by Wilson's formula."""
     saved = {"figures": [figure("right", low=0.9, high=0.9, note="9 of 10 found")]}
     (results / "two.json").write_text(json.dumps(saved))
-    assert rows(results, ["b"])[-1] == "| b | right | 0.9  |  |  | 10 | 0.596 to 0.982 | |"
+    assert rows(results, ["b"])[-1] == "| b | right | 0.9  |  |  | 10 | 0.5958 to 0.9821 | |"
+
+
+@pytest.mark.parametrize(
+    ("note", "count"),
+    [
+        ("95 % 0.835 to 0.933, 708 pieces, 118 texts; answered 0.906", 118),
+        ("95 % 0.881 to 0.903, 472 copies of 59 pictures", 59),
+        ("95 % interval by people; 24 people, 96 same and 1200 different pairs", 24),
+        ("words: 2345 of 2346 found in 20 files; plainest reader 1.0000", 2346),
+        ("1000 of 1000 histories, each value to 1e-06", 1000),
+        ("19955 ratings of 943 users and 1682 films held out; 95 % by user", 943),
+        ("simulated truth; 3000 new learners, 28.9% disengaged; range: 95 % bootstrap interval", 3000),
+        ("95 % interval 0.91 to 0.97 (bootstrap over n = 156 words); 467 consonants", 156),
+    ],
+)
+def test_n_is_the_count_of_what_was_drawn(results: Path, note: str, count: int) -> None:
+    """However the note of a benchmark puts it."""
+    (results / "two.json").write_text(json.dumps({"figures": [figure("right", runs=1, note=note)]}))
+    assert rows(results, ["b"])[-1].split(" | ")[5] == str(count)
 
 
 def test_an_engine_without_result_says_so(results: Path) -> None:
