@@ -145,7 +145,7 @@ class Safety:
         `when_unchecked` says what happens then.
         """
         policy = await self.policy(principal)
-        rules = getattr(policy, stage).rules()
+        rules = getattr(policy, stage).rules
         if not rules or not text.strip():
             return Verdict(action="allow", text=text, stage=stage)
         if len(text) > MAX_CHARS:
@@ -179,7 +179,7 @@ class Safety:
         async def note(text: str) -> None:
             await self.note(principal, [("output", text)], request_id=request_id)
 
-        judged = guarded(deltas, check=check if output.changes_text() else None, note=note if output.rules() else None)
+        judged = guarded(deltas, check=check if output.changes_text() else None, note=note if output.rules else None)
         async with aclosing(judged):
             async for delta in judged:
                 yield delta

@@ -42,13 +42,9 @@ class PassPolicy(BaseModel):
         default_factory=list, max_length=3, description="Texts treated so go to the review queue, words included."
     )
 
-    def rules(self) -> dict[Category, Rule]:
-        """Those that ask for something, none when the pass is off."""
-        return self.asking
-
     @cached_property
-    def asking(self) -> dict[Category, Rule]:
-        """As `rules`: every call asks several times, and a policy does not change."""
+    def rules(self) -> dict[Category, Rule]:
+        """Those that ask for something, none when the pass is off; every call asks several times."""
         if not self.enabled:
             return {}
         every: dict[Category, Rule] = {name: getattr(self, name) for name in CATEGORIES}
@@ -56,7 +52,7 @@ class PassPolicy(BaseModel):
 
     def changes_text(self) -> bool:
         """Whether any rule can keep words back."""
-        return any(rule.action in ("mask", "block") for rule in self.asking.values())
+        return any(rule.action in ("mask", "block") for rule in self.rules.values())
 
 
 class SafetyPolicy(BaseModel):

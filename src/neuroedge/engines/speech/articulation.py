@@ -131,19 +131,19 @@ class Articulation(Engine[Input, Output]):
         async with ctx.models.lease(VOICE_ACTIVITY) as voice:
             spoken = [(audio, await voice.speech(audio.samples)) for audio in recordings]
             models = [voice.model_id]
-        quality = await asyncio.to_thread(_quality, *spoken[0])
+        qualities = await asyncio.to_thread(lambda: [_quality(*one) for one in spoken])
         async with ctx.models.lease(PHONEMES) as recogniser:
             models.append(recogniser.model_id)
             asked = await _asked(payload, recogniser)
             if not any(speech for _, speech in spoken):
-                return _nothing(asked, quality, models)
+                return _nothing(asked, qualities[0], models)
             heard = []
             for k, (audio, speech) in enumerate(spoken):
                 if speech:
-                    heard += await _heard(audio, speech, asked, recogniser)
+                    heard += await _heard(audio, speech, qualities[k], asked, recogniser)
                 await ctx.progress(self.name, (k + 1) / (len(spoken) + 1))
         if not heard:
-            return _nothing(asked, quality, models, why="the recording is too short for the expected words")
+            return _nothing(asked, qualities[0], models, why="the recording is too short for the expected words")
         return await asyncio.to_thread(_output, payload, asked, heard, models)
 
     async def health(self) -> Health:
@@ -212,7 +212,9 @@ async def _asked(payload: Input, recogniser: PhonemeRecogniser) -> _Asked:
     return _Asked(words=words, phones=phones, expected=expected_of(phones, weak=weak))
 
 
-async def _heard(audio: Audio, speech: Sequence[Span], asked: _Asked, recogniser: PhonemeRecogniser) -> "list[_Heard]":
+async def _heard(
+    audio: Audio, speech: Sequence[Span], quality: SignalQuality, asked: _Asked, recogniser: PhonemeRecogniser
+) -> list[_Heard]:
     """What one recording holds; nothing where it is too short for the expected phones."""
     frames: list[tuple[Doubles, float]] = []
     frame_s = 0.0
@@ -224,11 +226,10 @@ async def _heard(audio: Audio, speech: Sequence[Span], asked: _Asked, recogniser
         found = await asyncio.to_thread(evidence, frames, asked.expected, frame_s=frame_s)
     except ValueError:
         return []
-    return [await asyncio.to_thread(_weighed, audio, speech, asked, found)]
+    return [await asyncio.to_thread(_weighed, audio, speech, quality, asked, found)]
 
 
-def _weighed(audio: Audio, speech: Sequence[Span], asked: _Asked, found: Evidence) -> "_Heard":
-    quality = _quality(audio, speech)
+def _weighed(audio: Audio, speech: Sequence[Span], quality: SignalQuality, asked: _Asked, found: Evidence) -> _Heard:
     warnings = unreliable(
         found,
         asked.expected,
