@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -61,7 +62,7 @@ async def test_more_than_the_bound_is_refused_at_once(model: Model) -> None:
 async def test_what_could_not_begin_before_its_deadline_is_refused_now(model: Model) -> None:
     """By the model's own pace; without a deadline it may wait."""
     tasks = await _fill(model)
-    model._threads._rate = 0.01
+    model._threads._unit_s = 100.0
     with call_scope(timeout_s=5), pytest.raises(Overloaded) as refused:
         await model.compute(4)
     assert refused.value.retry_after_s == 60
@@ -74,7 +75,7 @@ async def test_what_would_begin_but_not_end_in_time_is_refused_too() -> None:
     model = Model(max_waiting=10)
     first = asyncio.create_task(model.compute(1))
     await asyncio.to_thread(model.started.wait, 10)
-    model._threads._rate = 1.0
+    model._threads._unit_s = 1.0
     with call_scope(timeout_s=1.2), pytest.raises(Overloaded):
         await model.compute(2)
     with call_scope(timeout_s=5):
@@ -83,6 +84,36 @@ async def test_what_would_begin_but_not_end_in_time_is_refused_too() -> None:
     model.gate.set()
     assert await asyncio.gather(first, second) == [1, 3]
     model.close()
+
+
+async def test_what_has_no_time_left_when_its_turn_comes_is_refused_then(model: Model) -> None:
+    """It was taken while the model was quick; now its turn has come and it would not end in time."""
+    first = asyncio.create_task(model.compute(1))
+    await asyncio.to_thread(model.started.wait, 10)
+    with call_scope(timeout_s=60):
+        second = asyncio.create_task(model.compute(2))
+    await asyncio.sleep(0)
+    model._threads._unit_s = 100.0
+    model.gate.set()
+    assert await first == 1
+    with pytest.raises(Overloaded):
+        await second
+
+
+async def test_a_pace_that_has_become_slow_counts_at_once(model: Model) -> None:
+    """What is under way takes longer than a piece of work ever did: the next is told so, and when to come back."""
+    first = asyncio.create_task(model.compute(1))
+    await asyncio.to_thread(model.started.wait, 10)
+    model._threads._unit_s = 1e-3
+    (thread,) = model._threads._begun
+    model._threads._begun[thread] = time.monotonic() - 50, 1.0
+    second = asyncio.create_task(model.compute(2))
+    await asyncio.sleep(0)
+    with call_scope(timeout_s=60), pytest.raises(Overloaded) as refused:
+        await model.compute(3)
+    assert 50 <= (refused.value.retry_after_s or 0) <= 60
+    model.gate.set()
+    assert await asyncio.gather(first, second) == [1, 2]
 
 
 async def test_by_default_64_wait() -> None:

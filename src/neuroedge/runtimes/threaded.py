@@ -144,7 +144,7 @@ class Threaded:
 
 
 class _BoundedThreads(ThreadPoolExecutor):
-    """An executor that refuses with Overloaded what would wait behind too much work."""
+    """An executor that refuses with Overloaded what would wait behind too much work, or would not end in time."""
 
     def __init__(self, name: str, *, workers: int, max_waiting: float) -> None:
         super().__init__(max_workers=workers, thread_name_prefix=name)
@@ -153,28 +153,39 @@ class _BoundedThreads(ThreadPoolExecutor):
         self._max_waiting = max_waiting
         self._unfinished = 0
         self._waiting_cost = 0.0
-        self._rate = 0.0
-        """Work a worker does a second, smoothed; tells a refused caller when to come back."""
+        self._unit_s = 0.0
+        """Seconds a unit of work takes a worker, smoothed; 0 until the first has ended. Times are what is smoothed, not
+        rates: when a machine becomes slow, that is seen after one or two pieces of work."""
+        self._begun: dict[int, tuple[float, float]] = {}
+        """Of each thread that works: when it began (time.monotonic), and the cost of what it does."""
         self._counting = Lock()
 
     def admit(self, work: Callable[[], T], *, cost: float) -> Future[T]:
-        """Submit `work`. Raises Overloaded, and ModelFailed when the threads have ended."""
+        """Submit `work`. Raises Overloaded, and ModelFailed when the threads have ended.
+
+        Work that had to wait, and has no time left when its turn comes, ends with Overloaded too.
+        """
+        until = time.monotonic() + remaining_s(math.inf)
         with self._counting:
             behind = self._unfinished >= self._workers
             full = bool(self._waiting_cost) and self._waiting_cost + cost > self._max_waiting
             # What could not be ended before its caller's deadline is refused now, not then.
-            if behind and (full or self._end_s(cost) > remaining_s(math.inf)):
-                raise Overloaded("the model is busy", hint="try again later", retry_after_s=self._retry_after_s())
+            if behind and (full or time.monotonic() + self._end_s(cost) > until):
+                raise self._busy()
             self._unfinished += 1
             self._waiting_cost += cost if behind else 0.0
         waiting = [cost] if behind else []
 
         def started() -> T:
             self._leave(waiting)
-            began = time.monotonic()
+            began, thread = time.monotonic(), threading.get_ident()
+            if behind and began + cost * self._unit_s > until:
+                raise self._busy()
+            self._begun[thread] = began, cost
             try:
                 return work()
             finally:
+                del self._begun[thread]
                 self._learn(cost, time.monotonic() - began)
 
         try:
@@ -202,17 +213,25 @@ class _BoundedThreads(ThreadPoolExecutor):
             self._unfinished -= 1
 
     def _learn(self, cost: float, seconds: float) -> None:
-        rate = cost / max(seconds, 1e-6)
+        unit_s = seconds / max(cost, 1e-6)
         with self._counting:
-            self._rate = rate if not self._rate else 0.8 * self._rate + 0.2 * rate
+            self._unit_s = unit_s if not self._unit_s else 0.8 * self._unit_s + 0.2 * unit_s
+
+    def _pace_s(self) -> float:
+        """Seconds a unit takes now: as lately, unless what is under way is slower already; 0 while nothing is known."""
+        if not self._unit_s:
+            return 0.0
+        now = time.monotonic()
+        under_way = [(now - began) / cost for began, cost in list(self._begun.values()) if cost > 0]
+        return max([self._unit_s, *under_way])
 
     def _wait_s(self) -> float:
-        return self._waiting_cost / (self._rate * self._workers) if self._rate else 0.0
+        return self._waiting_cost * self._pace_s() / self._workers
 
     def _end_s(self, cost: float) -> float:
         """Seconds until such work would be done; what a worker is at is half done on average, and taken to be alike."""
-        return self._wait_s() + 1.5 * cost / self._rate if self._rate else 0.0
+        return self._wait_s() + 1.5 * cost * self._pace_s()
 
-    def _retry_after_s(self) -> int:
-        wait_s = self._wait_s() or 10.0
-        return min(_LONGEST_RETRY_AFTER_S, max(1, math.ceil(wait_s)))
+    def _busy(self) -> Overloaded:
+        wait_s = min(_LONGEST_RETRY_AFTER_S, max(1, math.ceil(self._wait_s() or 10.0)))
+        return Overloaded("the model is busy", hint="try again later", retry_after_s=wait_s)

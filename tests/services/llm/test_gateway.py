@@ -5,6 +5,7 @@ import logging
 import time
 import traceback
 from contextlib import aclosing
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -490,3 +491,23 @@ async def test_a_local_model_that_does_not_load_is_stood_in_for(upstream: Upstre
         with pytest.raises(InvalidInput, match="without a name"):
             await answer(parts.llm)
         assert len(upstream.asked) == 1
+
+
+async def test_a_busy_local_model_is_not_helped_by_another_on_the_same_processor(upstream: Upstream) -> None:
+    """Others elsewhere are asked; another one here only where the organisation has settled it."""
+    other = replace(LOCAL_OFFER, model="other")
+    local = FakeLocal(Overloaded("the model is busy"))
+    async with gateway_over(LOCAL_OFFER, other, models={"chat": local}) as parts:
+        with pytest.raises(Overloaded, match="busy"):
+            await answer(parts.llm)
+        await parts.gateway.close()
+        assert parts.ledger.outcomes() == [("small", "failed")]
+        parts.offers.settled = Preferences(fallback=(other.id,))
+        with pytest.raises(Overloaded, match="busy"):
+            await answer(parts.llm, model="small")
+        await parts.gateway.close()
+        assert [model for model, _ in parts.ledger.outcomes()] == ["small", "small", "other"]
+    async with gateway_over(LOCAL_OFFER, other, offer(upstream, "a"), models={"chat": local}) as parts:
+        assert (await answer(parts.llm))[0].model == "up/a"
+        await parts.gateway.close()
+        assert parts.ledger.outcomes() == [("small", "failed"), ("a", "ok")]

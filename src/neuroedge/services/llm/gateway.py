@@ -6,7 +6,8 @@ offers ─ choice.py ─> in order ─ retrying.py ─> attempts at one ─ atte
 """
 
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
@@ -92,31 +93,36 @@ class Gateway:
     ) -> AsyncGenerator[ChatDelta, None]:
         """What LLM.stream promises."""
         offers = await self.order(principal, policy, request)
+        fallback = (await self._offers.preferences(principal)).fallback
         caller = Caller(
             principal=principal,
             request_id=request_id,
             query_type=policy.query_type,
             until=time.monotonic() + scope.remaining_s(TOTAL_S),
         )
-        first, deltas = await self._begun(offers if policy.fallback else offers[:1], request, caller)
+        offers = offers if policy.fallback else offers[:1]
+        first, deltas = await self._begun(offers, request, caller, settled=fallback)
         async with aclosing(deltas):
             yield first
             async for delta in deltas:
                 yield delta
 
     async def _begun(
-        self, offers: list[Offer], request: ChatRequest, caller: Caller
+        self, offers: list[Offer], request: ChatRequest, caller: Caller, *, settled: Sequence[str]
     ) -> tuple[ChatDelta, AsyncGenerator[ChatDelta, None]]:
         """The answer of the first model that begins one; the error is that of the model wanted most."""
         failed: NeuroEdgeError | None = None
-        for offer, following in zip(offers, [*offers[1:], None], strict=True):
+        left = deque(offers)
+        while left:
+            offer = left.popleft()
             try:
                 return await self._begun_by(offer, request, caller)
             except _OTHERS_MAY as error:
                 failed = failed or error
-                if following is not None:
-                    self._metrics.fell_back(offer.id, following.id, error.code)
-                    log.info("llm_fallback", offer=offer.id, to=following.id, code=error.code)
+                left = deque(_others(left, offer, error, settled))
+                if left:
+                    self._metrics.fell_back(offer.id, left[0].id, error.code)
+                    log.info("llm_fallback", offer=offer.id, to=left[0].id, code=error.code)
         assert failed is not None
         raise failed
 
@@ -131,6 +137,17 @@ class Gateway:
             deltas = make()
             return await anext(deltas), deltas
         return await begun(make, until=caller.until)
+
+
+def _others(left: Iterable[Offer], offer: Offer, error: NeuroEdgeError, settled: Sequence[str]) -> Iterable[Offer]:
+    """Those worth asking after `error` of `offer`.
+
+    Models of this process share its processors and memory: another one beside a busy one makes both slower, so that
+    neither answers in time. Only what the organisation has settled as a fallback is asked all the same.
+    """
+    if offer.wire != "local" or not isinstance(error, Overloaded):
+        return left
+    return (other for other in left if other.wire != "local" or other.id in settled)
 
 
 @dataclass(frozen=True, slots=True)
