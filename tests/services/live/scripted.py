@@ -74,25 +74,33 @@ class CountsWords:
 
 
 def _words(samples: Floats, sentence: int) -> list[SpokenWord]:
-    loud = np.flatnonzero(np.abs(samples) > 0.01)
-    if not len(loud):
-        return []
-    first, size = int(loud[0]), round(WORD_S * SAMPLE_RATE_HZ)
-    found = []
-    for start in range(first, int(loud[-1]) + 1, size):
-        piece = samples[start : start + size]
-        if len(piece) < size // 2:
-            break
-        number = round(float(np.abs(piece).max()) * 100)
-        found.append(
-            SpokenWord(
-                w=f"w{number}" + ("." if sentence and number % sentence == 0 else ""),
-                start_s=start / SAMPLE_RATE_HZ,
-                end_s=min(start + size, len(samples)) / SAMPLE_RATE_HZ,
-                p=0.9,
+    found: list[SpokenWord] = []
+    for first, stop in _loud(samples):
+        size = round(WORD_S * SAMPLE_RATE_HZ)
+        for start in range(first, stop, size):
+            piece = samples[start : min(start + size, stop)]
+            if len(piece) < size // 2:
+                break
+            number = round(float(np.abs(piece).max()) * 100)
+            found.append(
+                SpokenWord(
+                    w=f"w{number}" + ("." if sentence and number % sentence == 0 else ""),
+                    start_s=start / SAMPLE_RATE_HZ,
+                    end_s=min(start + size, len(samples)) / SAMPLE_RATE_HZ,
+                    p=0.9,
+                )
             )
-        )
     return found
+
+
+def _loud(samples: Floats) -> list[tuple[int, int]]:
+    """Stretches [start, stop) of sound."""
+    loud = np.concatenate([[0], np.abs(samples) > 0.01, [0]]).astype(np.int8)
+    edges = np.diff(loud)
+    return [
+        (int(start), int(stop))
+        for start, stop in zip(np.flatnonzero(edges == 1), np.flatnonzero(edges == -1), strict=True)
+    ]
 
 
 def spoken(*levels: float) -> Floats:

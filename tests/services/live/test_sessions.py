@@ -22,10 +22,12 @@ from neuroedge.contract.errors import (
     Unavailable,
     UnsupportedMedia,
 )
+from neuroedge.contract.models import SAMPLE_RATE_HZ
 from neuroedge.contract.principal import Principal
 from neuroedge.infra.live_metrics import LiveMetrics
 from neuroedge.services.live import session as session_module
 from neuroedge.services.live.options import LiveLimits, LiveOptions
+from neuroedge.services.live.recogniser import MOST_BEFORE_S
 from neuroedge.services.live.session import LiveSession
 from neuroedge.services.live.sessions import LiveSessions
 from neuroedge.stores.ledgers import UsageRow
@@ -481,3 +483,34 @@ async def test_a_failing_model_cuts_no_sentence_off(live: Live, monkeypatch: pyt
     await session.finish()
     assert len(told(session, "final")) == 1
     assert len(told(session, "final")[0]["words"]) >= 17
+
+
+async def test_a_short_turn_is_recognised_with_the_sound_before_it(live: Live) -> None:
+    """Of which no word is told again; a partial has no time for that."""
+    session = await live.start()
+    await say(session, np.concatenate([spoken(0.1, 0.2, 0.3), silence(1.0), spoken(0.4, 0.5), silence(1.0)]))
+    await session.finish()
+    assert [final["text"] for final in told(session, "final")] == ["w10 w20 w30", "w40 w50"]
+    thorough = [call["seconds"] for call in live.stt.calls if call["beam_size"] == 5]
+    quick = [call["seconds"] for call in live.stt.calls if call["beam_size"] == 1]
+    assert thorough[-1] == pytest.approx(3.2, abs=0.1)
+    assert max(quick) < 1.8
+
+
+async def test_a_language_is_not_taken_from_the_sound_before(live: Live) -> None:
+    """Where nothing told a turn's own language, it is heard by itself; with one named, what came before helps."""
+    turn = np.concatenate([spoken(*[0.1] * 6), silence(1.0), spoken(*[0.2] * 6), silence(1.0)])
+    for options, seconds in (({}, 2.9), ({"language": "en"}, 6.1)):
+        live.stt.calls.clear()
+        session = await live.start(partials=False, **options)
+        await say(session, turn)
+        await session.finish()
+        assert live.stt.calls[-1]["seconds"] == pytest.approx(seconds, abs=0.3)
+        assert [len(final["words"]) for final in told(session, "final")] == [6, 6]
+
+
+async def test_only_so_much_sound_is_kept_for_what_follows(live: Live) -> None:
+    """However long nobody speaks."""
+    session = await live.start(partials=False)
+    await say(session, np.concatenate([spoken(0.1), silence(12.0)]))
+    assert len(session._tape.slice(0, session._tape.end)) < (MOST_BEFORE_S + 1.5) * SAMPLE_RATE_HZ

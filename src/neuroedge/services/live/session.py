@@ -24,7 +24,7 @@ from neuroedge.services.live.cutting import sentence_cut
 from neuroedge.services.live.endpointing import Endpointer, Mark
 from neuroedge.services.live.events import EventLog
 from neuroedge.services.live.options import BYTES_PER_S, MAX_AHEAD_S, MAX_UTTERANCE_S, LiveLimits, LiveOptions
-from neuroedge.services.live.recogniser import Recogniser
+from neuroedge.services.live.recogniser import MOST_BEFORE_S, Recogniser
 from neuroedge.services.live.utterance import Heard, Tape, Utterance
 
 log = structlog.get_logger(__name__)
@@ -260,7 +260,8 @@ class LiveSession:
     def _forget(self) -> None:
         """Keep only sound that an utterance may still need."""
         needed = [utterance.start for utterance in (*self._finished, self._current) if utterance is not None]
-        self._tape.forget(min(needed, default=self._judged - 2 * _BEFORE - VOICE_FRAME * 4))
+        least = min(needed, default=self._judged - 2 * _BEFORE - VOICE_FRAME * 4)
+        self._tape.forget(least - round(MOST_BEFORE_S * SAMPLE_RATE_HZ))
 
     async def _room(self) -> None:
         while self.reason is None and sum(utterance.duration_s for utterance in self._finished) > MAX_AHEAD_S:

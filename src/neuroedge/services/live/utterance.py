@@ -67,6 +67,8 @@ class Utterance:
     told: str = ""
     """Text of the last partial."""
     language: str | None = None
+    told_language: bool = False
+    """Whether its own sound told its language; else it is that of the speech before it."""
     spoken_early: tuple[int, Heard | None] | None = None
     """What a pause gave before it was known to be the end, with the end of speech it was made for."""
     spoken: Heard | None = None
