@@ -102,11 +102,19 @@ def main() -> None:
         with serve(Path(folder) / "data", **env) as server, server.log_in() as client:
             offline = {recording.name: _offline(client, recording) for recording in recordings}
             alone, together = asyncio.run(_all_streams(server, client, recordings, arguments.runs))
-    _save(recordings, offline, alone, together, arguments.model)
+    command = f"python -m benchmarks.live --data FOLDER{' --prompts FILE' * bool(arguments.prompts)}"
+    command += f" --runs {arguments.runs}" * (arguments.runs > 1)
+    _save(recordings, offline, alone, together, arguments.model, command=command)
 
 
 def _save(
-    recordings: list[Recording], offline: dict[str, Words], alone: list[Run], together: list[Run], model: str
+    recordings: list[Recording],
+    offline: dict[str, Words],
+    alone: list[Run],
+    together: list[Run],
+    model: str,
+    *,
+    command: str,
 ) -> None:
     figures = [
         figure(
@@ -126,7 +134,6 @@ def _save(
         some = [run for run in alone if run[0].held_out is held_out]
         if some:
             figures += _rates(what, some, offline, model)
-    command = "python -m benchmarks.live --data FOLDER --prompts FILE"
     save("live", figures, title=f"Live transcription ({model})", command=command)
 
 
