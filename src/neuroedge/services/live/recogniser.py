@@ -74,6 +74,7 @@ class Recogniser:
         A thorough recognition of a short one also listens to the sound before it, as far as its language is known.
         Raises what `hear` does.
         """
+        end = min(end, tape.end)
         own = end - utterance.start
         # A short piece does not tell its language for sure: then that of the speech before it holds.
         sure = own >= _SURE_LANGUAGE_S * SAMPLE_RATE_HZ

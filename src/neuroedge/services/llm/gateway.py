@@ -7,7 +7,7 @@ offers ─ choice.py ─> in order ─ retrying.py ─> attempts at one ─ atte
 
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
@@ -93,22 +93,20 @@ class Gateway:
     ) -> AsyncGenerator[ChatDelta, None]:
         """What LLM.stream promises."""
         offers = await self.order(principal, policy, request)
-        fallback = (await self._offers.preferences(principal)).fallback
         caller = Caller(
             principal=principal,
             request_id=request_id,
             query_type=policy.query_type,
             until=time.monotonic() + scope.remaining_s(TOTAL_S),
         )
-        offers = offers if policy.fallback else offers[:1]
-        first, deltas = await self._begun(offers, request, caller, settled=fallback)
+        first, deltas = await self._begun(offers if policy.fallback else offers[:1], request, caller)
         async with aclosing(deltas):
             yield first
             async for delta in deltas:
                 yield delta
 
     async def _begun(
-        self, offers: list[Offer], request: ChatRequest, caller: Caller, *, settled: Sequence[str]
+        self, offers: list[Offer], request: ChatRequest, caller: Caller
     ) -> tuple[ChatDelta, AsyncGenerator[ChatDelta, None]]:
         """The answer of the first model that begins one; the error is that of the model wanted most."""
         failed: NeuroEdgeError | None = None
@@ -119,12 +117,22 @@ class Gateway:
                 return await self._begun_by(offer, request, caller)
             except _OTHERS_MAY as error:
                 failed = failed or error
-                left = deque(_others(left, offer, error, settled))
+                if offer.wire == "local" and isinstance(error, Overloaded):
+                    left = deque(await self._elsewhere(left, caller.principal))
                 if left:
                     self._metrics.fell_back(offer.id, left[0].id, error.code)
                     log.info("llm_fallback", offer=offer.id, to=left[0].id, code=error.code)
         assert failed is not None
         raise failed
+
+    async def _elsewhere(self, offers: Iterable[Offer], principal: Principal) -> list[Offer]:
+        """Those worth asking while a model of this process is busy.
+
+        Models here share its processors and memory: another one beside a busy one makes both slower, so that neither
+        answers in time. Only what the organisation has settled as a fallback is asked all the same.
+        """
+        settled = (await self._offers.preferences(principal)).fallback
+        return [offer for offer in offers if offer.wire != "local" or offer.id in settled]
 
     async def _begun_by(
         self, offer: Offer, request: ChatRequest, caller: Caller
@@ -137,17 +145,6 @@ class Gateway:
             deltas = make()
             return await anext(deltas), deltas
         return await begun(make, until=caller.until)
-
-
-def _others(left: Iterable[Offer], offer: Offer, error: NeuroEdgeError, settled: Sequence[str]) -> Iterable[Offer]:
-    """Those worth asking after `error` of `offer`.
-
-    Models of this process share its processors and memory: another one beside a busy one makes both slower, so that
-    neither answers in time. Only what the organisation has settled as a fallback is asked all the same.
-    """
-    if offer.wire != "local" or not isinstance(error, Overloaded):
-        return left
-    return (other for other in left if other.wire != "local" or other.id in settled)
 
 
 @dataclass(frozen=True, slots=True)
