@@ -119,7 +119,7 @@ def main() -> None:
         "long_recording",
         [*_speed(long, given.minutes), *_memory(first, short, long, given)],
         title=f"A recording of {given.minutes:g} minutes",
-        command="python -m benchmarks.long_recording",
+        command=f"python -m benchmarks.long_recording --minutes {given.minutes:g} --short {given.short:g}",
     )
 
 
