@@ -11,7 +11,7 @@ def _words(*words: str) -> list[TimedWord]:
 
 def test_stable_and_unstable_text_together_are_the_text() -> None:
     """Also where they part within a word with a hyphen; words themselves have no spaces around them."""
-    utterance = Utterance(number=1, start=0, speech_start=0)
+    utterance = Utterance(number=1, start=0, speech_start=0, spoken_from=0)
     utterance.agreement.stable = _words(" rather", " cold")
     utterance.agreement.unstable = _words("-hearted", " and")
     told = reports.partial(utterance)

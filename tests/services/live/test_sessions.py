@@ -514,3 +514,21 @@ async def test_only_so_much_sound_is_kept_for_what_follows(live: Live) -> None:
     session = await live.start(partials=False)
     await say(session, np.concatenate([spoken(0.1), silence(12.0)]))
     assert len(session._tape.slice(0, session._tape.end)) < (MOST_BEFORE_S + 1.5) * SAMPLE_RATE_HZ
+
+
+async def test_a_turn_that_is_lost_in_the_sound_before_it_is_heard_alone(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A recogniser may put all of its words into the pause before it."""
+    whole = live.stt.transcribe
+
+    async def transcribe(samples: Any, **asked: Any) -> Any:
+        found = await whole(samples, **asked)
+        return found if len(samples) < 2.5 * SAMPLE_RATE_HZ else replace(found, utterances=[])
+
+    monkeypatch.setattr(live.stt, "transcribe", transcribe)
+    session = await live.start(partials=False)
+    await say(session, np.concatenate([spoken(0.1, 0.2, 0.3), silence(1.0), spoken(0.4, 0.5), silence(1.0)]))
+    await session.finish()
+    assert [final["text"] for final in told(session, "final")] == ["w10 w20 w30", "w40 w50"]
+    assert max(call["seconds"] for call in live.stt.calls) > 2.5

@@ -78,16 +78,18 @@ class Recogniser:
         own = end - utterance.start
         # A short piece does not tell its language for sure: then that of the speech before it holds.
         sure = own >= _SURE_LANGUAGE_S * SAMPLE_RATE_HZ
-        knows = self._language is not None or utterance.told_language or not sure
-        before = max(0, utterance.start - context(own)) if thorough and knows else utterance.start
-        samples = tape.slice(before, end)
-        start = end - len(samples)
-        language = utterance.language if start < utterance.start or not sure else None
-        heard = await self.hear(samples, start, thorough=thorough, language=language)
-        if sure and start == utterance.start and heard.language is not None:
+        if thorough and (self._language is not None or utterance.told_language or not sure):
+            start = max(utterance.spoken_from, utterance.start - context(own))
+            if start < utterance.start:
+                heard = await self.hear(tape.slice(start, end), start, thorough=True, language=utterance.language)
+                if words := _own(heard.words, utterance, end):
+                    return replace(heard, words=words)
+                # All of it was put into the pause before it: alone, there is no such place.
+        language = None if sure else utterance.language
+        heard = await self.hear(tape.slice(utterance.start, end), utterance.start, thorough=thorough, language=language)
+        if sure and heard.language is not None:
             utterance.language, utterance.told_language = heard.language, True
-        stop = end if utterance.end is None else min(end, utterance.end)
-        return replace(heard, words=[word for word in heard.words if _within(word, utterance.start, stop, end)])
+        return replace(heard, words=_own(heard.words, utterance, end))
 
     async def hear(
         self,
@@ -152,15 +154,20 @@ def context(samples: int) -> int:
     """Samples of sound before an utterance of so many that it is recognised with.
 
     Whisper hears words of a short piece wrong that it hears right after others: of a telephone call's words 17 of a
-    hundred were wrong without, 12 with it (15 offline; three runs of benchmarks/live.py).
+    hundred were wrong without, 15 with it, as many as offline (benchmarks/live.py).
     """
     return max(0, min(round(MOST_BEFORE_S * SAMPLE_RATE_HZ), round(_ENOUGH_S * SAMPLE_RATE_HZ) - samples))
 
 
-def _within(word: TimedWord, start: int, stop: int, end: int) -> bool:
-    """Whether the middle of a word lies in samples [start, stop), or after them where that is the end of the sound."""
-    middle = (word.start_s + word.end_s) / 2 * SAMPLE_RATE_HZ
-    return start <= middle and (middle < stop or stop == end)
+def _own(words: Sequence[TimedWord], utterance: Utterance, end: int) -> list[TimedWord]:
+    """Of words heard until sample `end`, those whose middle lies in the utterance, or after it where the sound ends."""
+    stop = end if utterance.end is None else min(end, utterance.end)
+    middles = [(word.start_s + word.end_s) / 2 * SAMPLE_RATE_HZ for word in words]
+    return [
+        word
+        for word, middle in zip(words, middles, strict=True)
+        if utterance.start <= middle and (middle < stop or stop == end)
+    ]
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -92,6 +92,8 @@ class LiveSession:
         self._current: Utterance | None = None
         self._finished: deque[Utterance] = deque()
         self._language: str | None = None
+        self._last: tuple[int, int] = (0, -(1 << 62))
+        """First sample of the last utterance that ended, and the first after it."""
         self._wake, self._heard = asyncio.Event(), asyncio.Event()
         self._feeding = asyncio.Lock()
         self._taking: set[asyncio.Task[None]] = set()
@@ -229,8 +231,14 @@ class LiveSession:
         at = mark.frame * VOICE_FRAME
         if mark.speaking:
             self._utterances += 1
+            start = max(0, at - _BEFORE)
+            lately = start - self._last[1] < MOST_BEFORE_S * SAMPLE_RATE_HZ
             self._current = Utterance(
-                number=self._utterances, start=max(0, at - _BEFORE), speech_start=at, language=self._language
+                number=self._utterances,
+                start=start,
+                speech_start=at,
+                language=self._language,
+                spoken_from=min(start, self._last[0]) if lately else start,
             )
             self.events.add("speech_started", utterance=self._utterances, at_s=reports.seconds(at))
             return
@@ -241,6 +249,7 @@ class LiveSession:
             self._cut(ended, max(at, ended.stable_until))
             return
         ended.end, self._current = min(at + _AFTER, self._tape.end), None
+        self._last = ended.start, ended.end
         self.events.add("speech_stopped", utterance=ended.number, at_s=reports.seconds(at))
         self._finished.append(ended)
         self._wake.set()

@@ -67,6 +67,8 @@ class Utterance:
     told: str = ""
     """Text of the last partial."""
     language: str | None = None
+    spoken_from: int
+    """Where the utterance before it began, if that was lately: it is understood better with what was said before."""
     told_language: bool = False
     """Whether its own sound told its language; else it is that of the speech before it."""
     spoken_early: tuple[int, Heard | None] | None = None
@@ -108,4 +110,6 @@ class Utterance:
     def cut(self, at: int) -> "Utterance":
         """End this one at sample `at`; gives the rest, which goes on."""
         self.end, self.spoken_early, self._follows = at, None, _CONTEXT
-        return Utterance(number=self.number + 1, start=at, speech_start=at, language=self.language)
+        return Utterance(
+            number=self.number + 1, start=at, speech_start=at, language=self.language, spoken_from=self.start
+        )
