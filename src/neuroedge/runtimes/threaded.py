@@ -13,8 +13,8 @@ from typing import Any, ClassVar, Final, ParamSpec, TypeVar
 
 from neuroedge.contract.errors import ModelFailed, NeuroEdgeError, Overloaded
 from neuroedge.contract.models import Priority
+from neuroedge.contract.scope import deadline
 from neuroedge.contract.scope import priority as current_priority
-from neuroedge.contract.scope import remaining_s
 from neuroedge.runtimes import device
 from neuroedge.runtimes.cores import CoreBudget, Hold
 
@@ -165,7 +165,7 @@ class _BoundedThreads(ThreadPoolExecutor):
 
         Work that had to wait, and has no time left when its turn comes, ends with Overloaded too.
         """
-        until = time.monotonic() + remaining_s(math.inf)
+        until = math.inf if (at := deadline()) is None else at
         with self._counting:
             behind = self._unfinished >= self._workers
             full = bool(self._waiting_cost) and self._waiting_cost + cost > self._max_waiting

@@ -92,7 +92,7 @@ class LiveSession:
         self._current: Utterance | None = None
         self._finished: deque[Utterance] = deque()
         self._language: str | None = None
-        self._last: tuple[int, int] = (0, -(1 << 62))
+        self._last: tuple[int, int] | None = None
         """First sample of the last utterance that ended, and the first after it."""
         self._wake, self._heard = asyncio.Event(), asyncio.Event()
         self._feeding = asyncio.Lock()
@@ -232,13 +232,13 @@ class LiveSession:
         if mark.speaking:
             self._utterances += 1
             start = max(0, at - _BEFORE)
-            lately = start - self._last[1] < MOST_BEFORE_S * SAMPLE_RATE_HZ
+            last, reach = self._last, start - MOST_BEFORE_S * SAMPLE_RATE_HZ
             self._current = Utterance(
                 number=self._utterances,
                 start=start,
                 speech_start=at,
                 language=self._language,
-                spoken_from=min(start, self._last[0]) if lately else start,
+                spoken_from=min(start, last[0]) if last is not None and last[1] > reach else start,
             )
             self.events.add("speech_started", utterance=self._utterances, at_s=reports.seconds(at))
             return
