@@ -1,18 +1,16 @@
 """Objects that an engine call names: the caller's own, those that are shared, and no others."""
 
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 import pytest
 
 from neuroedge.contract.errors import InvalidInput, NotFound
 from neuroedge.contract.principal import Principal
-from neuroedge.infra.blobs import TenantBlobs, open_store
-from neuroedge.services.engine_blobs import EngineBlobs
-from neuroedge.stores.files import insert
+from neuroedge.services.files import Files
 from neuroedge.stores.ids import new_id
 from neuroedge.stores.postgres import Database
+from tests.services.test_files import contexts_over, upload_of
 from tests.stores.conftest import colleague, new_principal
 
 pytestmark = pytest.mark.anyio
@@ -22,37 +20,15 @@ class _Bench:
     """Objects of organisations in one folder."""
 
     def __init__(self, db: Database, folder: Path) -> None:
-        self._db, self._store, self._folder = db, open_store(None, folder / "blobs"), folder
-
-    def whole(self, caller: Principal) -> TenantBlobs:
-        """Every object of the caller's organisation, as services reach them."""
-
-        async def cipher() -> Any:
-            return (await self._db.known(caller.org_id)).cipher
-
-        return TenantBlobs(self._store, caller.org_id, cipher=cipher, tmp=self._folder)
-
-    def seen(self, caller: Principal) -> EngineBlobs:
-        """As engines reach them."""
-        return EngineBlobs(self.whole(caller), db=self._db, principal=caller)
+        self._contexts, self._folder = contexts_over(db, folder), folder
+        self._files = Files(db=db, contexts=self._contexts)
+        self.whole, self.seen = self._contexts.blobs, self._contexts.seen_blobs
 
     async def file(self, owner: Principal) -> str:
         """Keep a file; its key."""
-        file_id = new_id()
-        async with self._db.tenant(owner) as conn:
-            await insert(
-                conn,
-                org_id=owner.org_id,
-                user_id=owner.user_id,
-                file_id=file_id,
-                purpose="user_data",
-                filename="secret.txt",
-                size_bytes=6,
-                expires_at=None,
-            )
-        key = f"files/{file_id}/content"
-        await self.whole(owner).put(key, b"secret")
-        return key
+        upload = upload_of(self._folder, b"secret", name="secret.txt")
+        kept = await self._files.add(owner, upload, purpose="user_data", life=None, request_id="r")
+        return f"files/{kept.id}/content"
 
 
 @pytest.fixture

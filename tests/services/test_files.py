@@ -25,7 +25,8 @@ from tests.stores.conftest import colleague, new_principal
 pytestmark = pytest.mark.anyio
 
 
-def _contexts(db: Database, folder: Path) -> Contexts:
+def contexts_over(db: Database, folder: Path) -> Contexts:
+    """Engine contexts with the database and a folder of objects, for what needs no model."""
     unused: Any = None
     return Contexts(
         db=db,
@@ -40,7 +41,8 @@ def _contexts(db: Database, folder: Path) -> Contexts:
     )
 
 
-def _upload(folder: Path, data: bytes = b"words", *, name: str = "notes.txt") -> Upload:
+def upload_of(folder: Path, data: bytes = b"words", *, name: str = "notes.txt") -> Upload:
+    """A file as it comes in."""
     path = folder / f"upload-{new_id()}"
     path.write_bytes(data)
     return Upload(path=path, filename=name, bytes=len(data))
@@ -48,12 +50,12 @@ def _upload(folder: Path, data: bytes = b"words", *, name: str = "notes.txt") ->
 
 async def _kept(files: Files, caller: Principal, folder: Path, **more: Any) -> UUID:
     asked: dict[str, Any] = {"purpose": "batch", "life": None, "request_id": "r", **more}
-    return (await files.add(caller, _upload(folder), **asked)).id
+    return (await files.add(caller, upload_of(folder), **asked)).id
 
 
 async def test_a_file_is_seen_by_its_user_alone(db: Database, tmp_path: Path) -> None:
     """Not by a colleague in the same organisation, nor by another organisation."""
-    contexts = _contexts(db, tmp_path)
+    contexts = contexts_over(db, tmp_path)
     files, caller, stranger = Files(db=db, contexts=contexts), await new_principal(db), await new_principal(db)
     file_id = await _kept(files, caller, tmp_path)
     found, data = await files.content(caller, file_id)
@@ -68,7 +70,7 @@ async def test_a_file_is_seen_by_its_user_alone(db: Database, tmp_path: Path) ->
 
 async def test_a_file_is_forgotten_when_its_time_is_over(db: Database, tmp_path: Path) -> None:
     """At once for who asks; row and object by the sweep. The others stay."""
-    contexts = _contexts(db, tmp_path)
+    contexts = contexts_over(db, tmp_path)
     files, caller = Files(db=db, contexts=contexts), await new_principal(db)
     stays = await _kept(files, caller, tmp_path, life=timedelta(days=1))
     goes = await _kept(files, caller, tmp_path)
@@ -96,7 +98,7 @@ async def test_a_file_is_forgotten_when_its_time_is_over(db: Database, tmp_path:
 
 async def test_what_a_crash_left_is_swept(db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An object without a row, once it is too old to be an upload in progress."""
-    contexts = _contexts(db, tmp_path)
+    contexts = contexts_over(db, tmp_path)
     files, caller = Files(db=db, contexts=contexts), await new_principal(db)
     kept, orphan = await _kept(files, caller, tmp_path), new_id()
     await contexts.blobs(caller).put(f"files/{orphan}/content", b"left")
@@ -111,7 +113,7 @@ async def test_what_a_crash_left_is_swept(db: Database, tmp_path: Path, monkeypa
 
 async def test_what_is_refused_leaves_nothing(db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another purpose, a life too short or too long, a file too large, one file too many."""
-    contexts = _contexts(db, tmp_path)
+    contexts = contexts_over(db, tmp_path)
     files, caller = Files(db=db, contexts=contexts), await new_principal(db)
     for wrong in ({"purpose": ""}, {"life": timedelta(minutes=1)}, {"life": timedelta(days=31)}):
         with pytest.raises(InvalidInput):
