@@ -23,7 +23,7 @@ from neuroedge.services.federated_rounds import FederatedRounds, folder
 from neuroedge.services.run_engine import Contexts
 from neuroedge.stores.ids import new_id
 from neuroedge.stores.postgres import Database
-from tests.services.test_files import _contexts
+from tests.services.test_files import contexts_over
 from tests.stores.conftest import new_principal
 
 pytestmark = pytest.mark.anyio
@@ -42,7 +42,7 @@ class _Jobs(JobQueue):
 
 
 def _parts(db: Database, folder: Path) -> tuple[Federations, FederatedRounds, Contexts]:
-    contexts = _contexts(db, folder)
+    contexts = contexts_over(db, folder)
     rounds = FederatedRounds(db=db, contexts=contexts, queue=_Jobs())
     return Federations(db=db, contexts=contexts, rounds=rounds), rounds, contexts
 

@@ -18,7 +18,7 @@ from neuroedge.services.run_engine import Contexts
 from neuroedge.services.trained import TenantTrainedModels, TrainedCatalogue
 from neuroedge.stores import trained as store
 from neuroedge.stores.postgres import Database
-from tests.services.test_files import _contexts
+from tests.services.test_files import contexts_over
 from tests.stores.conftest import new_principal
 
 pytestmark = pytest.mark.anyio
@@ -54,7 +54,7 @@ class Bench:
     def __init__(self, db: Database, folder: Path) -> None:
         self.db = db
         self.folder = folder
-        self.contexts: Contexts = _contexts(db, folder)
+        self.contexts: Contexts = contexts_over(db, folder)
         self.graphs = Graphs()
         self.catalogue = TrainedCatalogue(db=db, contexts=self.contexts, graphs=self.graphs)
 

@@ -6,7 +6,6 @@ purpose, tokenising (the bindings have no call for it), so it listens on the loo
 
 import asyncio
 import contextlib
-import os
 import secrets
 import ssl
 from collections.abc import AsyncGenerator, Mapping
@@ -24,8 +23,8 @@ from neuroedge.contract.models import Priority
 from neuroedge.runtimes import memory
 from neuroedge.runtimes.device import CPU, split
 from neuroedge.runtimes.llama_answer import Answer, Chunk, Mailbox, says_something
-from neuroedge.runtimes.llama_library import llama_library
 from neuroedge.runtimes.llama_request import Question, question
+from neuroedge.runtimes.llama_server import parameters, started
 from neuroedge.runtimes.shared_cores import SharedCores
 from neuroedge.runtimes.shared_room import SharedRoom
 from neuroedge.runtimes.threaded import Threaded
@@ -42,9 +41,6 @@ PROMPTS_AT_ONCE: Final = 2
 one after the other, and then the first words of all come when those of the last do."""
 MAX_WAITING_TOKENS: Final = 4096.0
 """Tokens of prompts and answers that may wait; beyond that a caller is told to come back."""
-ALL_LAYERS: Final = 999
-_QUIET: Final = -1
-_VERBOSE: Final = 4
 
 
 def load(model_id: str, folder: Path, *, threads: int, options: Mapping[str, Any]) -> "LlamaChat":
@@ -73,7 +69,7 @@ def load(model_id: str, folder: Path, *, threads: int, options: Mapping[str, Any
     params.cache_ram_mib = int(options.get("cache_mib", DEFAULT_CACHE_MIB))
     try:
         with memory.large_steps():
-            server = llama_library().Server(params)
+            server = started(params)
     except RuntimeError as error:
         raise ModelUnavailable(f"{model_id} does not load: {error}", hint=hint) from error
     prompts = PROMPTS_AT_ONCE if kind == CPU else parallel
@@ -83,22 +79,11 @@ def load(model_id: str, folder: Path, *, threads: int, options: Mapping[str, Any
 
 
 def _params(path: Path, *, kind: str, index: int, threads: int, key: str) -> Any:
-    params = llama_library().CommonParams()
-    params.model.path = str(path)
+    params = parameters(path, threads=threads, gpu=kind != CPU, key=key)
     # Fitting layers to the device's memory loads the model several times; the pool has already made room for it.
     params.fit_params = False
-    params.n_gpu_layers = 0 if kind == CPU else ALL_LAYERS
     params.main_gpu = index
     params.n_batch = params.n_ubatch = PROMPT_BATCH_TOKENS
-    for cpu in (params.cpuparams, params.cpuparams_batch):
-        cpu.n_threads = threads
-        # Threads that spin while they wait starve the other models of a small machine.
-        cpu.poll = 0
-    params.warmup = False
-    params.ui = False
-    params.api_keys = [key]
-    # llama.cpp writes to stderr by itself; it is heard only where the operator asked for debug output.
-    params.verbosity = _VERBOSE if os.environ.get("NEUROEDGE_LOG_LEVEL", "").lower() == "debug" else _QUIET
     return params
 
 
@@ -124,8 +109,6 @@ class LlamaChat(Threaded):
             # Reading the authorities' certificates takes 20 to 50 ms, and loopback has no TLS.
             verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
         )
-        # The server's constructor returns before llama.cpp's threads run, and a server freed in that moment never
-        # ends: this answer shows that they do.
         self._knows_tools = bool(self._loopback("GET", "/props").get("chat_template_caps", {}).get("supports_tools"))
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[ChatDelta, None]:

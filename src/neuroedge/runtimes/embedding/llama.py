@@ -1,6 +1,5 @@
 """Sentence encoders as GGUF files (BERT, XLM-R, Qwen3 …) over llama.cpp, through the server engine of xllamacpp."""
 
-import os
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,16 +14,13 @@ from neuroedge.runtimes.embedding import tokens
 from neuroedge.runtimes.embedding.layout import BackendName, EncoderOptions, Layout, batches
 from neuroedge.runtimes.embedding.pooling import unit
 from neuroedge.runtimes.llama_library import llama_library
+from neuroedge.runtimes.llama_server import parameters, started
 
 FILE: Final = "model.gguf"
 _SEQUENCES: Final = 32
 """Texts llama.cpp computes together at most."""
 _SPARE_TOKENS: Final = 64
 """Room of the context beyond a batch; a text that fills it to the last token is refused."""
-_QUIET: Final = -1
-_VERBOSE: Final = 4
-_ON_GPU: Final = 999
-"""More layers than any model has: all go to the GPU."""
 
 
 def open_llama(model_id: str, folder: Path, options: EncoderOptions, layout: Layout, *, device: str) -> "LlamaBackend":
@@ -46,30 +42,18 @@ def open_llama(model_id: str, folder: Path, options: EncoderOptions, layout: Lay
 
 
 def _server(path: Path, options: EncoderOptions, layout: Layout, *, key: str, gpu: bool) -> Any:
-    xllamacpp = llama_library()
-    params = xllamacpp.CommonParams()
-    params.model.path = str(path)
+    params = parameters(path, threads=layout.threads, gpu=gpu, key=key)
     params.embedding = True
     pooling = (options.pooling or "unspecified").upper()
-    params.pooling_type = xllamacpp.llama_pooling_type[f"LLAMA_POOLING_TYPE_{pooling}"]
+    params.pooling_type = llama_library().llama_pooling_type[f"LLAMA_POOLING_TYPE_{pooling}"]
     # A text must fit one batch as a whole: encoders see all of it at once.
     params.n_batch = params.n_ubatch = _batch_tokens(options, layout)
     params.n_parallel = _SEQUENCES
     params.kv_unified = True
     params.n_ctx = params.n_batch + _SPARE_TOKENS
-    params.n_gpu_layers = _ON_GPU if gpu else 0
-    for cpu in (params.cpuparams, params.cpuparams_batch):
-        cpu.n_threads = layout.threads
-        # Threads that spin while they wait starve the other models of a small machine.
-        cpu.poll = 0
     params.cache_ram_mib = 0
-    params.warmup = False
-    params.ui = False
-    params.api_keys = [key]
     params.n_threads_http = 1
-    # llama.cpp writes to stderr by itself; it is heard only where the operator asked for debug output.
-    params.verbosity = _VERBOSE if os.environ.get("NEUROEDGE_LOG_LEVEL", "").lower() == "debug" else _QUIET
-    return xllamacpp.Server(params)
+    return started(params)
 
 
 def _batch_tokens(options: EncoderOptions, layout: Layout) -> int:

@@ -1,6 +1,5 @@
 """Rerankers as GGUF files (BGE, Jina, Qwen3-Reranker …) over llama.cpp, through the server engine of xllamacpp."""
 
-import os
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from neuroedge.contract.errors import ModelUnavailable, Unavailable
 from neuroedge.contract.models import Floats
 from neuroedge.runtimes.llama_library import llama_library
+from neuroedge.runtimes.llama_server import parameters, started
 from neuroedge.runtimes.reranking.gguf_header import tensor_names
 from neuroedge.runtimes.threaded import Threaded
 
@@ -23,10 +23,6 @@ _TEMPLATE_TOKENS: Final = 8
 """Room for the special tokens around and between the two texts."""
 _SEQUENCES: Final = 8
 """Pairs llama.cpp computes together at most."""
-_QUIET: Final = -1
-_VERBOSE: Final = 4
-_ON_GPU: Final = 999
-"""More layers than any model has: all go to the GPU."""
 _HEADS: Final = frozenset({"cls.weight", "cls.output.weight"})
 """The layers that make a score out of a text's state. Without one llama.cpp gives the state's first number instead."""
 
@@ -61,29 +57,17 @@ def _check_head(model_id: str, path: Path, *, hint: str) -> None:
 
 
 def _server(path: Path, *, max_tokens: int, threads: int, key: str, gpu: bool) -> Any:
-    xllamacpp = llama_library()
-    params = xllamacpp.CommonParams()
-    params.model.path = str(path)
+    params = parameters(path, threads=threads, gpu=gpu, key=key)
     params.embedding = True
-    params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_RANK
+    params.pooling_type = llama_library().llama_pooling_type.LLAMA_POOLING_TYPE_RANK
     # A pair must fit one batch as a whole: the model sees all of it at once.
     params.n_batch = params.n_ubatch = max_tokens
     params.n_parallel = _SEQUENCES
     params.kv_unified = True
     params.n_ctx = _SEQUENCES * max_tokens
-    params.n_gpu_layers = _ON_GPU if gpu else 0
-    for cpu in (params.cpuparams, params.cpuparams_batch):
-        cpu.n_threads = threads
-        # Threads that spin while they wait starve the other models of a small machine.
-        cpu.poll = 0
     params.cache_ram_mib = 0
-    params.warmup = False
-    params.ui = False
-    params.api_keys = [key]
     params.n_threads_http = 1
-    # llama.cpp writes to stderr by itself; it is heard only where the operator asked for debug output.
-    params.verbosity = _VERBOSE if os.environ.get("NEUROEDGE_LOG_LEVEL", "").lower() == "debug" else _QUIET
-    return xllamacpp.Server(params)
+    return started(params)
 
 
 class GgufReranker(Threaded):

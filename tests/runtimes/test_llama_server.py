@@ -1,0 +1,29 @@
+"""llama.cpp's server engine: one that is freed as soon as it is loaded ends."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("gguf")
+
+from tests.runtimes.reranking.gguf_reranker import write_reranker
+
+_FREED_AT_ONCE = """
+import sys
+from pathlib import Path
+from neuroedge.runtimes.llama_server import parameters, started
+
+for _ in range(400):
+    params = parameters(Path(sys.argv[1]), threads=1, gpu=False, key="k")
+    params.embedding, params.n_ctx, params.n_threads_http = True, 64, 1
+    started(params)
+"""
+
+
+def test_a_server_freed_at_once_ends(tmp_path: Path) -> None:
+    """Each time, though llama.cpp's own thread comes late; in a process of its own, which a hang cannot outlive."""
+    write_reranker(tmp_path / "model.gguf")
+    ran = subprocess.run([sys.executable, "-c", _FREED_AT_ONCE, str(tmp_path / "model.gguf")], timeout=120, check=False)
+    assert ran.returncode == 0
