@@ -86,3 +86,56 @@ def test_a_guard_against_rows_masked_throughout_goes() -> None:
     assert simplify(made) == 1
     assert "IsNaN" not in {n.op_type for n in made.graph.node}
     assert np.array_equal(run(made), before)
+
+
+def swapped(order: tuple[int, ...] = (0, 2, 1), *, last: tuple[str, str] = ("c3", "c2")) -> Any:
+    """The keys of attention, [n, 2, 2, 2] from x [n, 8], with their last two dimensions swapped as torch exports it."""
+    ints = {
+        "rows": [0, 2, 2, 2],
+        "all": [0, 8],
+        "left": [-1],
+        "lo": [-(2**63)],
+        "m2": [-2],
+        "m1": [-1],
+        "hi": [2**63 - 1],
+    }
+    made = helper.make_graph(
+        [
+            helper.make_node("Reshape", ["x", "rows"], ["four"]),
+            helper.make_node("Transpose", ["four"], ["k"], perm=[0, 2, 1, 3]),
+            helper.make_node("Shape", ["k"], ["s"]),
+            helper.make_node("Slice", ["s", "lo", "m2"], ["first"]),
+            helper.make_node("Slice", ["s", "m2", "m1"], ["c2"]),
+            helper.make_node("Slice", ["s", "m1", "hi"], ["c3"]),
+            helper.make_node("Concat", ["left", "c2", "c3"], ["flat"], axis=0),
+            helper.make_node("Concat", ["first", *last], ["back"], axis=0),
+            helper.make_node("Reshape", ["k", "flat"], ["a"]),
+            helper.make_node("Transpose", ["a"], ["b"], perm=list(order)),
+            helper.make_node("Reshape", ["b", "back"], ["c"]),
+            helper.make_node("Reshape", ["c", "all"], ["y"]),
+        ],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 8])],
+        initializer=[numpy_helper.from_array(np.asarray(value, np.int64), name) for name, value in ints.items()],
+    )
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+def test_dimensions_swapped_by_way_of_three_are_swapped_at_once() -> None:
+    """With the same answer, and without the arithmetic of shapes."""
+    made = swapped()
+    before = run(made)
+    assert simplify(made) == 1
+    assert [n.op_type for n in made.graph.node] == ["Reshape", "Transpose", "Transpose", "Reshape"]
+    assert np.array_equal(run(made), before)
+
+
+@pytest.mark.parametrize(
+    "made", [swapped((1, 0, 2)), swapped((1, 2, 0)), swapped(last=("c2", "c3")), swapped(last=("c3", "c3"))]
+)
+def test_other_turns_of_the_dimensions_stay(made: Any) -> None:
+    """Another order in between, or another shape afterwards."""
+    before = run(made)
+    assert simplify(made) == 0
+    assert np.array_equal(run(made), before)

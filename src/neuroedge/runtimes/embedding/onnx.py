@@ -56,8 +56,8 @@ class OnnxFile:
             if self.options.precision == "auto" and not onnx_int8.stores_int8(stored):
                 return str(self.path)
             onnx.load_external_data_for_model(stored, str(self.path.parent))
-            onnx_int8.rewrite(stored)
             onnx_simplify.simplify(stored)
+            onnx_int8.rewrite(stored)
             return bytes(stored.SerializeToString())
         except (DecodeError, EncodeError, ValueError, KeyError, OSError) as error:
             raise _broken(self.model_id, error) from error

@@ -21,6 +21,8 @@ _ZERO: Final = 128
 """Zero of the activations: they are uint8, symmetric around it, because that is what the fast kernels take."""
 _LARGEST: Final = 127
 """Of an activation, from its zero."""
+_GELU_DEPTH: Final = 0.17
+"""GELU is nowhere below -0.16998, so that its largest value tells its largest size."""
 _LARGEST_WEIGHTS: Final = (64, 80, 96)
 """Of a column, whichever loses least: large ones round finely, but more pairs of neighbours must be made smaller."""
 _LARGEST_PAIR: Final = 128
@@ -103,14 +105,18 @@ class _Rewriter:
             return helper.make_node(op, inputs, [f"{x}:{result}"], **attributes)
 
         one, zero = self._add("int8:one", np.float32(1)), self._add("int8:zero", np.uint8(_ZERO))
-        least = self._add("int8:least", np.float32(1e-12))
         step = self._add("int8:step", np.float32(1 / _LARGEST))
-        yield node("Abs", [x], "abs")
+        maker = self._makers.get(x)
+        if maker is not None and maker.op_type == "Gelu":
+            size, least = x, self._add("int8:least-gelu", np.float32(_GELU_DEPTH))
+        else:
+            size, least = f"{x}:abs", self._add("int8:least", np.float32(1e-12))
+            yield node("Abs", [x], "abs")
         if self._opset >= 18:
             axes = self._add("int8:axes", np.array([-1], np.int64))
-            yield node("ReduceMax", [f"{x}:abs", axes], "max", keepdims=1)
+            yield node("ReduceMax", [size, axes], "max", keepdims=1)
         else:
-            yield node("ReduceMax", [f"{x}:abs"], "max", axes=[-1], keepdims=1)
+            yield node("ReduceMax", [size], "max", axes=[-1], keepdims=1)
         yield node("Max", [f"{x}:max", least], "peak")
         yield node("Mul", [f"{x}:peak", step], "scale")
         # Two passes (reciprocal of the few, product of the many) are faster than one of divisions.

@@ -2,20 +2,28 @@
 
 import math
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any, Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 _CONTRIB: Final = "com.microsoft"
+_RANK: Final = 4
+"""Of what attention multiplies: texts, heads, tokens, numbers."""
 
 
 def simplify(model: Any) -> int:
     """Change `model` (onnx.ModelProto) in place; how many patterns were replaced.
 
     GELU written out as 0.5 x (1 + erf(x / sqrt 2)) becomes one operator. A guard against softmax of a row that is
-    masked throughout (NaN, where there is nothing to attend to) goes: every text has a token.
+    masked throughout (NaN, where there is nothing to attend to) goes: every text has a token. The keys of attention,
+    whose last two dimensions torch's exporter swaps by way of three, are transposed at once, and ONNX Runtime then does
+    it within the product that follows.
     """
     graph = model.graph
     patterns = _Patterns(graph)
-    found = [pair for node in graph.node if (pair := patterns.gelu(node) or patterns.guard(node))]
+    found = [pair for node in graph.node for find in patterns.all() if (pair := find(node))]
     if not found:
         return 0
     # The pattern's last node is replaced; the others fall with what nothing reads any more.
@@ -38,6 +46,10 @@ class _Patterns:
                 self._readers[name].append(node)
         self._makers = {name: node for node in graph.node for name in node.output}
         self._stored = {tensor.name: tensor for tensor in graph.initializer}
+
+    def all(self) -> tuple[Callable[[Any], tuple[Any, Any] | None], ...]:
+        """What to look for at each node."""
+        return self.gelu, self.guard, self.swap
 
     def gelu(self, erf: Any) -> tuple[Any, Any] | None:
         """When `erf` is the heart of x / sqrt 2, erf, + 1, * 0.5, * x."""
@@ -63,6 +75,48 @@ class _Patterns:
             return None
         return where, helper.make_node("Identity", [isnan.input[0]], list(where.output))
 
+    def swap(self, last: Any) -> tuple[Any, Any] | None:
+        """When `last` ends x[a, b, c, d] as [-1, c, d], as [-1, d, c], as [a, b, d, c], the shapes read off x."""
+        from onnx import helper
+
+        turned = self._maker(last.input[0], "Transpose") if last.op_type == "Reshape" else None
+        flat = self._maker(turned.input[0], "Reshape") if turned is not None and _perm(turned) == [0, 2, 1] else None
+        if turned is None or flat is None:
+            return None
+        x = flat.input[0]
+        if len(_perm(self._maker(x, "Transpose"))) != _RANK:
+            return None
+        if self._shape(flat.input[1], of=x) != [-1, 2, 3] or self._shape(last.input[1], of=x) != [0, 1, 3, 2]:
+            return None
+        return last, helper.make_node("Transpose", [x], list(last.output), perm=[0, 1, 3, 2])
+
+    def _shape(self, name: str, *, of: str) -> list[int]:
+        """Which dimensions of the tensor `of` (rank 4) make up the shape `name`, -1 for what is left; [] for others."""
+        joined, dimensions = self._maker(name, "Concat"), list[int]()
+        for part in joined.input if joined is not None else ():
+            cut = self._maker(part, "Slice")
+            if cut is None:
+                if self._stored_integers(part) != [-1]:
+                    return []
+                dimensions.append(-1)
+                continue
+            shape = self._maker(cut.input[0], "Shape")
+            bounds = [self._stored_integers(bound) for bound in cut.input[1:]]
+            if shape is None or shape.attribute or shape.input[0] != of or [len(b) for b in bounds] != [1, 1]:
+                return []
+            dimensions += range(_RANK)[bounds[0][0] : bounds[1][0]]
+        return dimensions
+
+    def _maker(self, name: str, op: str) -> Any:
+        """The node that makes `name`, if it is an `op`; None for others."""
+        maker = self._makers.get(name)
+        return maker if maker is not None and maker.op_type == op else None
+
+    def _stored_integers(self, name: str) -> list[int]:
+        """A constant vector; [] for what is none."""
+        value = self._value(name)
+        return [] if value is None or value.ndim != 1 else [int(each) for each in value]
+
     def _only_reader(self, node: Any, op: str) -> Any:
         """The node that reads `node`'s result, if there is just one and it is an `op`; None for None."""
         readers = [] if node is None else self._readers[node.output[0]]
@@ -70,17 +124,23 @@ class _Patterns:
 
     def _has(self, node: Any, value: float) -> bool:
         """Whether one of a node's inputs is the constant `value`."""
+        arrays = [self._value(name) for name in node.input]
+        return any(a is not None and a.size == 1 and math.isclose(a.item(), value, rel_tol=1e-3) for a in arrays)
+
+    def _value(self, name: str) -> NDArray[Any] | None:
+        """The constant `name`, stored with the graph or made by a node; None for others."""
         from onnx import numpy_helper
 
-        tensors = [self._stored[name] for name in node.input if name in self._stored]
-        makers = [self._makers[name] for name in node.input if name in self._makers]
-        tensors += [
-            maker.attribute[0].t
-            for maker in makers
-            if maker.op_type == "Constant" and maker.attribute[0].name == "value"
-        ]
-        arrays = [numpy_helper.to_array(tensor) for tensor in tensors]
-        return any(array.size == 1 and math.isclose(array.item(), value, rel_tol=1e-3) for array in arrays)
+        maker, tensor = self._maker(name, "Constant"), self._stored.get(name)
+        if maker is not None and maker.attribute[0].name == "value":
+            tensor = maker.attribute[0].t
+        return None if tensor is None else np.asarray(numpy_helper.to_array(tensor))
+
+
+def _perm(transpose: Any) -> list[int]:
+    """The order a Transpose gives the dimensions; [] for None and for its default."""
+    attributes = () if transpose is None else transpose.attribute
+    return next((list(each.ints) for each in attributes if each.name == "perm"), [])
 
 
 def drop_unused(graph: Any) -> None:
