@@ -17,8 +17,8 @@ pytestmark = pytest.mark.anyio
 class Model(Threaded):
     """Computes when its gate opens."""
 
-    def __init__(self, *, max_waiting: float = MAX_WAITING) -> None:
-        super().__init__("test", max_waiting=max_waiting)
+    def __init__(self, *, max_waiting: float = MAX_WAITING, workers: int = 1) -> None:
+        super().__init__("test", max_waiting=max_waiting, workers=workers)
         self.gate = threading.Event()
         self.started = threading.Event()
 
@@ -98,6 +98,32 @@ async def test_what_has_no_time_left_when_its_turn_comes_is_refused_then(model: 
     assert await first == 1
     with pytest.raises(Overloaded):
         await second
+
+
+async def test_a_free_worker_begins_nothing_beside_others_that_would_not_end() -> None:
+    """Known to take 100 s, it is refused beside another; with nothing else under way it is tried, and teaches."""
+    model = Model(max_waiting=10, workers=2)
+    first = asyncio.create_task(model.compute(1))
+    await asyncio.to_thread(model.started.wait, 10)
+    model._threads._unit_s = 100.0
+    with call_scope(timeout_s=60), pytest.raises(Overloaded):
+        await model.compute(2)
+    model.gate.set()
+    assert await first == 1
+    with call_scope(timeout_s=60):
+        assert await model.compute(3) == 3
+    assert model._threads._unit_s < 90
+    model.close()
+
+
+async def test_slow_work_is_believed_at_once_and_quick_work_slowly() -> None:
+    """After one piece ten times as slow the pace is half way there; quick ones take more."""
+    threads = Model(max_waiting=10)._threads
+    threads._learn(1.0, 10.0)
+    threads._learn(1.0, 100.0)
+    assert threads._unit_s == 55
+    threads._learn(1.0, 10.0)
+    assert threads._unit_s == 46
 
 
 async def test_a_pace_that_has_become_slow_counts_at_once(model: Model) -> None:

@@ -31,6 +31,7 @@ from neuroedge.infra.queue import JobQueue
 from neuroedge.infra.telemetry import Metrics
 from neuroedge.infra.tokens import AccessTokens
 from neuroedge.infra.vault import Vault
+from neuroedge.runtimes import device
 from neuroedge.runtimes.catalogue import Catalogue
 from neuroedge.runtimes.pool import Pool
 from neuroedge.runtimes.tabular import TabularSessions
@@ -134,7 +135,7 @@ async def open_core(settings: Settings, stack: AsyncExitStack) -> Core:
     )
     usage = UsageLedger(table=UsageTable(db, to_disk=settings.usage_to_disk), metrics=metrics)
     stack.push_async_callback(usage.close)
-    runner = EngineRunner(contexts=contexts, usage=usage, breakers=breakers, metrics=metrics)
+    runner = EngineRunner(contexts=contexts, usage=usage, breakers=breakers, metrics=metrics, overload=device.overload)
     reloader = _open_engines(settings, runner, db, events, metrics, stack)
     queue = JobQueue(db.pool)
     await queue.open()

@@ -25,6 +25,11 @@ MAX_WAITING: Final = 64.0
 MAX_WAITING_AUDIO_S: Final = 4 * 3600.0
 """Seconds of audio that may wait for a model that hears: one of the longest recordings besides the running one."""
 _LONGEST_RETRY_AFTER_S: Final = 60
+_LEEWAY: Final = 1.5
+"""How much longer than expected work may take."""
+_NEWS_SLOWER: Final = 0.5
+_NEWS_FASTER: Final = 0.2
+"""Weight of the piece of work that has just ended in the pace that is known."""
 OnPhase = Callable[[str, str, float], None]
 """Told (model id, phase, seconds): phase is queue, tokenise or inference."""
 
@@ -154,8 +159,7 @@ class _BoundedThreads(ThreadPoolExecutor):
         self._unfinished = 0
         self._waiting_cost = 0.0
         self._unit_s = 0.0
-        """Seconds a unit of work takes a worker, smoothed; 0 until the first has ended. Times are what is smoothed, not
-        rates: when a machine becomes slow, that is seen after one or two pieces of work."""
+        """Seconds a unit of work takes a worker, smoothed; 0 until the first has ended."""
         self._begun: dict[int, tuple[float, float]] = {}
         """Of each thread that works: when it began (time.monotonic), and the cost of what it does."""
         self._counting = Lock()
@@ -168,9 +172,11 @@ class _BoundedThreads(ThreadPoolExecutor):
         until = math.inf if (at := deadline()) is None else at
         with self._counting:
             behind = self._unfinished >= self._workers
-            full = bool(self._waiting_cost) and self._waiting_cost + cost > self._max_waiting
-            # What could not be ended before its caller's deadline is refused now, not then.
-            if behind and (full or time.monotonic() + self._end_s(cost) > until):
+            full = behind and bool(self._waiting_cost) and self._waiting_cost + cost > self._max_waiting
+            # What could not be ended before its caller's deadline is refused now, not then. With nothing else under way
+            # it is tried: the pace that is known may be one of a busier time.
+            late = self._unfinished > 0 and time.monotonic() + self._wait_s() + self._takes_s(cost) > until
+            if full or late:
                 raise self._busy()
             self._unfinished += 1
             self._waiting_cost += cost if behind else 0.0
@@ -179,7 +185,7 @@ class _BoundedThreads(ThreadPoolExecutor):
         def started() -> T:
             self._leave(waiting)
             began, thread = time.monotonic(), threading.get_ident()
-            if behind and began + cost * self._unit_s > until:
+            if behind and began + self._takes_s(cost) > until:
                 raise self._busy()
             self._begun[thread] = began, cost
             try:
@@ -215,7 +221,9 @@ class _BoundedThreads(ThreadPoolExecutor):
     def _learn(self, cost: float, seconds: float) -> None:
         unit_s = seconds / max(cost, 1e-6)
         with self._counting:
-            self._unit_s = unit_s if not self._unit_s else 0.8 * self._unit_s + 0.2 * unit_s
+            # Quick to believe that the machine has become slow, slow to believe that it has become fast again.
+            share = _NEWS_SLOWER if unit_s > self._unit_s else _NEWS_FASTER
+            self._unit_s = unit_s if not self._unit_s else (1 - share) * self._unit_s + share * unit_s
 
     def _pace_s(self) -> float:
         """Seconds a unit takes now: as lately, unless what is under way is slower already; 0 while nothing is known."""
@@ -228,9 +236,9 @@ class _BoundedThreads(ThreadPoolExecutor):
     def _wait_s(self) -> float:
         return self._waiting_cost * self._pace_s() / self._workers
 
-    def _end_s(self, cost: float) -> float:
-        """Seconds until such work would be done; what a worker is at is half done on average, and taken to be alike."""
-        return self._wait_s() + 1.5 * cost * self._pace_s()
+    def _takes_s(self, cost: float) -> float:
+        """Seconds such work may take, some more than at the pace of late: what is begun beside it slows it down."""
+        return _LEEWAY * cost * self._pace_s()
 
     def _busy(self) -> Overloaded:
         wait_s = min(_LONGEST_RETRY_AFTER_S, max(1, math.ceil(self._wait_s() or 10.0)))

@@ -14,7 +14,14 @@ from neuroedge.contract import scope
 from neuroedge.contract.chat import LLM
 from neuroedge.contract.content import Documents, NoDocuments, NoPictures, Pictures
 from neuroedge.contract.engine import Engine, EngineContext
-from neuroedge.contract.errors import DeadlineExceeded, EngineBlocked, Forbidden, InvalidInput, NeuroEdgeError
+from neuroedge.contract.errors import (
+    DeadlineExceeded,
+    EngineBlocked,
+    Forbidden,
+    InvalidInput,
+    NeuroEdgeError,
+    Overloaded,
+)
 from neuroedge.contract.models import Models
 from neuroedge.contract.ports import Cache, Clock, Progress
 from neuroedge.contract.principal import Principal
@@ -40,6 +47,10 @@ from neuroedge.stores.tenant_memories import TenantMemories
 from neuroedge.stores.voices import TenantVoices
 
 log = structlog.get_logger(__name__)
+_TOO_BUSY = 1.5
+"""A machine with so many times as much to do as it has cores is why an engine does not end within its own limit."""
+_BUSY_RETRY_S = 60
+"""The load is an average over a minute."""
 _TRIALS_AT_ONCE = 2
 """Of vector indexes: each keeps a connection and a processor of the database busy."""
 
@@ -143,8 +154,18 @@ class Contexts:
 class EngineRunner:
     """Runs engines by name."""
 
-    def __init__(self, *, contexts: Contexts, usage: UsageLedger, breakers: Breakers, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        *,
+        contexts: Contexts,
+        usage: UsageLedger,
+        breakers: Breakers,
+        metrics: Metrics,
+        overload: Callable[[], float],
+    ) -> None:
+        """`overload`: how many times as much work the machine has as cores."""
         self.contexts = contexts
+        self._overload = overload
         self._breakers = breakers
         self._usage = usage
         self._metrics = metrics
@@ -211,9 +232,18 @@ class EngineRunner:
                 async with self._breakers.guard(f"engine:{engine.name}", counts=_blocked), asyncio.timeout(left_s):
                     return await self.executor.run(engine, payload, ctx)
             except TimeoutError as error:
-                raise DeadlineExceeded(
-                    f"{engine.name} did not answer within {left_s:.3g} s", hint="send less, or try again later"
-                ) from error
+                raise self._late(engine, left_s) from error
+
+    def _late(self, engine: Engine[Any, Any], limit_s: float) -> NeuroEdgeError:
+        """Who set the caller a limit that the machine cannot hold tells it to come back, not that it asked too much."""
+        late, busy = f"{engine.name} did not answer within {limit_s:.3g} s", self._overload()
+        if busy >= _TOO_BUSY and limit_s > 0.99 * engine.timeout_s:
+            return Overloaded(
+                f"{late}: the machine has {busy:.1f} times as much to do as it has cores",
+                hint="try again later",
+                retry_after_s=_BUSY_RETRY_S,
+            )
+        return DeadlineExceeded(late, hint="send less, or try again later")
 
     async def _account(
         self, engine: Engine[Any, Any], outcome: str, answer: BaseModel | None, seconds: float, ctx: EngineContext
