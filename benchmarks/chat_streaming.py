@@ -32,13 +32,16 @@ from neuroedge.settings import load_settings
 
 _MODELS = ("smollm2-135m-instruct", "qwen2.5-coder-0.5b-instruct")
 _STREAMS = (1, 4)
-_TOKENS = 48
+_TOKENS = 128
+"""Of an answer whose speed is what is measured: from the request to the end, its beginning included."""
 _FIRST_TOKENS = 4
 """Of the answers whose first token is what is measured."""
 _FIRST_ROUNDS = 3
 """Rounds for the first token to one for the speed."""
 _REST_S = 0.5
 """After each round: what NeuroEdge still notes of its answers must not slow the other's next one."""
+_SETTLES_S = 6.0
+"""After a round for warming up."""
 _THIS = [sys.executable, "-m", "benchmarks.chat_streaming"]
 _WORDS = re.compile(rb'"content":\s?"[^"]')
 _COUNT = re.compile(rb'"completion_tokens":\s?(\d+)')
@@ -104,8 +107,10 @@ def _measured(model: str, rounds: int) -> list[Figure]:
             }
             figures = []
             for streams in _STREAMS:
-                # Loads, first connections, first prompts.
-                _both(asking, targets, streams=streams, tokens=_TOKENS, number=-streams)
+                # Loads, first connections, first prompts; and what looks through answers loads when it has the first.
+                for number in (-2 * streams, -2 * streams - 1):
+                    _both(asking, targets, streams=streams, tokens=_TOKENS, number=number)
+                    time.sleep(_SETTLES_S)
                 speed, first = (
                     [_both(asking, targets, streams=streams, tokens=tokens, number=from_ + n) for n in range(count)]
                     for tokens, count, from_ in (

@@ -1,15 +1,21 @@
 """What llama.cpp answers: its chunks as ChatDelta, handed from its thread to the event loop."""
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from neuroedge.contract.chat import ChatDelta, TokenLogprob, ToolCallPart
 from neuroedge.contract.errors import ContextTooLong, InvalidInput, NeuroEdgeError, Unavailable
 from neuroedge.runtimes.llama_tools import CallReader
 
 Chunk = dict[str, Any]
+
+
+REST_S: Final = 0.05
+"""Tokens that come faster than this are handed on together: no reader sees the difference, and each time the reader
+runs, it takes a core from the threads that compute the next token."""
 
 
 class Mailbox:
@@ -20,24 +26,48 @@ class Mailbox:
         self._chunks: deque[Chunk | None] = deque()
         self._waking = False
         self._waiter: asyncio.Future[None] | None = None
+        self._put_at = -math.inf
+        self._quick = False
+        """Whether the last two chunks came within REST_S."""
+        self._rest_until = -math.inf
+        self._resting = False
+        self._ended = False
 
     def put(self, chunk: Chunk | None) -> bool:
         """From any thread; None ends. False when the loop is closed: nobody listens any more."""
+        now = self._loop.time()
+        self._quick, self._put_at = now - self._put_at < REST_S, now
+        self._ended = chunk is None
         self._chunks.append(chunk)
-        if not self._waking:
+        if not self._waking and (self._ended or not self._resting):
             self._waking = True
             try:
                 self._loop.call_soon_threadsafe(self._wake)
             except RuntimeError:
                 return False
-        return True
+        return not self._loop.is_closed()
 
     async def get(self) -> list[Chunk | None]:
-        """All chunks there are, at least one."""
+        """All chunks there are, at least one; never sooner than REST_S after the last ones when they come quickly.
+
+        The first is not waited for, nor what comes one by one, nor the end.
+        """
+        if self._quick and not self._ended and self._loop.time() < self._rest_until:
+            self._resting = True
+            alarm = self._loop.call_at(self._rest_until, self._wake)
+            try:
+                await self._woken()
+            finally:
+                alarm.cancel()
+                self._resting = False  # before the reader looks: what is put from now on wakes it
         while not self._chunks:
-            self._waiter = self._loop.create_future()
-            await self._waiter
+            await self._woken()
+        self._rest_until = self._loop.time() + REST_S
         return [self._chunks.popleft() for _ in range(len(self._chunks))]
+
+    async def _woken(self) -> None:
+        self._waiter = self._loop.create_future()
+        await self._waiter
 
     def _wake(self) -> None:
         # Before the reader looks: what is put from now on wakes it anew.
