@@ -6,7 +6,8 @@ benchmarks/vector_data.py says how the rows are made; --wordnet is the folder of
 --folder keeps vectors and the filled database between runs (about 12 GB for a million rows). The large tenant, a tenth
 of all rows, is searched with real glosses that are no rows. Peers in the same run: usearch in process with the same
 vectors of that tenant (an index of its own, m 16, ef_construction 64, ef 100), and one pgvector table of all rows
-without partitions (HNSW over all, filtered by tenant, iterative scan).
+without partitions (HNSW over all, filtered by tenant, iterative scan), also behind a bare route with the same encoder
+(benchmarks/search_bare.py), the least a search over HTTP takes on the machine.
 
 The database's part is what `TenantMemories.search` waits for: a transaction with both searches, opening the content of
 the rows wanted included. Up to 8 callers, one process, which shares the processors with PostgreSQL's: the processor
@@ -19,7 +20,7 @@ import asyncio
 import itertools
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,7 +34,7 @@ from numpy.typing import NDArray
 from pgvector import HalfVector
 from pgvector.psycopg import register_vector
 
-from benchmarks import search_timing, vector_data
+from benchmarks import search_bare, search_timing, vector_data
 from benchmarks.calling import Connection, Tally, percentile, users
 from benchmarks.report import Figure, figure, save
 from benchmarks.search_timing import FEWER, MOST, Search
@@ -49,6 +50,7 @@ from neuroedge.stores import memory_search, schema
 from neuroedge.stores.postgres import Database
 from neuroedge.stores.tenant_memories import TenantMemories
 
+_ROWS: Final = 1_000_000
 DATABASE_MS: Final = 10.0
 """Most the database's part may take, p95."""
 WHOLE_MS: Final = 40.0
@@ -70,7 +72,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--wordnet", type=Path, required=True)
     parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--rows", type=int, default=_ROWS)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
@@ -78,9 +80,9 @@ def main() -> None:
     of = vector_data.base(given.wordnet, given.folder)
     settings = Settings(data_dir=given.folder / f"rows-{given.rows}")
     figures = uvloop.run(measure(settings, of, rows=given.rows, rounds=given.rounds))
-    shown = "" if given.rows == 1_000_000 else f" --rows {given.rows}"
+    name, shown = ("vector_search", "") if given.rows == _ROWS else ("vector_search_fewer", f" --rows {given.rows}")
     save(
-        "vector_search",
+        name,
         figures,
         title=f"Search: {given.rows // 10:,} memories of one tenant among {given.rows:,} of {vector_data.TENANTS}",
         command=f"python -m benchmarks.vector_search --wordnet DIR --folder DIR{shown}",
@@ -107,15 +109,35 @@ async def measure(settings: Settings, of: Base, *, rows: int, rounds: int) -> li
         await db.close()
         token = AccessTokens(servers.secrets.jwt_secret).issue(large, now=datetime.now(UTC), ttl_s=3600)
         with serve(settings.data_dir, NEUROEDGE_REQUESTS_PER_MINUTE="0") as server:
-            others = [psutil.Process(server.process.pid), psutil.Process()]
             figures += await _http(
                 server.url,
                 f"Bearer {token}",
                 of,
+                path="/v1/engines/search/run",
+                name="whole search over HTTP without rerank",
+                filters={"no filter": {}, "tag of 1 %": {"tags": ["rare"]}},
                 rounds=rounds,
-                spent_s=lambda: search_timing.processor_s(postgres, *others),
+                spent_s=_spending(postgres, server.process.pid),
+                at_most=WHOLE_MS,
+            )
+        with search_bare.served(servers.postgres_owner, large.org_id) as (url, pid):
+            figures += await _http(
+                url,
+                "",
+                of,
+                path="/search",
+                name="bare route over plain pgvector, ids only",
+                filters={"no filter": {}},
+                rounds=rounds,
+                spent_s=_spending(postgres, pid),
             )
     return figures
+
+
+def _spending(postgres: psutil.Process, server_pid: int) -> Callable[[], float]:
+    """Processor time spent so far by PostgreSQL, a server and who calls it."""
+    others = [psutil.Process(server_pid), psutil.Process()]
+    return lambda: search_timing.processor_s(postgres, *others)
 
 
 async def _recall(
@@ -198,7 +220,9 @@ async def _database(
 
     async def plain(i: int) -> None:
         conn = await free.get()
-        await conn.execute(_PLAIN, {"org": large.org_id, "vector": HalfVector(of.question_vectors[i]), "n": LIMIT})
+        await conn.execute(
+            search_bare.PLAIN, {"org": large.org_id, "vector": HalfVector(of.question_vectors[i]), "n": LIMIT}
+        )
         free.put_nowait(conn)
 
     ways[_USEARCH], ways[_PGVECTOR] = in_process, plain
@@ -246,15 +270,23 @@ async def _server(db: Database, large: Principal, of: Base) -> Figure:
     )
 
 
-async def _http(url: str, token: str, of: Base, *, rounds: int, spent_s: Callable[[], float]) -> list[Figure]:
-    """`POST /v1/engines/search/run` as a caller sees it; `spent_s` tells the processor time of all who take part."""
+async def _http(
+    url: str,
+    token: str,
+    of: Base,
+    *,
+    path: str,
+    name: str,
+    filters: Mapping[str, dict[str, Any]],
+    rounds: int,
+    spent_s: Callable[[], float],
+    at_most: float | None = None,
+) -> list[Figure]:
+    """POST `path` as a caller sees it; `spent_s` tells the processor time of all who take part."""
     plain, figures, cost_ms = dict[int, list[float]](), list[Figure](), list[float]()
-    asked: list[tuple[str, int, dict[str, Any]]] = [
-        ("no filter", MOST, {}),
-        ("tag of 1 %", MOST, {"tags": ["rare"]}),
-        *((search_timing.named(callers), callers, {}) for callers in FEWER),
-    ]
-    for name, callers, more in asked:
+    asked = [(shown, MOST, more) for shown, more in filters.items()]
+    asked += [(search_timing.named(callers), callers, {}) for callers in FEWER]
+    for shown, callers, more in asked:
         # New ones each time: the server hangs up on those that were idle meanwhile.
         connections = [Connection(url, token) for _ in range(callers)]
         p50, p95 = list[float](), list[float]()
@@ -265,8 +297,8 @@ async def _http(url: str, token: str, of: Base, *, rounds: int, spent_s: Callabl
                 caller: int, more: Any = more, numbers: Any = numbers, tally: Tally = tally, by: Any = connections
             ) -> None:
                 while (i := next(numbers)) < vector_data.QUERIES:
-                    body = json.dumps({"query": of.questions[i], "top_k": 5, **more}).encode()
-                    tally.add(await by[caller].post("/v1/engines/search/run", body))
+                    body = json.dumps({"query": of.questions[i], "top_k": KEPT, **more}).encode()
+                    tally.add(await by[caller].post(path, body))
 
             before_s = spent_s()
             await users(callers, one)
@@ -283,15 +315,16 @@ async def _http(url: str, token: str, of: Base, *, rounds: int, spent_s: Callabl
             plain[callers] = p95
         figures.append(
             figure(
-                f"whole search over HTTP without rerank, {name}: p95",
+                f"{name}, {shown}: p95",
                 "ms",
                 p95,
-                at_most=WHOLE_MS,
+                at_most=at_most,
                 note=f"callers: {callers}; p50 {np.median(p50):.1f} ms, embedding the query included",
             )
         )
-    whole = "whole search over HTTP without rerank, no filter"
-    return [*figures, search_timing.met(whole, plain, WHOLE_MS), search_timing.cost(whole, cost_ms)]
+    if at_most is not None:
+        figures.append(search_timing.met(f"{name}, no filter", plain, at_most))
+    return [*figures, search_timing.cost(f"{name}, no filter", cost_ms)]
 
 
 def _usearch(stored: Floats) -> Any:
@@ -302,9 +335,6 @@ def _usearch(stored: Floats) -> Any:
     )
     index.add(np.arange(len(stored)), stored)
     return index
-
-
-_PLAIN: Final = "SELECT memory_id FROM bench_plain WHERE org_id = %(org)s ORDER BY embedding <=> %(vector)s LIMIT %(n)s"
 
 
 def _plain_table(owner_url: str) -> None:
@@ -323,7 +353,7 @@ def _plain_table(owner_url: str) -> None:
 
 
 def _plain(conn: psycopg.Connection[Any], tenant: Principal, vector: NDArray[np.float32]) -> list[Any]:
-    return conn.execute(_PLAIN, {"org": tenant.org_id, "vector": HalfVector(vector), "n": TOP}).fetchall()
+    return conn.execute(search_bare.PLAIN, {"org": tenant.org_id, "vector": HalfVector(vector), "n": TOP}).fetchall()
 
 
 def _owner(owner_url: str) -> psycopg.Connection[Any]:
