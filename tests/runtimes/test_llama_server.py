@@ -8,6 +8,9 @@ import pytest
 
 pytest.importorskip("gguf")
 
+from neuroedge.contract.errors import ModelUnavailable
+from neuroedge.runtimes import device
+from neuroedge.runtimes.llama_library import llama_library
 from tests.runtimes.reranking.gguf_reranker import write_reranker
 
 _FREED_AT_ONCE = """
@@ -27,3 +30,12 @@ def test_a_server_freed_at_once_ends(tmp_path: Path) -> None:
     write_reranker(tmp_path / "model.gguf")
     ran = subprocess.run([sys.executable, "-c", _FREED_AT_ONCE, str(tmp_path / "model.gguf")], timeout=120, check=False)
     assert ran.returncode == 0
+
+
+def test_a_system_without_openmp_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the model that is asked for; the server's own start only asks on which devices models would run."""
+    monkeypatch.setitem(sys.modules, "xllamacpp", None)
+    with pytest.raises(ModelUnavailable, match="does not load") as caught:
+        llama_library()
+    assert "libgomp1" in (caught.value.hint or "")
+    assert device._runtime_devices("llama-cpp") == {"cpu"}

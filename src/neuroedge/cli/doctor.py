@@ -55,6 +55,7 @@ def doctor() -> int:
 
 def _installation() -> Iterator[Finding]:
     from neuroedge.runtimes.device import machine
+    from neuroedge.runtimes.llama_library import llama_library
 
     yield Finding(
         check="python",
@@ -67,6 +68,11 @@ def _installation() -> Iterator[Finding]:
             yield Finding(check=name, ok=True, found=version(name))
         except PackageNotFoundError:
             yield Finding(check=name, ok=False, found="not installed", remedy="run `make setup`")
+    try:
+        llama_library()
+        yield Finding(check="llama.cpp", ok=True, found="loads")
+    except NeuroEdgeError as error:
+        yield _failed("llama.cpp", error)
     found = machine()
     yield Finding(check="processor", ok=True, found=", ".join([found.cpu, f"{found.cores} cores", *found.features]))
     for gpu in found.gpus:

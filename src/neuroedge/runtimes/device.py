@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final, Literal
 
+from neuroedge.contract.errors import ModelUnavailable
 from neuroedge.runtimes.llama_library import llama_library
 
 Wanted = Literal["auto", "cpu", "cuda", "mps"]
@@ -141,7 +142,10 @@ def _runtime_devices(runtime: str) -> frozenset[str]:
 
         return frozenset({"cpu", "cuda"} if "CUDAExecutionProvider" in onnxruntime.get_available_providers() else {CPU})
     if runtime in ("llama-cpp", "llama-text"):
-        xllamacpp = llama_library()
+        try:
+            xllamacpp = llama_library()
+        except ModelUnavailable:
+            return frozenset({CPU})  # loading the model tells why it cannot
         gpu = any(d["type"].name.endswith("GPU") for d in xllamacpp.get_device_info())
         return frozenset({CPU, "mps" if sys.platform == "darwin" else "cuda"} if gpu else {CPU})
     return frozenset({CPU})

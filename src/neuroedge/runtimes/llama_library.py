@@ -4,6 +4,8 @@ import os
 from types import ModuleType
 from typing import Final
 
+from neuroedge.contract.errors import ModelUnavailable
+
 _SPINS: Final = "GOMP_SPINCOUNT"
 _FEW: Final = "2000"
 """Turns of the waiting loop. 135M model, 2 threads on 2 cores: 82 tokens/s alone (90 by the default, 25 without
@@ -17,12 +19,19 @@ def llama_library() -> ModuleType:
     the last has come, and when that one waits for a core (another process, this interpreter) tokens take ten times as
     long. libgomp reads its setting once, when it is loaded; the other libraries' own copies are left as they are. What
     the operator has set, by OMP_WAIT_POLICY or GOMP_SPINCOUNT, holds.
+
+    Raises ModelUnavailable where it cannot be loaded.
     """
     given = os.environ.get(_SPINS)
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault(_SPINS, _FEW)
     try:
         import xllamacpp
+    except ImportError as error:
+        # The wheel leaves OpenMP's library to the system, and small images come without it.
+        raise ModelUnavailable(
+            f"llama.cpp does not load: {error}", hint="install libgomp.so.1 (Debian, Ubuntu: apt-get install libgomp1)"
+        ) from error
     finally:
         if given is None:
             os.environ.pop(_SPINS, None)

@@ -79,7 +79,7 @@ class Recogniser:
         # A short piece does not tell its language for sure: then that of the speech before it holds.
         sure = own >= _SURE_LANGUAGE_S * SAMPLE_RATE_HZ
         if thorough and (self._language is not None or utterance.told_language or not sure):
-            start = max(utterance.spoken_from, utterance.start - context(own))
+            start = max(utterance.spoken_from, utterance.start - _context(own))
             if start < utterance.start:
                 heard = await self.hear(tape.slice(start, end), start, thorough=True, language=utterance.language)
                 if words := _own(heard.words, utterance, end):
@@ -150,7 +150,7 @@ class Recogniser:
         )
 
 
-def context(samples: int) -> int:
+def _context(samples: int) -> int:
     """Samples of sound before an utterance of so many that it is recognised with.
 
     Whisper hears words of a short piece wrong that it hears right after others: of a telephone call's words 17 of a
