@@ -49,6 +49,21 @@ async def test_quick_ones_come_together_after_a_rest(monkeypatch: pytest.MonkeyP
     assert await _soon(mailbox) == [B, C]
 
 
+async def test_a_wake_up_from_before_does_not_end_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was ordered when the reader was not resting yet."""
+    monkeypatch.setattr(llama_answer, "REST_S", 600.0)
+    mailbox = Mailbox(asyncio.get_running_loop())
+    await _put(mailbox, A)
+    await _soon(mailbox)
+    mailbox.put(B)  # orders a wake-up, which comes when the reader rests already
+    resting = asyncio.create_task(mailbox.get())
+    await asyncio.sleep(0.05)
+    assert not resting.done()
+    await _put(mailbox, None)
+    async with asyncio.timeout(5):
+        assert await resting == [B, None]
+
+
 async def test_slow_ones_come_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each when it is there."""
     monkeypatch.setattr(llama_answer, "REST_S", 0.0)

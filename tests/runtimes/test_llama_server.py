@@ -32,10 +32,18 @@ def test_a_server_freed_at_once_ends(tmp_path: Path) -> None:
     assert ran.returncode == 0
 
 
-def test_a_system_without_openmp_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("told", "hint"),
+    [("libgomp.so.1: cannot open shared object file", "libgomp1"), ("No module named 'xllamacpp'", "make setup")],
+)
+def test_a_library_that_does_not_load_is_told_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str, hint: str
+) -> None:
     """By the model that is asked for; the server's own start only asks on which devices models would run."""
-    monkeypatch.setitem(sys.modules, "xllamacpp", None)
+    (tmp_path / "xllamacpp.py").write_text(f"raise ImportError({told!r})")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "xllamacpp", raising=False)
     with pytest.raises(ModelUnavailable, match="does not load") as caught:
         llama_library()
-    assert "libgomp1" in (caught.value.hint or "")
+    assert hint in (caught.value.hint or "")
     assert device._runtime_devices("llama-cpp") == {"cpu"}

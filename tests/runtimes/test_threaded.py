@@ -126,6 +126,19 @@ async def test_slow_work_is_believed_at_once_and_quick_work_slowly() -> None:
     assert threads._unit_s == 46
 
 
+async def test_small_pieces_tell_little_of_the_pace() -> None:
+    """One of 20 units that mostly waited does not make one of 500 look slow; one of none tells nothing."""
+    threads = Model(max_waiting=10)._threads
+    for _ in range(5):
+        threads._learn(500.0, 5.0)
+    threads._learn(0.0, 3.0)
+    assert threads._unit_s == pytest.approx(0.01)
+    threads._learn(20.0, 6.0)
+    assert threads._unit_s < 0.02
+    threads._begun[0] = time.monotonic() - 0.6, 5.0
+    assert threads._pace_s() < 0.02
+
+
 async def test_a_pace_that_has_become_slow_counts_at_once(model: Model) -> None:
     """What is under way takes longer than a piece of work ever did: the next is told so, and when to come back."""
     first = asyncio.create_task(model.compute(1))

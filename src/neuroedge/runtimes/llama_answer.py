@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -35,7 +36,7 @@ class Mailbox:
 
     def put(self, chunk: Chunk | None) -> bool:
         """From any thread; None ends. False when the loop is closed: nobody listens any more."""
-        now = self._loop.time()
+        now = time.monotonic()  # the loop's own clock is the loop's alone
         self._quick, self._put_at = now - self._put_at < REST_S, now
         self._ended = chunk is None
         self._chunks.append(chunk)
@@ -54,9 +55,10 @@ class Mailbox:
         """
         if self._quick and not self._ended and self._loop.time() < self._rest_until:
             self._resting = True
-            alarm = self._loop.call_at(self._rest_until, self._wake)
+            alarm = self._loop.call_at(self._rest_until, self._rested)
             try:
-                await self._woken()
+                while self._resting and not self._ended:
+                    await self._woken()
             finally:
                 alarm.cancel()
                 self._resting = False  # before the reader looks: what is put from now on wakes it
@@ -68,6 +70,10 @@ class Mailbox:
     async def _woken(self) -> None:
         self._waiter = self._loop.create_future()
         await self._waiter
+
+    def _rested(self) -> None:
+        self._resting = False
+        self._wake()
 
     def _wake(self) -> None:
         # Before the reader looks: what is put from now on wakes it anew.

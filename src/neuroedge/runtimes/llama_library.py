@@ -29,9 +29,9 @@ def llama_library() -> ModuleType:
         import xllamacpp
     except ImportError as error:
         # The wheel leaves OpenMP's library to the system, and small images come without it.
-        raise ModelUnavailable(
-            f"llama.cpp does not load: {error}", hint="install libgomp.so.1 (Debian, Ubuntu: apt-get install libgomp1)"
-        ) from error
+        lacking = "install libgomp.so.1 (Debian, Ubuntu: apt-get install libgomp1)"
+        hint = lacking if "libgomp" in str(error) else "run `make setup`"
+        raise ModelUnavailable(f"llama.cpp does not load: {error}", hint=hint) from error
     finally:
         if given is None:
             os.environ.pop(_SPINS, None)

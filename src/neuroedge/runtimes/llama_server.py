@@ -31,11 +31,12 @@ def parameters(path: Path, *, threads: int, gpu: bool, key: str) -> Any:
 
 
 def started(params: Any) -> Any:
-    """A `Server` whose loop runs. Raises RuntimeError when the model does not load.
+    """A `Server` for `parameters`, with its loop running. Raises RuntimeError when the model does not load.
 
     The constructor returns before llama.cpp's loop runs, and a server freed in that moment never ends: its order to
     stop is forgotten when the loop begins. The loop itself answers for the metrics, so their answer shows that it runs.
     """
     server = llama_library().Server(params)
-    server.handle_metrics()
+    if "llamacpp:" not in (told := str(server.handle_metrics())):
+        raise RuntimeError(f"llama.cpp tells no metrics: {told[:200]}")
     return server

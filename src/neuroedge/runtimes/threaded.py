@@ -26,7 +26,7 @@ MAX_WAITING_AUDIO_S: Final = 4 * 3600.0
 """Seconds of audio that may wait for a model that hears: one of the longest recordings besides the running one."""
 _LONGEST_RETRY_AFTER_S: Final = 60
 _LEEWAY: Final = 1.5
-"""How much longer than expected work may take."""
+"""How much longer than expected work may take: what is begun beside it slows it down."""
 _NEWS_SLOWER: Final = 0.5
 _NEWS_FASTER: Final = 0.2
 """Weight of the piece of work that has just ended in the pace that is known."""
@@ -160,6 +160,8 @@ class _BoundedThreads(ThreadPoolExecutor):
         self._waiting_cost = 0.0
         self._unit_s = 0.0
         """Seconds a unit of work takes a worker, smoothed; 0 until the first has ended."""
+        self._usual_cost = 0.0
+        """Of a piece of work, smoothed; 0 until the first has ended."""
         self._begun: dict[int, tuple[float, float]] = {}
         """Of each thread that works: when it began (time.monotonic), and the cost of what it does."""
         self._counting = Lock()
@@ -175,7 +177,9 @@ class _BoundedThreads(ThreadPoolExecutor):
             full = behind and bool(self._waiting_cost) and self._waiting_cost + cost > self._max_waiting
             # What could not be ended before its caller's deadline is refused now, not then. With nothing else under way
             # it is tried: the pace that is known may be one of a busier time.
-            late = self._unfinished > 0 and time.monotonic() + self._wait_s() + self._takes_s(cost) > until
+            pace_s = self._pace_s() if behind else self._unit_s
+            ends_s = self._waiting_cost * pace_s / self._workers + _LEEWAY * cost * pace_s
+            late = self._unfinished > 0 and time.monotonic() + ends_s > until
             if full or late:
                 raise self._busy()
             self._unfinished += 1
@@ -185,7 +189,8 @@ class _BoundedThreads(ThreadPoolExecutor):
         def started() -> T:
             self._leave(waiting)
             began, thread = time.monotonic(), threading.get_ident()
-            if behind and began + self._takes_s(cost) > until:
+            leeway = _LEEWAY if self._begun else 1.0
+            if behind and began + leeway * cost * self._unit_s > until:
                 raise self._busy()
             self._begun[thread] = began, cost
             try:
@@ -219,10 +224,15 @@ class _BoundedThreads(ThreadPoolExecutor):
             self._unfinished -= 1
 
     def _learn(self, cost: float, seconds: float) -> None:
-        unit_s = seconds / max(cost, 1e-6)
+        if cost <= 0:
+            return
+        unit_s = seconds / cost
         with self._counting:
-            # Quick to believe that the machine has become slow, slow to believe that it has become fast again.
+            self._usual_cost = 0.9 * (self._usual_cost or cost) + 0.1 * cost
+            # Quick to believe that the machine has become slow, slow to believe that it has become fast again. Small
+            # pieces tell little: what they take is mostly waiting.
             share = _NEWS_SLOWER if unit_s > self._unit_s else _NEWS_FASTER
+            share *= min(1.0, cost / self._usual_cost)
             self._unit_s = unit_s if not self._unit_s else (1 - share) * self._unit_s + share * unit_s
 
     def _pace_s(self) -> float:
@@ -230,15 +240,12 @@ class _BoundedThreads(ThreadPoolExecutor):
         if not self._unit_s:
             return 0.0
         now = time.monotonic()
-        under_way = [(now - began) / cost for began, cost in list(self._begun.values()) if cost > 0]
+        usual = self._usual_cost
+        under_way = [(now - began) / max(cost, usual, 1e-6) for began, cost in list(self._begun.values())]
         return max([self._unit_s, *under_way])
 
     def _wait_s(self) -> float:
         return self._waiting_cost * self._pace_s() / self._workers
-
-    def _takes_s(self, cost: float) -> float:
-        """Seconds such work may take, some more than at the pace of late: what is begun beside it slows it down."""
-        return _LEEWAY * cost * self._pace_s()
 
     def _busy(self) -> Overloaded:
         wait_s = min(_LONGEST_RETRY_AFTER_S, max(1, math.ceil(self._wait_s() or 10.0)))

@@ -190,7 +190,7 @@ class EngineRunner:
         request_id: str,
         progress: Progress = no_progress,
     ) -> BaseModel:
-        """The engine's Output. Raises NotFound, Forbidden, InvalidInput, DeadlineExceeded, what the engine raises."""
+        """The engine's Output. Raises NotFound, Forbidden, InvalidInput, DeadlineExceeded, Overloaded, its own."""
         engine = self._registry.get(name)
         if not principal.may(engine.permission):
             raise Forbidden(f"running {name} needs the permission {engine.permission}")
@@ -235,12 +235,12 @@ class EngineRunner:
                 raise self._late(engine, left_s) from error
 
     def _late(self, engine: Engine[Any, Any], limit_s: float) -> NeuroEdgeError:
-        """Who set the caller a limit that the machine cannot hold tells it to come back, not that it asked too much."""
+        """Overloaded where the limit was the engine's own and the machine too busy for it, else DeadlineExceeded."""
         late, busy = f"{engine.name} did not answer within {limit_s:.3g} s", self._overload()
         if busy >= _TOO_BUSY and limit_s > 0.99 * engine.timeout_s:
             return Overloaded(
                 f"{late}: the machine has {busy:.1f} times as much to do as it has cores",
-                hint="try again later",
+                hint="try again later, or send less",
                 retry_after_s=_BUSY_RETRY_S,
             )
         return DeadlineExceeded(late, hint="send less, or try again later")

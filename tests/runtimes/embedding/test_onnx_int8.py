@@ -46,7 +46,7 @@ def test_the_product_stays_near(opset: int) -> None:
 
 
 def test_behind_gelu_no_sizes_are_computed() -> None:
-    """It has no large negative values, so the largest value does; rows of negative values only are no worse."""
+    """It has no large negative values, so the largest value does; rows of negative values only stay near too."""
     weight = RNG.normal(size=(64, 32)).astype(np.float32)
     x = (RNG.normal(size=(50, 64)) * np.geomspace(0.01, 10, 50)[:, None]).astype(np.float32)
     x[20:30] = -np.abs(x[20:30])

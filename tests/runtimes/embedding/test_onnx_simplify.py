@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from neuroedge.runtimes.embedding.onnx_simplify import simplify
+from neuroedge.runtimes.embedding.onnx_simplify import drop_unused, simplify
 
 
 def model(nodes: list[Any], **stored: float) -> Any:
@@ -139,3 +139,23 @@ def test_other_turns_of_the_dimensions_stay(made: Any) -> None:
     before = run(made)
     assert simplify(made) == 0
     assert np.array_equal(run(made), before)
+
+
+def test_what_only_a_branch_reads_stays() -> None:
+    """Nodes within an If read names from outside."""
+    branch = helper.make_graph(
+        [helper.make_node("Identity", ["a"], ["b"])],
+        "then",
+        [],
+        [helper.make_tensor_value_info("b", TensorProto.FLOAT, ["n", 8])],
+    )
+    made = model(
+        [
+            helper.make_node("Neg", ["x"], ["a"]),
+            helper.make_node("Abs", ["x"], ["unread"]),
+            helper.make_node("Constant", [], ["yes"], value=numpy_helper.from_array(np.asarray(True))),
+            helper.make_node("If", ["yes"], ["y"], then_branch=branch, else_branch=branch),
+        ]
+    )
+    drop_unused(made.graph)
+    assert [n.op_type for n in made.graph.node] == ["Neg", "Constant", "If"]

@@ -22,7 +22,8 @@ _ZERO: Final = 128
 _LARGEST: Final = 127
 """Of an activation, from its zero."""
 _GELU_DEPTH: Final = 0.17
-"""GELU is nowhere below -0.16998, so that its largest value tells its largest size."""
+"""GELU is nowhere below -0.16998, so that its largest value tells its largest size. Where no value of a token is above
+it, numbers are rounded to 0.17 / 127, however small they are."""
 _LARGEST_WEIGHTS: Final = (64, 80, 96)
 """Of a column, whichever loses least: large ones round finely, but more pairs of neighbours must be made smaller."""
 _LARGEST_PAIR: Final = 128

@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -147,7 +147,7 @@ def drop_unused(graph: Any) -> None:
     """Remove nodes and stored values that nothing reads."""
     nodes = list(graph.node)
     while True:
-        read = {name for node in nodes for name in node.input} | {out.name for out in graph.output}
+        read = {name for node in nodes for name in _reads(node)} | {out.name for out in graph.output}
         live = [node for node in nodes if read.intersection(node.output)]
         if len(live) == len(nodes):
             break
@@ -157,6 +157,15 @@ def drop_unused(graph: Any) -> None:
     kept = [tensor for tensor in graph.initializer if tensor.name in read]
     del graph.initializer[:]
     graph.initializer.extend(kept)
+
+
+def _reads(node: Any) -> Iterator[str]:
+    """The names a node reads, in the branches and bodies within it too."""
+    yield from node.input
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            for inner in graph.node:
+                yield from _reads(inner)
 
 
 def import_contrib(model: Any) -> None:
