@@ -24,7 +24,6 @@ from benchmarks.embedding import Peer
 from benchmarks.embedding import texts as benchmark_texts
 from benchmarks.report import figure, save
 from benchmarks.serving import serve
-from neuroedge.settings import load_settings
 
 CALLERS = 32
 PEER_TEXTS = 320
@@ -109,19 +108,10 @@ def _part(role: str, seconds: float, target: dict[str, str | int] | None = None)
 
 
 async def _inside(seconds: float) -> dict[str, float]:
-    from neuroedge.bootstrap import catalogue_of
+    from benchmarks import in_process
     from neuroedge.contract.models import TEXT_EMBEDDING
-    from neuroedge.runtimes import device
-    from neuroedge.runtimes.device import Router
-    from neuroedge.runtimes.pool import Pool, PoolSettings
 
-    settings, cores = load_settings(), device.available_cores()
-    options = {"calibration_dir": str(settings.model_store / "calibration")}
-    pool = Pool(
-        catalogue_of(settings),
-        PoolSettings(cores=cores, threads=cores, budget_bytes={}, options=options),
-        router=Router("cpu"),
-    )
+    pool = in_process.pool()
     unseen, count = _unseen(), 0
     async with pool.lease(TEXT_EMBEDDING) as encoder:
         await encoder.encode([next(unseen) for _ in range(64)])

@@ -32,7 +32,6 @@ import uvloop
 from benchmarks import vector_data
 from benchmarks.report import Figure, figure, save
 from benchmarks.serving import Served, serve
-from neuroedge.settings import load_settings
 
 A_CALL: Final = 64
 GLOSSES: Final = 10
@@ -196,19 +195,10 @@ def _pure(texts: list[str]) -> float:
 
 async def _inside(texts: list[str]) -> float:
     """Texts a second of the encoder alone, as the pool opens it."""
-    from neuroedge.bootstrap import catalogue_of
+    from benchmarks import in_process
     from neuroedge.contract.models import TEXT_EMBEDDING
-    from neuroedge.runtimes import device
-    from neuroedge.runtimes.device import Router
-    from neuroedge.runtimes.pool import Pool, PoolSettings
 
-    settings, cores = load_settings(), device.available_cores()
-    options = {"calibration_dir": str(settings.model_store / "calibration")}
-    pool = Pool(
-        catalogue_of(settings),
-        PoolSettings(cores=cores, threads=cores, budget_bytes={}, options=options),
-        router=Router("cpu"),
-    )
+    pool = in_process.pool()
     count = 0
     async with pool.lease(TEXT_EMBEDDING) as encoder:
         turns = itertools.cycle(range(0, max(1, len(texts) - A_CALL), A_CALL))

@@ -24,15 +24,11 @@ from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 from pydantic import BaseModel
 
+from benchmarks import in_process
 from benchmarks.search_timing import MOST
-from neuroedge.bootstrap import catalogue_of
 from neuroedge.cli.serve import bind
 from neuroedge.contract.models import TEXT_EMBEDDING
 from neuroedge.infra.telemetry import configure_logging
-from neuroedge.runtimes import device
-from neuroedge.runtimes.device import Router
-from neuroedge.runtimes.pool import Pool, PoolSettings
-from neuroedge.settings import load_settings
 
 PLAIN: Final = "SELECT memory_id FROM bench_plain WHERE org_id = %(org)s ORDER BY embedding <=> %(vector)s LIMIT %(n)s"
 
@@ -60,13 +56,7 @@ async def prepared(conn: AsyncConnection) -> None:
 
 def app(postgres: str, org: UUID) -> FastAPI:
     """The route."""
-    settings, cores = load_settings(), device.available_cores()
-    options = {"calibration_dir": str(settings.model_store / "calibration")}
-    models = Pool(
-        catalogue_of(settings),
-        PoolSettings(cores=cores, threads=cores, budget_bytes={}, options=options),
-        router=Router("cpu"),
-    )
+    models = in_process.pool()
     connections = AsyncConnectionPool(postgres, min_size=MOST, max_size=MOST, open=False, configure=prepared)
 
     @asynccontextmanager

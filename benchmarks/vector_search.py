@@ -365,12 +365,8 @@ def _owner(owner_url: str) -> psycopg.Connection[Any]:
 
 
 async def _async_owner(owner_url: str) -> psycopg.AsyncConnection[Any]:
-    from pgvector.psycopg import register_vector_async
-
-    conn = await psycopg.AsyncConnection.connect(owner_url, autocommit=True)
-    await register_vector_async(conn)
-    await conn.execute("SET hnsw.iterative_scan = strict_order")
-    await conn.execute("SET hnsw.ef_search = 100")
+    conn = await psycopg.AsyncConnection.connect(owner_url)
+    await search_bare.prepared(conn)
     return conn
 
 

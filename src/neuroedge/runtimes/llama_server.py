@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from neuroedge.runtimes.llama_library import llama_library
 
-ALL_LAYERS: Final = 999
+_ALL_LAYERS: Final = 999
 """More than any model has: all go to the GPU."""
 _QUIET: Final = -1
 _VERBOSE: Final = 4
@@ -16,7 +16,7 @@ def parameters(path: Path, *, threads: int, gpu: bool, key: str) -> Any:
     """`CommonParams` for the GGUF file at `path`; its HTTP side, on loopback, asks for `key`."""
     params = llama_library().CommonParams()
     params.model.path = str(path)
-    params.n_gpu_layers = ALL_LAYERS if gpu else 0
+    params.n_gpu_layers = _ALL_LAYERS if gpu else 0
     for cpu in (params.cpuparams, params.cpuparams_batch):
         cpu.n_threads = threads
         # Threads that spin while they wait starve the other models of a small machine.

@@ -178,7 +178,7 @@ class _BoundedThreads(ThreadPoolExecutor):
             # What could not be ended before its caller's deadline is refused now, not then. With nothing else under way
             # it is tried: the pace that is known may be one of a busier time.
             pace_s = self._pace_s() if behind else self._unit_s
-            ends_s = self._waiting_cost * pace_s / self._workers + _LEEWAY * cost * pace_s
+            ends_s = self._wait_s() + _LEEWAY * cost * pace_s
             late = self._unfinished > 0 and time.monotonic() + ends_s > until
             if full or late:
                 raise self._busy()
