@@ -34,6 +34,13 @@ pytestmark = pytest.mark.anyio
 TOKENS = AccessTokens("a secret of at least thirty-two characters")
 
 
+@pytest.fixture(scope="module", autouse=True)
+async def one_loop() -> AsyncIterator[asyncio.AbstractEventLoop]:
+    """All tests here share an event loop, as servers of a process do: grpc has one queue for the process, and what
+    it tells late of a server whose loop is closed fails the test that runs then."""
+    yield asyncio.get_running_loop()
+
+
 class _Said(BaseModel):
     method: str = "m"
     heard: dict[str, Any] = {}
