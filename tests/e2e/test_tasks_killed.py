@@ -138,7 +138,7 @@ def test_a_killed_database(tmp_path: Path, models_dir: Path, trial: dict[str, st
         assert revived.stdout is not None
         assert "waiting for jobs" in revived.stdout.readline()
         revived.terminate()
-        revived.wait(timeout=30)
+        revived.wait(timeout=90)
         revived.stdout.close()
         deadline = time.monotonic() + 60
         while client.get("/ready").status_code != 200 and time.monotonic() < deadline:
