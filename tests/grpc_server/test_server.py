@@ -35,10 +35,10 @@ TOKENS = AccessTokens("a secret of at least thirty-two characters")
 
 
 @pytest.fixture(scope="module", autouse=True)
-async def one_loop() -> AsyncIterator[asyncio.AbstractEventLoop]:
+async def one_loop() -> asyncio.AbstractEventLoop:
     """All tests here share an event loop, as servers of a process do: grpc has one queue for the process, and what
     it tells late of a server whose loop is closed fails the test that runs then."""
-    yield asyncio.get_running_loop()
+    return asyncio.get_running_loop()
 
 
 class _Said(BaseModel):

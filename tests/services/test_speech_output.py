@@ -27,7 +27,7 @@ from neuroedge.runtimes.remote_llm.connections import Address, Connections
 from neuroedge.runtimes.remote_voice import remote_voice
 from neuroedge.services.accounts import PROBE
 from neuroedge.services.llm.offers import Preferences, VoiceOffer
-from neuroedge.services.llm.provider_settings import read_providers, read_voices
+from neuroedge.services.llm.provider_file import read_providers, read_voices
 from neuroedge.services.speech_output import SpeechOutputs
 from tests.fakes import FakeModels, make_principal
 from tests.services.llm.gateway_parts import FakeLedger

@@ -19,7 +19,7 @@ from neuroedge.services.llm.budgets import Budgets
 from neuroedge.services.llm.hosts import Hosts
 from neuroedge.services.llm.ledger import CallLedger
 from neuroedge.services.llm.offers import LOCAL, Offer, Price
-from neuroedge.services.llm.provider_settings import read_providers
+from neuroedge.services.llm.provider_file import read_providers
 from neuroedge.services.llm.providers import Providers
 from neuroedge.settings import Settings
 from neuroedge.stores.llm_calls import CallTable

@@ -14,7 +14,7 @@ from neuroedge.runtimes.catalogue import Catalogue, ModelEntry
 from neuroedge.runtimes.remote_llm.connections import Address, Connections
 from neuroedge.runtimes.remote_voice import remote_voice
 from neuroedge.services.llm.offers import VoiceOffer
-from neuroedge.services.llm.provider_settings import read_voices
+from neuroedge.services.llm.provider_file import read_voices
 from neuroedge.services.speech_output import SpeechOutputs
 from neuroedge.settings import Settings
 

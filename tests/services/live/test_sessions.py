@@ -25,6 +25,7 @@ from neuroedge.contract.errors import (
 from neuroedge.contract.models import SAMPLE_RATE_HZ
 from neuroedge.contract.principal import Principal
 from neuroedge.infra.live_metrics import LiveMetrics
+from neuroedge.services.live import hearing, turns
 from neuroedge.services.live import session as session_module
 from neuroedge.services.live.options import LiveLimits, LiveOptions
 from neuroedge.services.live.recogniser import MOST_BEFORE_S
@@ -163,7 +164,7 @@ async def test_speech_without_a_pause_is_cut_and_nothing_is_lost_or_repeated(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Twelve seconds at a limit of four: several finals that together hold every word once."""
-    monkeypatch.setattr(session_module, "MAX_UTTERANCE_S", 4.0)
+    monkeypatch.setattr(turns, "MAX_UTTERANCE_S", 4.0)
     session = await live.start()
     levels = [n / 40 for n in range(1, 31)]
     await say(session, np.concatenate([spoken(*levels), silence(1.0)]))
@@ -215,7 +216,7 @@ async def test_a_client_that_is_too_fast_waits(live: Live, monkeypatch: pytest.M
     waiting: list[float] = []
     for n in range(1, 21):
         await session.feed(pcm16(np.concatenate([spoken(n / 50, n / 50), silence(0.8)])))
-        waiting.append(sum(utterance.duration_s for utterance in session._finished))
+        waiting.append(session._turns.waiting_s)
     await session.finish()
     assert max(waiting) <= 3.0
     assert [final["text"] for final in told(session, "final")] == [f"w{n * 2} w{n * 2}" for n in range(1, 21)]
@@ -419,8 +420,9 @@ _LONG_SPEECH = np.concatenate([spoken(*(n / 40 for n in range(1, 19))), silence(
 async def _with_sentences(live: Live, monkeypatch: pytest.MonkeyPatch) -> LiveSession:
     """A session that hears a sentence in ten words, and in which a few seconds are long."""
     live.stt.sentence = 10
-    monkeypatch.setattr(session_module, "_LONG_S", 5.0)
-    monkeypatch.setattr(session_module, "_SENTENCE_S", 2.0)
+    monkeypatch.setattr(turns, "LONG_S", 5.0)
+    monkeypatch.setattr(hearing, "LONG_S", 5.0)
+    monkeypatch.setattr(hearing, "_SENTENCE_S", 2.0)
     return await live.start()
 
 
@@ -444,7 +446,7 @@ async def test_what_is_cut_within_speech_is_heard_with_what_follows(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The recogniser gets more than the utterance, whose words end where it ends."""
-    monkeypatch.setattr(session_module, "MAX_UTTERANCE_S", 4.0)
+    monkeypatch.setattr(turns, "MAX_UTTERANCE_S", 4.0)
     session = await live.start(partials=False)
     levels = [n / 40 for n in range(1, 21)]
     await say(session, np.concatenate([spoken(*levels), silence(1.0)]))
@@ -513,7 +515,7 @@ async def test_only_so_much_sound_is_kept_for_what_follows(live: Live) -> None:
     """However long nobody speaks."""
     session = await live.start(partials=False)
     await say(session, np.concatenate([spoken(0.1), silence(12.0)]))
-    assert len(session._tape.slice(0, session._tape.end)) < (MOST_BEFORE_S + 1.5) * SAMPLE_RATE_HZ
+    assert len(session._turns.tape.slice(0, session._turns.tape.end)) < (MOST_BEFORE_S + 1.5) * SAMPLE_RATE_HZ
 
 
 async def test_a_turn_that_is_lost_in_the_sound_before_it_is_heard_alone(

@@ -16,7 +16,8 @@ from neuroedge.contract.principal import Principal
 from neuroedge.services.accounts import PROBE
 from neuroedge.services.llm.hosts import Hosts
 from neuroedge.services.llm.offers import LOCAL, Offer, Preferences
-from neuroedge.services.llm.provider_settings import ProviderSettings, read_providers
+from neuroedge.services.llm.provider_file import read_providers
+from neuroedge.services.llm.provider_settings import ProviderSettings
 from neuroedge.services.llm.providers import Providers
 from neuroedge.stores.ids import new_id
 from neuroedge.stores.postgres import Database
