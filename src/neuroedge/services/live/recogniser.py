@@ -16,6 +16,7 @@ from neuroedge.contract.models import (
     VOICE_FRAME,
     Floats,
     Models,
+    Transcription,
     VoiceState,
 )
 from neuroedge.contract.scope import call_scope
@@ -125,22 +126,7 @@ class Recogniser:
                 ) from error
             finally:
                 self.seconds += time.monotonic() - began
-        offset_s, length_s = start / SAMPLE_RATE_HZ, len(samples) / SAMPLE_RATE_HZ
-        spoken = [
-            TimedWord(
-                w=w,
-                start_s=offset_s + min(word.start_s, length_s),
-                end_s=offset_s + min(word.end_s, length_s),
-                p=word.p,
-            )
-            for utterance in found.utterances
-            for word, w in zip(
-                utterance.words, with_spaces([word.w for word in utterance.words], utterance.text), strict=True
-            )
-            # A word after the end of the sound is the model saying its last sentence again, in the silence it gets.
-            if w.strip() and word.start_s < length_s
-        ]
-        words = without_echo(spoken)
+        words = without_echo(_placed(found, start_s=start / SAMPLE_RATE_HZ, length_s=len(samples) / SAMPLE_RATE_HZ))
         return Heard(
             words=words,
             language=None if not words else found.language,
@@ -148,6 +134,24 @@ class Recogniser:
             avg_logprob=_mean([utterance.avg_logprob for utterance in found.utterances]),
             no_speech_prob=_mean([utterance.no_speech_prob for utterance in found.utterances]),
         )
+
+
+def _placed(found: Transcription, *, start_s: float, length_s: float) -> list[TimedWord]:
+    """The words of a piece of sound, at their times in the stream."""
+    return [
+        TimedWord(
+            w=w,
+            start_s=start_s + min(word.start_s, length_s),
+            end_s=start_s + min(word.end_s, length_s),
+            p=word.p,
+        )
+        for utterance in found.utterances
+        for word, w in zip(
+            utterance.words, with_spaces([word.w for word in utterance.words], utterance.text), strict=True
+        )
+        # A word after the end of the sound is the model saying its last sentence again, in the silence it gets.
+        if w.strip() and word.start_s < length_s
+    ]
 
 
 def _context(samples: int) -> int:
