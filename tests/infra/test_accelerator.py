@@ -151,6 +151,16 @@ async def test_others_leave_before_the_job_and_come_back_after_it(box: Box) -> N
         assert own.log == []
 
 
+async def test_the_next_job_does_not_wait_until_all_models_are_back(box: Box) -> None:
+    """Reloading ends when the device is wanted again."""
+    slow = Models(resume_s=5)
+    async with box.sharer() as accelerator, box.sharer(slow):
+        for _ in range(2):
+            async with accelerator.exclusive(owner="job", wait_s=2):
+                pass
+        assert slow.log == ["paused", "paused"]
+
+
 async def test_a_job_of_another_process_gets_its_turn_or_an_error_with_the_owner(box: Box) -> None:
     """Waiting ends with DeviceLost that says who has the device; a later attempt succeeds."""
     async with box.sharer() as first, box.sharer() as second:

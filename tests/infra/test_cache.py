@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from neuroedge.contract.errors import InvalidInput, Unavailable
+from neuroedge.contract import scope
+from neuroedge.contract.errors import DeadlineExceeded, InvalidInput, Unavailable
 from neuroedge.contract.principal import Principal
 from neuroedge.infra.cache.disk import DiskLevel
 from neuroedge.infra.cache.memory import MemoryLevel
@@ -175,6 +176,51 @@ async def test_who_leaves_first_does_not_take_the_work_along(tenant: TenantCache
         await first
     end.set()
     assert await asyncio.gather(*others) == [["v"]] * 9
+    assert calls == 1
+
+
+async def test_who_has_more_time_is_not_failed_by_the_first_callers_deadline(tenant: TenantCache) -> None:
+    """What is computed for several ends at the deadline of the first: the others begin anew, with their own."""
+    begun, deadlines = asyncio.Event(), []
+
+    async def compute(positions: Sequence[int]) -> list[Any]:
+        deadlines.append(scope.remaining_s(999))
+        begun.set()
+        await asyncio.sleep(min(0.2, scope.remaining_s(999)))
+        if scope.remaining_s(999) <= 0:
+            raise DeadlineExceeded("too late")
+        return ["v"] * len(positions)
+
+    async def asked(timeout_s: float) -> list[Any]:
+        with scope.call_scope(timeout_s=timeout_s):
+            return await tenant.get_or_compute(["a"], compute, ttl_s=60)
+
+    hurried = asyncio.create_task(asked(0.1))
+    await begun.wait()
+    patient, also = asyncio.create_task(asked(30)), asyncio.create_task(asked(40))
+    with pytest.raises(DeadlineExceeded):
+        await hurried
+    assert await asyncio.gather(patient, also) == [["v"], ["v"]]
+    assert len(deadlines) == 2
+
+
+async def test_an_error_that_is_no_matter_of_time_is_everybodys(tenant: TenantCache) -> None:
+    """And so is one that came of as little time as the caller itself has."""
+    begun, calls = asyncio.Event(), 0
+
+    async def compute(positions: Sequence[int]) -> list[Any]:
+        nonlocal calls
+        calls += 1
+        begun.set()
+        await asyncio.sleep(0.05)
+        raise Unavailable("down")
+
+    first = asyncio.create_task(tenant.get_or_compute(["a"], compute, ttl_s=60))
+    await begun.wait()
+    second = asyncio.create_task(tenant.get_or_compute(["a"], compute, ttl_s=60))
+    for each in (first, second):
+        with pytest.raises(Unavailable, match="down"):
+            await each
     assert calls == 1
 
 

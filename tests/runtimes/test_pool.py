@@ -16,7 +16,7 @@ import structlog
 from neuroedge.contract.errors import Conflict, ModelFailed, ModelUnavailable
 from neuroedge.contract.models import CHAT, VOICE_ACTIVITY, ModelRef
 from neuroedge.runtimes import opening
-from neuroedge.runtimes.catalogue import Catalogue, ModelEntry
+from neuroedge.runtimes.catalogue import Catalogue, ModelEntry, Source, WeightFile
 from neuroedge.runtimes.device import Router
 from neuroedge.runtimes.pool import Pool, PoolSettings
 
@@ -145,6 +145,64 @@ async def _until(true: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
         while not true():  # noqa: ASYNC110 - what is awaited is set by another thread
             await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("part", ["catalogue.require", "_router.place"])
+async def test_an_error_before_the_load_is_told_and_tried_again(
+    pool: Pool, part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the process has too many files open: the model is not lost until a restart."""
+
+    def fails(*args: Any, **options: Any) -> Any:
+        raise OSError(24, "Too many open files")
+
+    owner, name = part.split(".")
+    with monkeypatch.context() as broken:
+        broken.setattr(getattr(pool, owner), name, fails)
+        with pytest.raises(ModelFailed, match="Too many open files"):
+            await pool.load("tiny")
+    assert [slot.entry.id for slot in pool.failed()] == ["tiny"]
+    assert (await pool.load("tiny")).state == "ready"
+    assert pool.failed() == []
+
+
+async def test_a_model_that_was_never_fetched_is_missing_not_failed(tmp_path: Path, runtime: Any) -> None:
+    """Nobody can make a server look broken by asking for what it does not have; a damaged file is a failure."""
+    file = WeightFile(name="model.bin", bytes=3, sha256="0" * 64, source=(Source(bundled="x"),))
+    entry = ModelEntry(id="tiny", role="chat", runtime="test", licence="MIT", about="-", default=True, file=(file,))
+    settings = PoolSettings(cores=1, threads=1, budget_bytes={})
+    pool = Pool(Catalogue([entry], store=tmp_path, overrides={}), settings, router=Router("cpu"))
+    with pytest.raises(ModelUnavailable, match="missing"):
+        await pool.load("tiny")
+    assert (pool.failed(), pool.status(CHAT).state) == ([], "missing")
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "model.bin").write_bytes(b"a")
+    with pytest.raises(ModelUnavailable, match="is changed"):
+        await pool.load("tiny")
+    assert [slot.entry.id for slot in pool.failed()] == ["tiny"]
+
+
+async def test_unloading_beside_callers_takes_the_model_from_none(pool: Pool) -> None:
+    """Between the end of one lease and the unloading another may begin."""
+    ended, held = False, 0
+
+    async def calls() -> None:
+        nonlocal held
+        while not ended:
+            async with pool.lease(CHAT) as model:
+                await asyncio.sleep(0.001)
+                assert not model.closed
+                held += 1
+            await asyncio.sleep(0)
+
+    callers = [asyncio.create_task(calls()) for _ in range(3)]
+    for _ in range(20):
+        with contextlib.suppress(Conflict):
+            await pool.unload("tiny", timeout_s=0.05)
+        await asyncio.sleep(0.005)
+    ended = True
+    await asyncio.gather(*callers)
+    assert held
 
 
 async def test_a_caller_that_leaves_while_loading_does_not_break_the_model(pool: Pool, runtime: Any) -> None:

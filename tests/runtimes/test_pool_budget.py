@@ -84,8 +84,15 @@ def make(store: Path, sizes: Mapping[str, float], *, budget_mib: int, **more: An
         for name, size in sizes.items()
     ]
     guard = more.pop("guard", lambda name, counts: nullcontext())
+    on_pressure = more.pop("on_pressure", lambda level: None)
     settings = PoolSettings(**{"cores": 2, "threads": 1, "budget_bytes": {"cpu": budget_mib * MIB}, **more})
-    return Pool(Catalogue(entries, store=store, overrides={}), settings, router=Router("cpu"), guard=guard)
+    return Pool(
+        Catalogue(entries, store=store, overrides={}),
+        settings,
+        router=Router("cpu"),
+        guard=guard,
+        on_pressure=on_pressure,
+    )
 
 
 async def until(holds: Callable[[], bool]) -> None:
@@ -313,6 +320,83 @@ async def test_pause_waits_for_leases(tmp_path: Path, machine: Any) -> None:
         assert not pausing.done()
     await pausing
     assert in_memory(pool) == set()
+
+
+async def test_a_call_that_holds_a_model_gets_another_one_while_the_device_is_given_away(
+    tmp_path: Path, machine: Any
+) -> None:
+    """Else the pause would wait for the call, and the call for the end of the pause."""
+    pool = make(tmp_path, {"a": 40, "b": 40}, budget_mib=100)
+    async with pool.lease(ref("a")):
+        pausing = asyncio.create_task(pool.pause())
+        await asyncio.sleep(0.01)
+        with call_scope(timeout_s=5):
+            await use(pool, "b")
+        assert not pausing.done()
+    await pausing
+    assert in_memory(pool) == set()
+    with call_scope(timeout_s=0.05), pytest.raises(Unavailable, match="another process"):
+        await use(pool, "b")
+    await pool.resume()
+    assert in_memory(pool) == {"a", "b"}
+    await pool.close()
+
+
+async def test_a_resume_that_is_cut_off_is_finished_by_the_next(tmp_path: Path, machine: Any) -> None:
+    """What was not loaded again yet is remembered."""
+    pool = make(tmp_path, {"a": 10, "b": 10}, budget_mib=100)
+    await use(pool, "a")
+    await use(pool, "b")
+    await pool.pause()
+    machine.hold.clear()
+    resuming = asyncio.create_task(pool.resume())
+    await until(lambda: pool.slot("a").state == "loading")
+    resuming.cancel()
+    machine.hold.set()
+    await pool.pause()
+    assert in_memory(pool) == set()
+    await pool.resume()
+    assert in_memory(pool) == {"a", "b"}
+    await pool.close()
+
+
+async def test_a_model_that_is_leased_while_another_is_evicted_stays(
+    tmp_path: Path, machine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever comes while the machine makes room keeps what it holds."""
+    pool = make(tmp_path, {"first": 10, "second": 10}, budget_mib=100)
+    for name in ("first", "second"):
+        await use(pool, name)
+    closing, leased = threading.Event(), threading.Event()
+
+    def close() -> None:
+        closing.set()
+        leased.wait(10)
+
+    first = pool.slot("first").loaded
+    assert first is not None
+    monkeypatch.setattr(first.model, "close", close)
+    monkeypatch.setattr(pool, "pressure", lambda: "emergency")
+    tick = asyncio.create_task(pool._tick())
+    await until(closing.is_set)
+    async with pool.lease(ref("second")):
+        leased.set()
+        await tick
+        assert in_memory(pool) == {"second"}
+    await pool.close()
+
+
+async def test_the_cache_is_emptied_once_while_memory_is_only_short(
+    tmp_path: Path, machine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine may stay at "high" for ever; where it is critical, every time."""
+    told: list[str] = []
+    pool = make(tmp_path, {}, budget_mib=100, on_pressure=told.append)
+    for level in ("high", "high", "critical", "high", "critical", "critical", "normal", "high"):
+        monkeypatch.setattr(pool, "pressure", lambda level=level: level)
+        await pool._tick()
+    assert told == ["high", "critical", "critical", "critical", "high"]
+    await pool.close()
 
 
 async def test_under_pressure_idle_models_leave(tmp_path: Path, machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -151,6 +151,10 @@ class Catalogue:
         folder = self.folder(entry)
         return all((folder / f.name).is_file() and (folder / f.name).stat().st_size == f.bytes for f in entry.file)
 
+    def fetched(self, entry: ModelEntry) -> bool:
+        """Whether every file is there, whatever is in it."""
+        return all((self.folder(entry) / file.name).is_file() for file in entry.file)
+
     def states(self, entry: ModelEntry) -> dict[str, FileState]:
         """Each file of a model, hashed."""
         return {file.name: _state(self.folder(entry) / file.name, file) for file in entry.file}

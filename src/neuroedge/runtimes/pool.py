@@ -10,7 +10,9 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -49,6 +51,8 @@ RETRY_FAILED_S: Final = 30.0
 """A failed load is tried again after so long, twice as long after each further failure, so that it mends itself."""
 LONGEST_RETRY_FAILED_S: Final = 600.0
 _TICK_S: Final = 1.0
+_held: ContextVar[int] = ContextVar("held", default=0)
+"""Models the present call holds."""
 
 
 def beside_others(role: str) -> AbstractAsyncContextManager[Any]:
@@ -110,7 +114,9 @@ class Pool:
         self._open = asyncio.Event()
         self._open.set()
         """Cleared while another process has the device for itself."""
-        self._paused: list[str] = []
+        self._paused: dict[str, None] = {}
+        """Ids of the models to load again afterwards, in order."""
+        self._level: memory.PressureLevel = "normal"
         self._closed = False
 
     # -- leases ---------------------------------------------------------------------------------------------------
@@ -129,9 +135,11 @@ class Pool:
 
         async with self._guard(f"model:{model_id}", counts), self._alone(ref.role):
             loaded = await self._take(slot, priority or scope.priority())
+            _held.set(_held.get() + 1)
             try:
                 yield loaded.model
             finally:
+                _held.set(_held.get() - 1)
                 loaded.release()
                 self.rooms.changed()
 
@@ -186,7 +194,7 @@ class Pool:
             return False
         try:
             async with asyncio.timeout(timeout_s):
-                await loaded.idle.wait()
+                await loaded.unused()
         except TimeoutError as error:
             raise Conflict(f"{model_id} is in use", hint="try again when its requests have finished") from error
         await self._residents.free(slot, loaded, reason="asked")
@@ -203,20 +211,24 @@ class Pool:
     async def pause(self) -> None:
         """Let go of all models and load none until `resume`: another process has the device for itself."""
         self._open.clear()
-        loading = [slot.loading for slot in self.slots() if slot.loading is not None]
-        if loading:
-            await asyncio.wait(loading)
-        self._paused = [slot.entry.id for slot in self.slots() if slot.loaded is not None]
-        for slot in self.slots():
-            if (loaded := slot.loaded) is not None:
-                await loaded.idle.wait()
-                await self._residents.free(slot, loaded, reason="pause")
+        # A call that holds a model may still ask for another one: else it would wait for the end of its own pause.
+        while there := [slot for slot in self.slots() if slot.loaded is not None or slot.loading is not None]:
+            if loading := [slot.loading for slot in there if slot.loading is not None]:
+                await asyncio.wait(loading)
+            there = [slot for slot in there if slot.loaded is not None]
+            self._paused.update(dict.fromkeys(slot.entry.id for slot in there))
+            for slot in there:
+                if (loaded := slot.loaded) is not None:
+                    await loaded.unused()
+                    await self._residents.free(slot, loaded, reason="pause")
 
     async def resume(self) -> None:
-        """Load again what `pause` let go."""
+        """Load again what `pause` let go; one that is cancelled leaves the rest to the next."""
         self._open.set()
-        names, self._paused = self._paused, []
-        await self.warm_up(names)
+        while self._paused:
+            name = next(iter(self._paused))
+            await self.warm_up([name])
+            self._paused.pop(name, None)
 
     async def watch(self) -> None:
         """For ever: unload idle models, relieve memory pressure, replace hung models, try failed loads again."""
@@ -261,7 +273,8 @@ class Pool:
                 while True:
                     if self._closed:
                         raise ModelUnavailable(f"{slot.entry.id} is not loaded any more: the process is ending")
-                    await self._open.wait()
+                    if not _held.get():
+                        await self._open.wait()
                     if (loaded := slot.loaded) is not None:
                         loaded.take(priority)
                         return loaded
@@ -290,15 +303,31 @@ class Pool:
 
     async def _load(self, slot: Slot) -> None:
         """The one load of a slot under way; it alone moves the state on, whoever waits for it and whoever left."""
-        entry, started = slot.entry, time.perf_counter()
         slot.state = "loading"
         try:
-            folder = await asyncio.to_thread(self.catalogue.require, entry)
-            reservation = await self._reserve(slot)
-        except NeuroEdgeError as error:
-            (slot.failed if isinstance(error, ModelUnavailable) else slot.refused)(error)
-            self._ended(slot)
+            folder = await self._files(slot)
+            await self._load_from(folder, slot, await self._reserve(slot))
+        except Exception as error:
+            failure = error if isinstance(error, NeuroEdgeError) else load_error(error, slot.entry)
+            if slot.state == "loading":
+                slot.failed(failure)
+                self._metrics.load_failed(slot.entry.id, failure.code)
+            raise failure from error
+        finally:
+            slot.loading = None
+            self.rooms.changed()
+
+    async def _files(self, slot: Slot) -> Path:
+        """Where the model's files lie, checked. One whose files were never fetched says nothing of the process."""
+        try:
+            return await asyncio.to_thread(self.catalogue.require, slot.entry)
+        except ModelUnavailable as error:
+            if not await asyncio.to_thread(self.catalogue.fetched, slot.entry):
+                slot.refused(error)
             raise
+
+    async def _load_from(self, folder: Path, slot: Slot, reservation: Reservation) -> None:
+        entry, started = slot.entry, time.perf_counter()
         try:
             async with self._loading_on.setdefault(reservation.device, asyncio.Lock()):
                 if reservation.device == CPU:
@@ -308,17 +337,8 @@ class Pool:
             slot.succeeded(seconds=time.perf_counter() - started)
         except Exception as error:
             reservation.cancel()
-            failure = load_error(error, entry)
             await asyncio.to_thread(memory.give_back)
-            slot.failed(failure)
-            self._metrics.load_failed(entry.id, failure.code)
-            raise failure from error
-        finally:
-            self._ended(slot)
-
-    def _ended(self, slot: Slot) -> None:
-        slot.loading = None
-        self.rooms.changed()
+            raise load_error(error, entry) from error
 
     async def _reserve(self, slot: Slot) -> Reservation:
         entry = slot.entry
@@ -331,6 +351,9 @@ class Pool:
             return await self.rooms.reserve(
                 device, need, slot=slot, evict=lambda: self._residents.evict_one(device), closed=lambda: self._closed
             )
+        except NotEnoughMemory as error:
+            slot.refused(error)
+            raise
         finally:
             slot.waits_for_room = False
 
@@ -344,8 +367,9 @@ class Pool:
     async def _tick(self) -> None:
         self._residents.replace_stuck()
         level = await asyncio.to_thread(self.pressure)
-        if level != "normal":
+        if level in ("critical", "emergency") or (level == "high" and self._level == "normal"):
             self._on_pressure(level)
+        self._level = level
         await self._residents.thin_out(level, self.pressure)
         for slot in self.failed():
             due = slot.failed_for_s() > min(RETRY_FAILED_S * 2 ** (slot.failures - 1), LONGEST_RETRY_FAILED_S)

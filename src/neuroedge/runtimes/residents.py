@@ -42,8 +42,12 @@ class Residents:
         return list(self._slots.values())
 
     async def free(self, slot: Slot, loaded: Loaded, *, reason: str) -> None:
-        """Close a model nobody holds. It leaves the slot first, so that nobody leases what is being closed."""
-        if slot.loaded is not loaded:
+        """Close a model nobody holds, or any when the process ends.
+
+        It leaves the slot first, so that nobody leases what is being closed. One that left already, or that somebody
+        holds again, stays as it is.
+        """
+        if slot.loaded is not loaded or (loaded.leases and reason != "closed"):
             return
         slot.emptied()
         try:
@@ -68,7 +72,8 @@ class Residents:
     async def thin_out(self, level: memory.PressureLevel, pressure: Callable[[], memory.PressureLevel]) -> None:
         """Free what has been idle for long and, at a level above normal, idle models until `pressure` is relieved."""
         for slot in self._idle():
-            if slot.loaded is not None and (reason := self._why_unload(slot, level)):
+            # Closing the one before took its time: this one may be held by now.
+            if slot.evictable and slot.loaded is not None and (reason := self._why_unload(slot, level)):
                 await self.free(slot, slot.loaded, reason=reason)
                 level = await asyncio.to_thread(pressure)
 

@@ -44,6 +44,11 @@ class Loaded:
         if self.leases == 0:
             self.idle.set()
 
+    async def unused(self) -> None:
+        """Return when nobody holds it: nobody can, until the caller waits for something else."""
+        while self.leases:  # whoever runs between the last release and this one may have taken it again
+            await self.idle.wait()
+
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class Slot:

@@ -22,7 +22,7 @@ MAX_WAITING_TOKENS: Final = 65_536
 _READY_BATCHES: Final = 1
 """Batches put together ahead, so that no worker idles until the event loop has a turn for it."""
 _INLINE_CHARS: Final = 4096
-"""Texts up to this size are tokenised on the event loop: that takes less than a millisecond, and so does a thread."""
+"""Texts up to this size are tokenised on the event loop where that takes less than a millisecond: so does a thread."""
 
 
 @runtime_checkable
@@ -74,6 +74,7 @@ class BatchedTextEncoder(Threaded):
         self._prefixes = dict(prefixes)
         self._token_budget = backend.token_budget
         self._workers = backend.workers
+        self._inline_chars = _INLINE_CHARS if backend.quick_tokens else 0
         self._tokenising = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"{model_id}-tokens")
         self._batcher = Batcher(
             self._forward,
@@ -92,7 +93,7 @@ class BatchedTextEncoder(Threaded):
         began = time.monotonic()
         prefix = self._prefixes[kind]
         prefixed = [prefix + text for text in texts] if prefix else list(texts)
-        if sum(map(len, prefixed)) <= _INLINE_CHARS:
+        if sum(map(len, prefixed)) <= self._inline_chars:
             ids = self._tokenise(prefixed)
         else:
             ids = await asyncio.get_running_loop().run_in_executor(self._tokenising, self._tokenise, prefixed)

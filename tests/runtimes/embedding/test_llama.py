@@ -1,6 +1,8 @@
 """GGUF encoders: a tiny Qwen3 against its computation in numpy, and files that are none."""
 
+import asyncio
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 
 from neuroedge.contract.errors import ModelUnavailable
+from neuroedge.runtimes import text_encoder
 from neuroedge.runtimes.embedding.backend import Backend, open_backend
 from tests.runtimes.embedding.tiny_models import unit
 
@@ -138,3 +141,22 @@ def test_a_backend_that_cannot_read_the_file_is_refused(folder: Path, tmp_path: 
     with pytest.raises(ModelUnavailable) as caught:
         opened(tmp_path, backend="onnxruntime")
     assert "llama.cpp" in str(caught.value.hint)
+
+
+@pytest.mark.anyio
+async def test_a_page_is_not_tokenised_on_the_event_loop(folder: Path) -> None:
+    """llama.cpp's own server is asked, text by text: others must not wait for that."""
+    encoder = text_encoder.load("m", folder, threads=1, options={"pooling": "last", "max_tokens": 64})
+    try:
+        threads: set[str] = set()
+        tokenise = encoder._tokenise
+
+        def noted(texts: list[str]) -> list[list[int]]:
+            threads.add(threading.current_thread().name)
+            return tokenise(texts)
+
+        encoder._tokenise = noted  # type: ignore[method-assign]
+        await encoder.encode(["a b"])
+        assert threading.main_thread().name not in threads
+    finally:
+        await asyncio.to_thread(encoder.close)

@@ -143,11 +143,20 @@ class Membership:
 
     async def _resume(self) -> None:
         started = time.monotonic()
+        resuming = asyncio.ensure_future(self._participant.resume())
         try:
-            await self._participant.resume()
-        except Exception:
+            while not (resuming.done() or self._wanted):
+                await first(resuming, self._act)
+                self._act.clear()
+        finally:
+            if not resuming.done():
+                resuming.cancel()
+                await asyncio.wait([resuming])
+        if self._wanted:
+            self._act.set()  # the next holder does not wait until all is back only to be let go
+        if not resuming.cancelled() and (error := resuming.exception()) is not None:
             # What could not be reloaded now is loaded when it is next used.
-            log.exception("accelerator_resume_failed", device=self._device)
+            log.error("accelerator_resume_failed", device=self._device, exc_info=error)
         self._metrics.resume_seconds.labels(self._device).observe(time.monotonic() - started)
         self._metrics.paused.labels(self._device).set(0)
         log.info("accelerator_resumed", device=self._device)

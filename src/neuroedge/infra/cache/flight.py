@@ -9,6 +9,7 @@ from functools import partial
 
 import structlog
 
+from neuroedge.contract import scope
 from neuroedge.contract.errors import Unavailable
 
 log = structlog.get_logger(__name__)
@@ -22,12 +23,17 @@ class Flight:
         self.missing = dict(positions)
         self.outcomes: dict[bytes, asyncio.Future[bytes]] = {key: loop.create_future() for key in positions}
         self.waiters = 0
+        self.deadline = scope.deadline()
+        """Of the call that began it, which the load has too."""
         self.keep = True
         """False once the organisation was forgotten: the values go to those who wait, and nowhere else."""
         self.task: asyncio.Task[None] | None = None
+        self.failed = False
+        """Whether it ended without a value for every key."""
 
     def fail(self, error: Exception) -> None:
         """Give all who wait for a missing key the error."""
+        self.failed |= bool(self.missing)
         for key in self.missing:
             outcome = self.outcomes[key]
             if not outcome.done():

@@ -5,11 +5,13 @@ No level is needed for a right answer: one that fails or is slow is skipped. doc
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import msgpack
 
+from neuroedge.contract import scope
+from neuroedge.contract.errors import DeadlineExceeded, Overloaded, Unavailable
 from neuroedge.contract.principal import Principal
 from neuroedge.infra.cache.disk import DiskLevel
 from neuroedge.infra.cache.entry import MAX_TTL_S, key_of
@@ -18,6 +20,8 @@ from neuroedge.infra.cache.load import Compute, Levels, Load
 from neuroedge.infra.cache.memory import MemoryLevel
 from neuroedge.infra.cache.outages import Count
 from neuroedge.infra.cache.shared import SharedLevel
+
+_SOONER_S: Final = 1.0
 
 
 class TieredCache:
@@ -99,13 +103,25 @@ class TenantCache:
         if not ttl_s > 0:
             raise ValueError("ttl_s must be more than 0")
         wanted = [key_of(self._org_id, key, secret=self._secret) for key in keys]
-        payloads, under_way, missing = self._look(wanted)
-        if missing:
-            load = Load(levels=self._levels, org_id=self._org_id, compute=compute, ttl_s=min(ttl_s, MAX_TTL_S))
-            under_way.update(dict.fromkeys(missing, self._levels.flights.start(missing, load)))
-        if under_way:
-            payloads.update(await self._levels.flights.join(under_way))
+        load = Load(levels=self._levels, org_id=self._org_id, compute=compute, ttl_s=min(ttl_s, MAX_TTL_S))
+        while (payloads := await self._loaded(wanted, load)) is None:
+            pass
         return [msgpack.unpackb(payloads[key], strict_map_key=False) for key in wanted]
+
+    async def _loaded(self, wanted: Sequence[bytes], load: Load) -> dict[bytes, bytes] | None:
+        """The values; None when they were another call's to bring, which had too little time for it."""
+        payloads, under_way, missing = self._look(wanted)
+        sooner = [flight for flight in under_way.values() if _sooner(flight.deadline, scope.deadline())]
+        if missing:
+            under_way.update(dict.fromkeys(missing, self._levels.flights.start(missing, load)))
+        try:
+            if under_way:
+                payloads.update(await self._levels.flights.join(under_way))
+        except (DeadlineExceeded, Overloaded, Unavailable):
+            if any(flight.failed for flight in sooner) and scope.remaining_s(1.0) > 0:
+                return None
+            raise
+        return payloads
 
     def _look(self, wanted: Sequence[bytes]) -> tuple[dict[bytes, bytes], dict[bytes, Flight], dict[bytes, int]]:
         """What memory has, what is under way, and the first position of each key that is neither."""
@@ -126,6 +142,11 @@ class TenantCache:
         if under_way:
             self._levels.count("hit", "flight", len(under_way))
         return payloads, under_way, missing
+
+
+def _sooner(theirs: float | None, mine: float | None) -> bool:
+    """Whether a deadline is so much nearer than the present call's that what it ended may be tried again."""
+    return theirs is not None and (mine is None or theirs + _SOONER_S < mine)
 
 
 class NoCache:

@@ -30,6 +30,8 @@ class Backend(Protocol):
     """`forward` calls that run side by side."""
     threads: int
     """Cores that one `forward` call keeps busy."""
+    quick_tokens: bool
+    """Whether `tokenise` takes less than a millisecond for a page of text."""
 
     def tokenise(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text with the model's special tokens, at least one, cut at `max_tokens`."""

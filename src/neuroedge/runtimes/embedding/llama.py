@@ -80,6 +80,7 @@ class LlamaBackend:
         self.token_budget = layout.token_budget
         self.workers = layout.workers
         self.threads = layout.threads
+        self.quick_tokens = own is not None  # else llama.cpp's server is asked, text by text
         self._model_id = model_id
         self._options = options
         self._server = server

@@ -152,6 +152,7 @@ class OnnxBackend:
     """A Backend over one ONNX Runtime session, which may run in several threads at once."""
 
     name: BackendName = "onnxruntime"
+    quick_tokens = True
 
     def __init__(self, file: OnnxFile, session: Any, layout: Layout) -> None:
         self.max_tokens = file.options.max_tokens

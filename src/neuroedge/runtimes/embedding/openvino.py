@@ -66,6 +66,7 @@ class OpenVinoBackend:
     """A Backend over one compiled model, with one inference request a thread."""
 
     name: BackendName = "openvino"
+    quick_tokens = True
 
     def __init__(self, file: OnnxFile, compiled: Any, layout: Layout) -> None:
         self.max_tokens = file.options.max_tokens
