@@ -280,7 +280,7 @@ def main() -> None:
         "articulation",
         figures,
         title="Articulation: planted errors found, false alarms on words said right",
-        command="python -m benchmarks.articulation",
+        command="python -m benchmarks.articulation --flite DIR --piper FILE --data DIR",
     )
 
 

@@ -1,6 +1,6 @@
 """Diarization of one recording against its reference: error rate by component, and real time factor.
 
-    python benchmarks/diarization.py --wav call.wav --rttm call.rttm --models DIR
+    python -m benchmarks.diarization --wav call.wav --rttm call.rttm --models DIR
 
 DIR holds resemblyzer-ge2e/. Overlapping speech is scored unless a line says otherwise; the scored region reaches from 0
 to the last reference or answered moment. A collar of ±0.25 s (NIST md-eval) is `collar=0.5` in pyannote.metrics, whose

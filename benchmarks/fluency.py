@@ -251,7 +251,7 @@ def main() -> None:
         "fluency",
         figures,
         title="Fluency: planted disfluencies and known rates",
-        command="python -m benchmarks.fluency",
+        command="python -m benchmarks.fluency --data DIR",
     )
 
 

@@ -100,7 +100,12 @@ def measure(*, rounds: int, requests: int, keep: bool) -> None:
             }
     figures = _figures(found)
     if keep:
-        save("gateway_overhead", figures, title="Cost of a call through the gateway", command=" ".join(_THIS[1:]))
+        save(
+            "gateway_overhead",
+            figures,
+            title="Cost of a call through the gateway",
+            command="python -m benchmarks.gateway_overhead",
+        )
     else:
         for f in figures:
             print(f"{f.name}: {f.median:g} {f.unit} ({f.low:g}-{f.high:g}) {f.target}")

@@ -1,6 +1,6 @@
 """Speaker verification on recorded voices: equal error rate, calibration, decisions, and the check for one person only.
 
-    python benchmarks/speaker_verification.py --data DIR --models DIR [--cache FILE] [--fit]
+    python -m benchmarks.speaker_verification --data DIR --models DIR [--cache FILE] [--fit]
 
 DIR of --data holds Debian packages, each unpacked with `dpkg -x PACKAGE DIR/NAME`: klettres-data, ktuberling-data
 (KDE's games: letters, syllables and words, spoken by volunteers), asterisk-core-sounds-{en,es,fr,it,ru}-wav,
@@ -410,7 +410,7 @@ async def report(
         "speaker_verification",
         figures,
         title="Speaker verification",
-        command="python benchmarks/speaker_verification.py --data DIR --models DIR",
+        command="python -m benchmarks.speaker_verification --data DIR --models DIR",
     )
 
 

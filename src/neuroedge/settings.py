@@ -1,7 +1,7 @@
 """All configuration: one frozen object, read from NEUROEDGE_* variables, the source systems' names as aliases.
 
 Nothing secret has a default. What must stay secret and was not given (the JWT key, database passwords) is generated at
-first start into `secrets.json` in the data directory, mode 0600, by `infra/secrets.py`.
+first start into `secrets.json` in the data directory, mode 0600, by `infra/datadir.py`.
 """
 
 import re
@@ -66,12 +66,13 @@ class Settings(BaseSettings):
 
     data_dir: Path = Field(
         default_factory=default_data_dir,
-        description="Folder for everything NeuroEdge keeps: databases, blobs, models, secrets.",
+        description="Folder for everything NeuroEdge keeps: databases, blobs, models, secrets. "
+        "`~/.local/share/neuroedge` when not set (on Linux below XDG_DATA_HOME, if that is set).",
     )
     models_dir: Path | None = Field(
         default=None, description="Model store; `models/` in the data directory when not set."
     )
-    host: str = Field(default="127.0.0.1", description="Address the HTTP server binds.")
+    host: str = Field(default="127.0.0.1", description="Address the HTTP server and the gRPC server bind.")
     port: int = Field(
         default=8080, ge=0, le=65535, validation_alias=_names("PORT", "PORT"), description="Port of the HTTP server."
     )
@@ -159,7 +160,8 @@ class Settings(BaseSettings):
     model_threads: int = Field(default=0, ge=0, description="Threads of a model's computation; 0: the cores available.")
     models: Annotated[dict[str, str], NoDecode] = Field(
         default_factory=dict,
-        description='Model of a role, as "role=catalogue-id,role=catalogue-id", over the catalogue\'s defaults.',
+        description='Model of a role, as "role=catalogue-id,role=catalogue-id", over the catalogue\'s defaults. None '
+        "when not set.",
     )
     engine_proof_s: float = Field(
         default=120.0,
@@ -317,7 +319,11 @@ class Settings(BaseSettings):
         description="Days a decision of the safety passes is kept; one whose review is unfinished stays until it is.",
     )
     request_timeout_s: float = Field(
-        default=600.0, gt=0, description="Longest a request may wait for its answer, seconds."
+        default=600.0,
+        gt=0,
+        description="Longest that `/transcription/upload` waits for its transcript, a conversation of OpenAI's or "
+        "Anthropic's clients for its answer (streamed: for the first piece of it), and that a gRPC call may take, "
+        "seconds. Engines have limits of their own.",
     )
 
     @field_validator("models", mode="before")

@@ -1,5 +1,6 @@
 """The command line as a person uses it."""
 
+import gc
 import json
 import os
 import socket
@@ -9,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from neuroedge.cli import serve
+from neuroedge.contract.errors import Unavailable
+from neuroedge.settings import Settings
 from tests.conftest import environment
 
 
@@ -96,6 +100,29 @@ def test_a_taken_port_is_named(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
     assert "NEUROEDGE_PORT" in done.stderr
+
+
+@pytest.mark.parametrize(("host", "expected"), [("0.0.0.0", "0.0.0.0"), (None, "127.0.0.2")])
+def test_the_host_of_the_command_line_is_that_of_every_server(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, host: str | None, expected: str
+) -> None:
+    """The gRPC server takes its address from the application's settings."""
+    bound, built = list[str](), list[Settings]()
+
+    def build_app(settings: Settings) -> None:
+        built.append(settings)
+        raise Unavailable("far enough")
+
+    monkeypatch.setattr(serve, "settings_or_exit", lambda: Settings(data_dir=tmp_path, host="127.0.0.2"))
+    monkeypatch.setattr(serve, "bind", lambda host, port: bound.append(host))
+    monkeypatch.setattr("neuroedge.infra.telemetry.configure_logging", lambda **how: None)
+    monkeypatch.setattr("neuroedge.bootstrap.build_app", build_app)
+    try:
+        with pytest.raises(SystemExit):
+            serve.serve(host=host, port=0)
+    finally:
+        gc.enable()
+    assert bound == [settings.host for settings in built] == [expected]
 
 
 def test_an_unreachable_external_database_is_two_lines(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from neuroedge.infra.datadir import STALE_UPLOAD_S, DataDirError, prepare
+from neuroedge.services.engines import discover
 from neuroedge.settings import Settings
 
 
@@ -49,16 +50,28 @@ def _written(path: Path, *, ago_s: float) -> None:
     os.utime(path, (time.time() - ago_s,) * 2)
 
 
-def test_dead_uploads_are_swept_at_start_and_living_ones_are_not(tmp_path: Path) -> None:
-    """A folder keeps the time it was made while the upload in it grows."""
+@pytest.mark.parametrize("place", ["upload", "0/upload"])
+def test_dead_uploads_are_swept_at_start_and_living_ones_are_not(tmp_path: Path, place: str) -> None:
+    """A folder keeps the time it was made while the upload in it grows, each upload in a folder of its own."""
     tmp = tmp_path / "tmp"
     for name, ago_s in (("dead", STALE_UPLOAD_S + 60), ("growing", 1), ("new", 1)):
-        (tmp / name).mkdir(parents=True)
-        (tmp / name / "upload").write_bytes(b"x")
-        _written(tmp / name / "upload", ago_s=ago_s)
-        _written(tmp / name, ago_s=1 if name == "new" else STALE_UPLOAD_S + 60)
+        file = tmp / name / place
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"x")
+        _written(file, ago_s=ago_s)
+        for folder in {file.parent, tmp / name}:
+            _written(folder, ago_s=1 if name == "new" else STALE_UPLOAD_S + 60)
+    (tmp / "file").write_bytes(b"x")
+    _written(tmp / "file", ago_s=STALE_UPLOAD_S + 60)
     prepare(Settings(data_dir=tmp_path))
     assert {entry.name for entry in tmp.iterdir()} == {"growing", "new"}
+
+
+def test_what_a_running_call_uses_is_never_swept() -> None:
+    """Nothing is written to an upload while engines work on it, one after the other; none may run for long enough."""
+    limits = [engine.timeout_s for engine in discover() if engine.__module__.startswith("neuroedge.")]
+    assert max(limits) >= 4 * 3600
+    assert 5 * max(limits) < STALE_UPLOAD_S
 
 
 def test_an_upload_that_ends_during_the_sweep_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

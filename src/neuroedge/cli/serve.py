@@ -24,8 +24,10 @@ def serve(*, host: str | None, port: int | None) -> None:
     from neuroedge.services.live.options import MAX_MESSAGE_BYTES
 
     settings = settings_or_exit()
+    if host:  # of gRPC too, which is on the same address
+        settings = settings.model_copy(update={"host": host})
     configure_logging(level=settings.log_level, fmt=settings.log_format)
-    listener = bind(host or settings.host, settings.port if port is None else port)
+    listener = bind(settings.host, settings.port if port is None else port)
     with readable_errors():
         app = build_app(settings)
     gc.freeze()

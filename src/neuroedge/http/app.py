@@ -83,13 +83,16 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
     }
     for status, text in {
         401: "No valid access token",
+        402: "What may be spent on language models is spent",
         403: "The token lacks the permission",
         404: "No such thing in the caller's organisation",
         409: "Contradicts what is stored",
         408: "Not finished within its time limit",
         413: "Larger than the limit",
+        415: "Not in a form this route takes",
         422: "The input breaks the contract",
         429: "Too many requests; Retry-After says when",
+        502: "A provider of language models does not answer as it should",
         503: "A part NeuroEdge depends on does not answer",
     }.items()
 }

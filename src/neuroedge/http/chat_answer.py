@@ -120,6 +120,21 @@ class Asked:
     voice: Voice
 
 
+IDEMPOTENCY: Final[Mapping[str, Any]] = {
+    "parameters": [
+        {
+            "name": "idempotency-key",
+            "in": "header",
+            "required": False,
+            "description": "A name of your choice for this request: sent again within ten minutes, it gives the answer "
+            "of the first time, unless that was streamed; 409 while the first is being worked on.",
+            "schema": {"type": "string", "maxLength": 255},
+        }
+    ]
+}
+"""What OpenAPI tells of the header that `converse` reads."""
+
+
 async def converse(
     request: Request, caller: Principal, asked: Asked, headers: Callable[[], Mapping[str, str]]
 ) -> Response:

@@ -25,11 +25,11 @@ LAYOUT_VERSION = 2
 """1: objects in blobs/ were not sealed."""
 SEALED_BLOBS_VERSION = 2
 _FOLDERS = ("blobs", "models", "tmp", "run")
-STALE_UPLOAD_S = 3600
-"""An upload to which nothing was written for so long is dead: requests end after request_timeout_s, by default 600 s.
+STALE_UPLOAD_S = 24 * 3600
+"""A file of tmp/ to which nothing was written for so long is dead: no call lasts so long, our engines end after 4 h.
 
-Uploads end with their request; what is left in tmp/ comes from a process that was killed. Another process of the same
-data directory may be taking an upload in while this one starts, hence not at once."""
+Files end with the call they serve; what is left in tmp/ comes from a process that was killed. Another process of the
+same data directory may be working with its own while this one starts, hence not at once."""
 
 
 class DataDirError(NeuroEdgeError):
@@ -120,12 +120,12 @@ def _write_secret(file: Path, text: str) -> None:
 
 
 def _sweep_stale_uploads(folder: Path) -> None:
-    """Remove what uploads left behind when a process was killed in the middle, STALE_UPLOAD_S after the last write."""
+    """Remove what calls left behind when a process was killed in the middle, STALE_UPLOAD_S after the last write."""
     import time
 
     for entry in folder.iterdir():
-        with contextlib.suppress(FileNotFoundError):  # an upload of another process that just ended
-            # A folder keeps its time while the file in it grows.
-            written = [entry, *entry.iterdir()] if entry.is_dir() else [entry]
+        with contextlib.suppress(FileNotFoundError):  # of a call of another process that just ended
+            # A folder keeps its time while a file in it grows, and uploads lie in folders of folders.
+            written = [entry, *entry.rglob("*")]
             if time.time() - max(file.stat().st_mtime for file in written) > STALE_UPLOAD_S:
                 shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink()

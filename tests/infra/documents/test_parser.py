@@ -1,5 +1,6 @@
 """Files of every format become blocks; bad ones become clear errors, and none of them hurts this process."""
 
+import asyncio
 import io
 import zipfile
 from collections.abc import Callable
@@ -8,7 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from neuroedge.contract.errors import EmptyMedia, NeuroEdgeError, TooLarge, UnreadableMedia, UnsupportedMedia
+from neuroedge.contract.errors import (
+    DeadlineExceeded,
+    EmptyMedia,
+    NeuroEdgeError,
+    TooLarge,
+    UnreadableMedia,
+    UnsupportedMedia,
+)
+from neuroedge.contract.scope import call_scope
 from neuroedge.infra.documents.mail import NESTED
 from neuroedge.infra.documents.outcome import MIB, Parsed, ParseLimits, read_blocks
 from neuroedge.infra.documents.parser import DocumentParser
@@ -188,6 +197,22 @@ async def test_a_long_csv_becomes_tables_with_the_header(tmp_path: Path) -> None
     assert sum(b.text.count("\n") - 1 for b in blocks) == 1000
 
 
+async def test_quotes_doubled_late_in_a_csv_part_no_cell(tmp_path: Path) -> None:
+    """What the first lines show of quotes is not all there is: commas and quotes within a cell stay in it."""
+    early = "".join(f'{n},"Smith, J{n}",remark number {n}\n' for n in range(300))
+    late = '999,"Doe, Jane","She said ""no, never"" and left"\n'
+    _, blocks = await _parsed(tmp_path, "a.csv", "id,name,remark\n" + early + late)
+    assert blocks[-1].text.splitlines()[0] == "| id | name | remark |"
+    assert blocks[-1].text.splitlines()[-1] == '| 999 | Doe, Jane | She said "no, never" and left |'
+
+
+@pytest.mark.parametrize("data", ["a,b", "a,b\n\n", "\na,b\n", '"a",b\n,\n'])
+async def test_a_csv_of_a_header_alone_is_a_table(data: str, tmp_path: Path) -> None:
+    """Whatever empty lines stand around it."""
+    _, blocks = await _parsed(tmp_path, "a.csv", data)
+    assert [b.text for b in blocks] == ["| a | b |\n| --- | --- |"]
+
+
 async def test_content_decides_not_the_name(tmp_path: Path) -> None:
     """A PDF named .docx is a PDF, UTF-16 text is read, an HTML page needs no suffix and may name its charset."""
     parsed, _ = await _parsed(tmp_path, "a.docx", samples.report())
@@ -285,6 +310,29 @@ async def test_time_is_limited(tmp_path: Path) -> None:
     """A reading process that does not end is ended."""
     with pytest.raises(TooLarge, match="longer than"):
         await _parsed(tmp_path, "a.pdf", samples.report(), limits=ParseLimits(time_s=0.01))
+
+
+async def test_the_callers_deadline_ends_the_reading(tmp_path: Path) -> None:
+    """Long before the limit of a file; the error is the call's, not the file's."""
+    path, out = samples.written(tmp_path, "a.pdf", samples.report()), tmp_path / "blocks"
+    with call_scope(timeout_s=0.05), pytest.raises(DeadlineExceeded):
+        await DocumentParser().parse(path, "a.pdf", out)
+    with call_scope(timeout_s=0.05), pytest.raises(DeadlineExceeded):
+        await DocumentParser().picture(path, out, page=1)
+    with call_scope(timeout_s=100):
+        assert (await DocumentParser().parse(path, "a.pdf", out)).pages == 2
+
+
+async def test_the_callers_deadline_ends_the_wait_for_a_slot(tmp_path: Path) -> None:
+    """Who waits for another file's end leaves in time, and takes no slot along."""
+    parser = DocumentParser(at_once=1)
+    path = samples.written(tmp_path, "a.pdf", samples.report())
+    first = asyncio.create_task(parser.parse(path, "a.pdf", tmp_path / "first"))
+    await asyncio.sleep(0)  # it has the slot now
+    with call_scope(timeout_s=0.01), pytest.raises(DeadlineExceeded):
+        await parser.parse(path, "a.pdf", tmp_path / "second")
+    assert (await first).pages == 2
+    assert (await parser.parse(path, "a.pdf", tmp_path / "third")).pages == 2
 
 
 async def test_a_crash_of_the_parser_is_an_error_of_the_file(tmp_path: Path) -> None:

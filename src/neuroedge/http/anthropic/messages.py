@@ -16,7 +16,7 @@ from neuroedge.contract.errors import NeuroEdgeError
 from neuroedge.http.anthropic.errors import anthropic_error, error_body
 from neuroedge.http.anthropic.schemas import CountIn, MessageIn, messages_request
 from neuroedge.http.auth import bearer, engine_caller, platform_of, request_id_of
-from neuroedge.http.chat_answer import Answer, Asked, converse, policy_of
+from neuroedge.http.chat_answer import IDEMPOTENCY, Answer, Asked, converse, policy_of
 from neuroedge.http.chat_parts import inlined, understood
 from neuroedge.http.json_body import json_object
 from neuroedge.http.openai.errors import RawRoute, with_errors
@@ -176,7 +176,8 @@ def build_router() -> APIRouter:
             route_class_override=RawRoute,
             summary=summary,
             openapi_extra={
-                "requestBody": {"required": True, "content": {"application/json": {"schema": inlined(kind)}}}
+                **(IDEMPOTENCY if kind is MessageIn else {}),
+                "requestBody": {"required": True, "content": {"application/json": {"schema": inlined(kind)}}},
             },
         )
     return router

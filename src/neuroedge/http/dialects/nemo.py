@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from neuroedge.contract.errors import DeadlineExceeded
 from neuroedge.contract.models import Priority
+from neuroedge.contract.scope import remaining_s
 from neuroedge.http import assistant_answer
 from neuroedge.http.auth import Reader, RequestId, Runner, ThePlatform, Writer
 from neuroedge.http.dialects.sessions import begun
@@ -165,7 +166,7 @@ async def upload(request: Request, principal: Writer, platform: ThePlatform, req
             received.upload, principal=principal, request_id=request_id, context=received.fields.get("context")
         )
     try:
-        timeout_s = platform.settings.request_timeout_s
+        timeout_s = remaining_s(platform.settings.request_timeout_s)
         await platform.recording_progress.wait(principal, recording.id, timeout_s=timeout_s)
     except TimeoutError as error:
         raise DeadlineExceeded(

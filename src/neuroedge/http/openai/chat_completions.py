@@ -11,7 +11,7 @@ from neuroedge.contract.chat import ChatDelta, TokenLogprob
 from neuroedge.contract.errors import NeuroEdgeError, NotFound
 from neuroedge.contract.principal import Principal
 from neuroedge.http.auth import bearer, engine_caller
-from neuroedge.http.chat_answer import Answer, Asked, converse, policy_of
+from neuroedge.http.chat_answer import IDEMPOTENCY, Answer, Asked, converse, policy_of
 from neuroedge.http.chat_parts import inlined, understood
 from neuroedge.http.json_body import json_object
 from neuroedge.http.openai.chat_schemas import ChatCompletionIn, chat_request
@@ -201,7 +201,8 @@ def build_router() -> APIRouter:
         route_class_override=RawRoute,
         summary="Go on with a conversation (OpenAI)",
         openapi_extra={
-            "requestBody": {"required": True, "content": {"application/json": {"schema": inlined(ChatCompletionIn)}}}
+            **IDEMPOTENCY,
+            "requestBody": {"required": True, "content": {"application/json": {"schema": inlined(ChatCompletionIn)}}},
         },
     )
     return router

@@ -15,7 +15,7 @@ from pydantic_core import to_json
 from neuroedge.contract.chat import ChatDelta, ChatMessage, ChatRequest, TokenLogprob
 from neuroedge.contract.errors import NeuroEdgeError
 from neuroedge.http.auth import bearer, engine_caller
-from neuroedge.http.chat_answer import Answer, Asked, policy_of
+from neuroedge.http.chat_answer import IDEMPOTENCY, Answer, Asked, policy_of
 from neuroedge.http.chat_parts import MAX_STOPS, Lenient, Preferences, inlined, understood, wrong
 from neuroedge.http.json_body import json_object
 from neuroedge.http.openai.chat_completions import DONE, answered, event, model_error, usage_of
@@ -155,7 +155,8 @@ def build_router() -> APIRouter:
         route_class_override=RawRoute,
         summary="Answer a prompt (OpenAI, legacy)",
         openapi_extra={
-            "requestBody": {"required": True, "content": {"application/json": {"schema": inlined(CompletionIn)}}}
+            **IDEMPOTENCY,
+            "requestBody": {"required": True, "content": {"application/json": {"schema": inlined(CompletionIn)}}},
         },
     )
     return router

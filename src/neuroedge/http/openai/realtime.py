@@ -121,11 +121,11 @@ class _Realtime:
             case "input_audio_buffer.commit":
                 await self._commit()
             case "input_audio_buffer.clear":
-                if self._session is not None:
-                    await self._session.clear()
-                    self._items.clear()
                 self._uncommitted = False
-                await self._tell("input_audio_buffer.cleared")
+                if self._session is None:
+                    await self._tell("input_audio_buffer.cleared")
+                else:
+                    await self._session.clear(untold=self._settings.turn_detection is None)
             case other:
                 raise InvalidInput(f"{str(other)[:80]!r} is no event of a transcription session")
 
@@ -163,16 +163,10 @@ class _Items:
         self._ids: dict[int, str] = {}
         self._committed: set[str] = set()
         self._previous: str | None = None
-        self._said = ""
-        """Of the item that goes on, what deltas have told so far."""
+        self._said: dict[str, str] = {}
+        """Of each item that goes on, what deltas have told so far."""
         self._finals: list[str] = []
         self._seconds = 0.0
-
-    def clear(self) -> None:
-        """Forget the item that goes on."""
-        self._ids.pop(0, None)
-        self._finals.clear()
-        self._said, self._seconds = "", 0.0
 
     def written(self, event: LiveEvent) -> Iterator[dict[str, Any]]:
         """The events that tell a client the same."""
@@ -195,7 +189,10 @@ class _Items:
                 item = self._item(0)
                 yield from self._commit(item)
                 yield self._completed(item, " ".join(self._finals), self._seconds)
-                self.clear()
+                self._forget(0)
+            case "cleared":
+                self._forget(0 if self._manual else data["utterance"])
+                yield _event("input_audio_buffer.cleared")
             case "error" if "utterance" in data and not data["fatal"]:
                 error = {"type": "server_error", "code": data["code"], "message": data["detail"], "param": None}
                 yield _event(
@@ -212,6 +209,12 @@ class _Items:
     def _item(self, utterance: int) -> str:
         return self._ids.setdefault(0 if self._manual else utterance, f"item_{new_id().hex}")
 
+    def _forget(self, utterance: int | None) -> None:
+        if utterance is not None and (item := self._ids.pop(utterance, None)) is not None:
+            self._said.pop(item, None)
+        self._finals.clear()
+        self._seconds = 0.0
+
     def _commit(self, item: str) -> Iterator[dict[str, Any]]:
         if item not in self._committed:
             yield _event("input_audio_buffer.committed", item_id=item, previous_item_id=self._previous)
@@ -221,10 +224,11 @@ class _Items:
     def _delta(self, item: str, text: str) -> Iterator[dict[str, Any]]:
         """What `text` has more than was told."""
         whole = " ".join([*self._finals, text]) if self._manual else text
-        if not whole.startswith(self._said):
+        said = self._said.get(item, "")
+        if not whole.startswith(said):
             return  # corrected at the end: the transcript has it right, a delta can only add
-        more, self._said = whole[len(self._said) :], whole
-        if more:
+        self._said[item] = whole
+        if more := whole[len(said) :]:
             yield _event("conversation.item.input_audio_transcription.delta", item_id=item, content_index=0, delta=more)
 
     def _final(self, data: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -238,8 +242,7 @@ class _Items:
         yield from self._commit(item)  # one that was too long and was cut has not stopped
         yield from self._delta(item, text)
         yield self._completed(item, text, seconds)
-        self._said = ""
-        del self._ids[data["utterance"]]
+        self._forget(data["utterance"])
 
     def _completed(self, item: str, text: str, seconds: float) -> dict[str, Any]:
         self._committed.discard(item)

@@ -10,7 +10,7 @@ from pydantic_core import to_json
 from neuroedge.contract.chat import ChatDelta, ToolCallPart
 from neuroedge.contract.errors import NeuroEdgeError
 from neuroedge.http.auth import bearer, engine_caller
-from neuroedge.http.chat_answer import Answer, Asked, policy_of
+from neuroedge.http.chat_answer import IDEMPOTENCY, Answer, Asked, policy_of
 from neuroedge.http.chat_parts import inlined, understood
 from neuroedge.http.json_body import json_object
 from neuroedge.http.openai.chat_completions import answered, logprob, model_error
@@ -246,7 +246,8 @@ def build_router() -> APIRouter:
         route_class_override=RawRoute,
         summary="Answer a text or a conversation (OpenAI)",
         openapi_extra={
-            "requestBody": {"required": True, "content": {"application/json": {"schema": inlined(ResponseIn)}}}
+            **IDEMPOTENCY,
+            "requestBody": {"required": True, "content": {"application/json": {"schema": inlined(ResponseIn)}}},
         },
     )
     return router

@@ -88,7 +88,10 @@ class ImageSearchIn(BaseModel):
         max_length=2000,
         description="What an image shows; needs a model of the role image_embedding (CLIP, SigLIP).",
     )
-    image: ImageSource | None = Field(default=None, description="An image that others look like, up to 32 MB.")
+    image: ImageSource | None = Field(
+        default=None,
+        description="An image that others look like: as a blob's key up to 32 MB, in base64 about 25 MB by default.",
+    )
     image_id: UUID | None = Field(default=None, description="One that is kept; it is not among the hits itself.")
     limit: int = Field(default=10, ge=1, le=100, description="Most hits.")
     min_cosine: float = Field(

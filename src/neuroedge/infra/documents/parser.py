@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import os
 import signal
 import sys
@@ -13,7 +14,8 @@ from typing import Any
 
 import structlog
 
-from neuroedge.contract.errors import NeuroEdgeError, TooLarge, UnreadableMedia, of_code
+from neuroedge.contract import scope
+from neuroedge.contract.errors import DeadlineExceeded, NeuroEdgeError, TooLarge, UnreadableMedia, of_code
 from neuroedge.infra.decode_slots import DecodeSlots
 from neuroedge.infra.documents.outcome import Parsed, ParseLimits
 
@@ -36,18 +38,26 @@ class DocumentParser:
     async def parse(self, path: Path, filename: str, out: Path) -> Parsed:
         """Write the blocks of the file to `out`; `filename` is the sender's, for formats that bytes do not tell.
 
-        Raises EmptyMedia, UnsupportedMedia, UnreadableMedia, TooLarge, Overloaded.
+        Raises EmptyMedia, UnsupportedMedia, UnreadableMedia, TooLarge, Overloaded, DeadlineExceeded.
         """
         answer = await self._run({"path": str(path), "filename": filename, "out": str(out)})
         return Parsed(**{**answer, "unread_pages": tuple(answer["unread_pages"])})
 
     async def picture(self, path: Path, out: Path, *, page: int) -> None:
-        """Draw a page, from 1, of a PDF as PNG. Raises UnreadableMedia naming the page, TooLarge, Overloaded."""
+        """Draw a page, from 1, of a PDF as PNG.
+
+        Raises UnreadableMedia naming the page, TooLarge, Overloaded, DeadlineExceeded.
+        """
         await self._run({"path": str(path), "out": str(out), "page": page, "dpi": _OCR_DPI})
 
     async def _run(self, job: dict[str, Any]) -> dict[str, Any]:
-        async with self._slots:
-            answer = await self._answer({**job, "limits": asdict(self.limits)})
+        # The caller's own deadline holds for the wait for a slot too; the limit of a file only while it is read.
+        left_s = None if scope.deadline() is None else scope.remaining_s(math.inf)
+        try:
+            async with asyncio.timeout(left_s), self._slots:
+                answer = await self._answer({**job, "limits": asdict(self.limits)})
+        except TimeoutError as error:
+            raise DeadlineExceeded("the document was not read in time", hint="allow more time") from error
         if "code" in answer:
             raise of_code(answer["code"], answer["detail"], hint=answer["hint"])
         return answer
