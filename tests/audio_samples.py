@@ -1,8 +1,10 @@
 """Small sound files of every kind NeuroEdge decodes, made with PyAV."""
 
+import io
 import struct
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 import av
 import numpy as np
@@ -44,6 +46,21 @@ def make(kind: str, channels: Floats, *, rate_hz: int = 48_000, layout: str = "m
             container.mux(stream.encode(frame))
             container.mux(stream.encode(None))
         return path.read_bytes()
+
+
+def frames(kind: Literal["mp3", "adts"], samples: Floats, *, rate_hz: int) -> bytes:
+    """Mono frames of an MPEG stream one after the other, without any tag; `samples` [n] in [-1, 1]."""
+    codec = {"mp3": "libmp3lame", "adts": "aac"}[kind]
+    out = io.BytesIO()
+    options = {"id3v2_version": "0", "write_xing": "0"} if kind == "mp3" else {}
+    with av.open(out, "w", format=kind, options=options) as container:
+        stream = container.add_stream(codec, rate=rate_hz, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.atleast_2d(samples), format="fltp", layout="mono")
+        frame.sample_rate = rate_hz
+        frame.pts = 0
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return out.getvalue()
 
 
 def wav8(channels: Floats, *, rate_hz: int = 48_000) -> bytes:

@@ -240,6 +240,25 @@ def test_another_connection_takes_a_session_over(caller: httpx.Client, call: Flo
         assert text_of(until(second, closed))
 
 
+def test_who_leaves_before_the_text_comes_has_left(caller: httpx.Client, call: Floats) -> None:
+    """The connection is closed with code 1000 while the server recognises; the session does not wait for anybody."""
+    ended = 'neuroedge_live_sessions_ended_total{reason="left"}'
+
+    def left() -> float:
+        lines = [line for line in caller.get("/metrics").text.splitlines() if line.startswith(ended)]
+        return float(lines[0].split()[-1]) if lines else 0.0
+
+    before = left()
+    with opened(caller) as socket:
+        started(socket, partials=False)
+        stream(socket, pcm16(call[6 * 16_000 : 14 * 16_000]))
+        send(socket, type="flush")
+    give_up = time.monotonic() + 15  # before the 20 s that lost connections are waited for
+    while left() == before:
+        assert time.monotonic() < give_up, "it waits for its client"
+        time.sleep(0.2)
+
+
 def test_another_tenants_session_is_not_there(live: Server, caller: httpx.Client) -> None:
     """A stranger gets the very answer of an id that never existed, and the session goes on."""
     with opened(caller) as socket, live.new_account() as stranger:

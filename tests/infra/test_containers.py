@@ -52,6 +52,14 @@ def test_only_an_mp3_with_a_frame_count_announces_its_length() -> None:
     assert not announces_length(io.BytesIO(data.replace(b"Info", b"....").replace(b"Xing", b"....")))
 
 
+@pytest.mark.parametrize(
+    "sync", [b"\xfb", b"\xfa", b"\xf3", b"\xf2", b"\xe3", b"\xe2", b"\xf1", b"\xf0", b"\xf9", b"\xf8"]
+)
+def test_every_kind_of_mpeg_frame_is_known(sync: bytes) -> None:
+    """Layer III of MPEG-1, 2 and 2.5, and ADTS of MPEG-4 and 2, each without and with a checksum."""
+    assert looks_like_media(io.BytesIO(b"\xff" + sync + bytes(20)))
+
+
 @pytest.mark.parametrize("kind", audio_samples.KINDS)
 def test_every_format_is_known_by_its_first_bytes(kind: str) -> None:
     """So that a damaged file is told from one of another kind."""

@@ -1,6 +1,8 @@
 """Sound is decoded as it arrives: PCM at any rate, Opus in WebM and Ogg; what is no sound is refused."""
 
 import io
+import threading
+from collections.abc import Iterator
 from typing import Literal
 
 import av
@@ -44,6 +46,26 @@ def fed(stream: AudioStream, data: bytes, *, step: int) -> tuple[Floats, Floats]
     stream.close()
     nothing = [np.empty(0, np.float32)]
     return np.concatenate(nothing + during), np.concatenate(nothing + after)
+
+
+def in_time(stream: AudioStream, data: bytes) -> Floats:
+    """All of its sound, or what it raised; fails when that takes more than seconds."""
+    found: list[Floats | Exception] = []
+
+    def listen() -> None:
+        try:
+            found.append(np.concatenate(fed(stream, data, step=500)))
+        except Exception as error:
+            found.append(error)
+
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    listener.join(timeout=5)
+    stream.close()
+    assert found, "it hangs"
+    if isinstance(found[0], Exception):
+        raise found[0]
+    return found[0]
 
 
 @pytest.mark.parametrize("step", [1, 999, 100_000])
@@ -142,6 +164,39 @@ def test_a_container_with_another_codec_is_refused() -> None:
     with pytest.raises(UnsupportedMedia, match="vorbis, not opus"):
         fed(stream, make("ogg_vorbis", np.stack([tone(1.0, rate_hz=48_000)] * 2), layout="stereo"), step=500)
     stream.close()
+
+
+def test_a_codec_nobody_knows_is_refused() -> None:
+    """FFmpeg has no decoder for it; the refusal comes with the sound or, at the latest, with its end."""
+    stream = open_stream("webm_opus", sample_rate_hz=48_000)
+    with pytest.raises(UnsupportedMedia, match="an unknown codec, not opus"):
+        in_time(stream, encoded(tone(1.0), "webm_opus").replace(b"A_OPUS", b"A_OPUX"))
+
+
+def test_a_decoder_that_crashes_is_told_as_unreadable_sound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it raises: whoever waits for the sound does not wait for ever."""
+
+    def crash(_: ContainerStream) -> Iterator[Floats]:
+        raise ZeroDivisionError("a bug")
+        yield np.empty(0, np.float32)
+
+    monkeypatch.setattr(ContainerStream, "_decoded", crash)
+    stream = ContainerStream("webm_opus")
+    with pytest.raises(UnreadableMedia, match="cannot be decoded") as refused:
+        in_time(stream, encoded(tone(0.5), "webm_opus"))
+    assert "a bug" not in str(refused.value), "nothing internal is told"
+
+
+def test_the_end_does_not_wait_for_a_thread_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that ended without a word: what it had found is given, and then it is over."""
+
+    def leave(stream: ContainerStream) -> None:
+        stream._give(tone(0.5))
+        stream._pipe.abandon()
+
+    monkeypatch.setattr(ContainerStream, "_run", leave)
+    stream = ContainerStream("webm_opus")
+    assert len(in_time(stream, encoded(tone(0.5), "webm_opus"))) == 8_000
 
 
 def test_an_end_without_any_bytes_is_no_error() -> None:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from neuroedge.services.recording_steps import Steps
+from neuroedge.engines.speech import emotion
+from neuroedge.services.recording_steps import Steps, felt
 from neuroedge.stores.ids import new_id
 from neuroedge.stores.recordings import Recording
 from tests.fakes import make_principal
@@ -107,3 +108,51 @@ async def test_without_words_no_engine_is_asked() -> None:
     for pieces in ([], [("", [])]):
         assert (await diarized(engine, *pieces))["segments"] == []
     assert engine.asked == []
+
+
+class Feeling:
+    """Stands for the emotion engine, with its limit: a segment's text is its emotion, "." is not understood."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    async def __call__(self, payload: dict[str, Any]) -> dict[str, Any]:
+        """The answer."""
+        texts = [segment.text for segment in emotion.Input.model_validate(payload).segments]
+        self.asked.append(len(texts))
+        answered = [text for text in texts if text != "."]
+        return {
+            "segments": [{"labels": [text], "abstained": text == "."} for text in texts],
+            "emotions": [{"label": e, "score": answered.count(e) / len(answered)} for e in sorted({*answered})],
+            "summary": {"segments": len(texts), "abstained": len(texts) - len(answered)},
+            "text_method": "scripted" if answered else "none",
+            "voice_method": "none",
+        }
+
+
+def texts(*counted: tuple[str, int]) -> list[dict[str, Any]]:
+    """So many segments of each text."""
+    return [{"text": text} for text, count in counted for _ in range(count)]
+
+
+async def test_more_segments_than_the_emotion_engine_takes_are_felt_in_parts() -> None:
+    """In their order; an emotion's score is the mean over all segments that were understood, of whichever part."""
+    engine = Feeling()
+    found = await felt(texts(("joy", 1500), (".", 500), ("fear", 1000), ("joy", 500), ("grief", 500)), {}, engine)
+    assert engine.asked == [2000, 2000]
+    assert [s["labels"][0] for s in found["segments"]].index("fear") == 2000
+    assert len(found["segments"]) == 4000
+    scores = [(one["label"], one["score"]) for one in found["emotions"]]
+    assert scores == [("joy", pytest.approx(2000 / 3500, abs=1e-4)), ("fear", 0.2857), ("grief", 0.1429)]
+
+
+async def test_a_part_in_which_nothing_was_understood_counts_for_nothing() -> None:
+    """And what nobody said is felt as nothing, without asking."""
+    engine = Feeling()
+    found = await felt(texts(("joy", 2000), (".", 3)), {}, engine)
+    assert found["emotions"] == [{"label": "joy", "score": 1.0}]
+    assert found["text_method"] == "scripted"
+    assert len(found["segments"]) == 2003
+    nothing = await felt([], {}, engine)
+    assert (nothing["segments"], nothing["emotions"], nothing["text_method"]) == ([], [], "none")
+    assert engine.asked == [2000, 3]

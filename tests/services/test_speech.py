@@ -56,6 +56,36 @@ async def test_an_mp3_without_a_tag_is_a_file_and_samples_that_start_like_one_ar
     assert base64.b64decode(sound(_b64(pcm), sample_rate_hz=16_000).source["base64"])[:4] == b"RIFF"
 
 
+@pytest.mark.parametrize("rate_hz", [8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000])
+async def test_an_mp3_of_any_rate_is_a_file_without_a_tag_and_with_a_checksum(rate_hz: int) -> None:
+    """MPEG-1, 2 and 2.5: telephone recordings have 8 kHz."""
+    mp3 = audio_samples.frames("mp3", audio_samples.tone(1.0, rate_hz=rate_hz), rate_hz=rate_hz)
+    assert mp3[:1] == b"\xff"
+    assert base64.b64decode(sound(_b64(mp3), sample_rate_hz=rate_hz).source["base64"]) == mp3
+    assert decode(mp3, max_duration_s=10).duration_s == pytest.approx(1.0, abs=0.25)
+    # Each frame's protection bit off: its checksum would follow, but only the frames' places are looked at.
+    checked = mp3.replace(mp3[:2], bytes([0xFF, mp3[1] & 0xFE]))
+    assert base64.b64decode(sound(_b64(checked), sample_rate_hz=rate_hz).source["base64"]) == checked
+
+
+@pytest.mark.parametrize("version", [0, 1], ids=["mpeg4", "mpeg2"])
+async def test_a_stream_of_aac_is_a_file(version: int) -> None:
+    """ADTS, as FFmpeg writes it, and as encoders that say MPEG-2."""
+    adts = audio_samples.frames("adts", audio_samples.tone(1.0, rate_hz=16_000), rate_hz=16_000)
+    adts = adts.replace(adts[:2], bytes([0xFF, adts[1] | version << 3]))
+    assert base64.b64decode(sound(_b64(adts), sample_rate_hz=16_000).source["base64"]) == adts
+    assert decode(adts, max_duration_s=10).duration_s == pytest.approx(1.0, abs=0.25)
+
+
+@pytest.mark.parametrize("sync", [b"\xe3", b"\xe2", b"\xf2", b"\xf9", b"\xf1"])
+async def test_quiet_samples_after_one_that_looks_like_a_frame_are_samples(sync: bytes) -> None:
+    """Small negative samples are full of 0xFF: a second frame has to look as the first one does."""
+    noise = np.random.default_rng(1).normal(-60, 20, 16_000).astype("<i2").tobytes()
+    for third in (0x10, 0x18, 0x50, 0x90):
+        pcm = b"\xff" + sync + bytes([third, 0xFF]) + noise
+        assert base64.b64decode(sound(_b64(pcm), sample_rate_hz=16_000).source["base64"])[:4] == b"RIFF"
+
+
 async def test_a_wrong_declared_rate_of_a_file_is_told_and_not_used() -> None:
     """Its header knows better."""
     data = audio_samples.make("wav", audio_samples.tone(1.0, rate_hz=48_000))

@@ -282,3 +282,29 @@ async def test_a_naming_run_goes_on_where_it_stopped(db: Database) -> None:
     assert (found.state, found.done, found.labelled, found.skipped) == ("done", 2, 2, 1)
     async with db.tenant(stranger) as conn:
         assert await voice_relabels.find(conn, run.id) is None
+
+
+async def test_a_waiting_run_takes_in_what_was_recorded_before_it_was_ordered_again(db: Database) -> None:
+    """As a new order would; one that has begun is not changed, and another one waits behind it."""
+    caller = await new_principal(db)
+    order: dict[str, Any] = {"org_id": caller.org_id, "user_id": caller.user_id, "recording_id": None}
+    first = await recording_of(db, caller, None)
+    async with db.tenant(caller) as conn:
+        run = await voice_relabels.insert(conn, **order)
+    second = await recording_of(db, caller, None)
+    async with db.tenant(caller) as conn:
+        again = await voice_relabels.insert(conn, **order)
+    assert (again.id, again.total) == (run.id, 2)
+    assert again.created_at > run.created_at
+    third = await recording_of(db, caller, None)
+    async with db.tenant(caller) as conn:
+        started = await voice_relabels.start(conn, run.id)
+        later = await voice_relabels.insert(conn, **order)
+        one = await voice_relabels.insert(conn, **(order | {"recording_id": third}))
+        heard = []
+        while started is not None and (found := await voice_relabels.next_recording(conn, started)) is not None:
+            heard.append(found)
+            started = await voice_relabels.advance(conn, run.id, recording_id=found, labelled=0, skipped=False)
+    assert heard == [first, second]
+    assert len({run.id, later.id, one.id}) == 3
+    assert (later.total, one.total) == (3, 1)

@@ -18,6 +18,8 @@ from neuroedge.services.live.session import LiveSession
 FIRST_MESSAGE_S: Final = 10.0
 _SEND_S: Final = 30.0
 """A client that reads nothing for so long is taken for gone; its session waits for it to come back."""
+_WHY_GONE_S: Final = 1.0
+"""How long the close code of a connection that is gone may take to be read."""
 _CODES: Final = {"stopped": 1000, "shutdown": 1012, "connection_lost": 1001}
 _LEFT: Final = (1000, 1001)
 """Who closes like this does not come back."""
@@ -93,12 +95,8 @@ class LiveConnection:
             for task in (telling, hearing, taken):
                 task.cancel()
             results = await asyncio.gather(telling, hearing, taken, return_exceptions=True)
-            if (
-                isinstance(results[1], WebSocketDisconnect)
-                and results[1].code in _LEFT
-                and live.held(session, self.lost)
-            ):
-                session.end("left")
+            if await self._close_code(results[0], results[1]) in _LEFT and live.held(session, self.lost):
+                session.end(session.ending or "left")
             live.let_go(session, self.lost, told_all=results[0] is None)
         if self.lost.is_set():
             await self.close(_TAKEN_OVER)
@@ -107,6 +105,22 @@ class LiveConnection:
         for result in results[:2]:
             if isinstance(result, Exception) and not isinstance(result, WebSocketDisconnect):
                 raise result
+
+    async def _close_code(self, telling: object, hearing: object) -> int | None:
+        """How the client closed the connection, by how the two tasks ended; None when it is open, or nobody knows."""
+        if isinstance(hearing, WebSocketDisconnect):
+            return hearing.code
+        if not isinstance(telling, WebSocketDisconnect):
+            return None
+        # A text found it gone; why it is gone waits behind what was sent before, which nobody takes any more.
+        with suppress(TimeoutError, DeadlineExceeded, RuntimeError):
+            async with asyncio.timeout(_WHY_GONE_S):
+                try:
+                    while True:
+                        await self.receive(timeout_s=_WHY_GONE_S)
+                except WebSocketDisconnect as gone:
+                    return gone.code
+        return None
 
     async def _tell(
         self, session: LiveSession, after: int, written: Callable[[LiveEvent], Iterable[dict[str, Any]]]

@@ -9,6 +9,8 @@ _STREAMED_BYTES = 0x7FFFF000
 """Data sizes from here on are placeholders of writers that could not seek back (FFmpeg, SoX in a pipe)."""
 _OGG_PAGE = b"OggS\x00"
 _OGG_PAGE_MAX_BYTES = 27 + 255 + 255 * 255
+# Without a checksum and with one: Layer III of MPEG-1, of MPEG-2 and of MPEG-2.5; ADTS of MPEG-4 and of MPEG-2.
+_MPEG_FRAMES = tuple(bytes([0xFF, second | crc]) for second in (0xFA, 0xF2, 0xE2, 0xF0, 0xF8) for crc in (1, 0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,17 +70,7 @@ def looks_like_media(file: BinaryIO) -> bool:
     """Whether the first bytes are those of a format NeuroEdge decodes."""
     file.seek(0)
     head = file.read(12)
-    starts = (
-        b"RIFF",
-        b"fLaC",
-        b"OggS",
-        b"ID3",
-        b"\x1a\x45\xdf\xa3",
-        b"\xff\xfb",
-        b"\xff\xfa",
-        b"\xff\xf3",
-        b"\xff\xf1",
-    )
+    starts = (b"RIFF", b"fLaC", b"OggS", b"ID3", b"\x1a\x45\xdf\xa3", *_MPEG_FRAMES)
     return head.startswith(starts) or head[4:8] == b"ftyp"
 
 

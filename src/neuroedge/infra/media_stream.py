@@ -12,10 +12,12 @@ from queue import Empty, Full, Queue
 from typing import Any, Final, Literal, Protocol
 
 import numpy as np
+import structlog
 
 from neuroedge.contract.errors import InvalidInput, NeuroEdgeError, UnreadableMedia, UnsupportedMedia
 from neuroedge.contract.models import SAMPLE_RATE_HZ, Floats
 
+log = structlog.get_logger(__name__)
 ContainerEncoding = Literal["webm_opus", "ogg_opus", "mp4"]
 Encoding = Literal["pcm16"] | ContainerEncoding
 MIN_RATE_HZ: Final = 8_000
@@ -145,7 +147,8 @@ class ContainerStream:
         try:
             found = self._found.get(timeout=wait_s)
         except Empty:
-            if self._closed.is_set():
+            # In this order: a thread that has ended puts nothing more.
+            if self._closed.is_set() or (not self._thread.is_alive() and self._found.empty()):
                 self._ended = True
             return
         if isinstance(found, NeuroEdgeError):
@@ -170,6 +173,9 @@ class ContainerStream:
             self._give(UnreadableMedia(cause, hint=self._hint()))
         except NeuroEdgeError as error:
             self._give(error)
+        except Exception as error:
+            log.error("live_decoder_crashed", format=self._container.format, exc_info=error)
+            self._give(UnreadableMedia(f"the {self._container.format} stream cannot be decoded", hint=self._hint()))
         finally:
             self._pipe.abandon()
 
@@ -184,7 +190,8 @@ class ContainerStream:
             if not container.streams.audio:
                 raise UnreadableMedia("the stream has no audio track", hint="record audio")
             stream = container.streams.audio[0]
-            codec = stream.codec_context.name.removeprefix("lib")
+            context = stream.codec_context  # None where FFmpeg knows no decoder
+            codec = "an unknown codec" if context is None else context.name.removeprefix("lib")
             if codec not in kind.codecs:
                 wanted = " or ".join(kind.codecs)
                 raise UnsupportedMedia(f"the stream holds {codec}, not {wanted}", hint=f"record {wanted}")

@@ -13,6 +13,7 @@ from neuroedge.kit.speakers_to_words import TimedWord, segments_by_speaker, with
 from neuroedge.services.run_engine import EngineRunner
 from neuroedge.stores import memories, recording_voices, recordings
 from neuroedge.stores.ids import new_id
+from neuroedge.stores.memories import ModelSwitched
 from neuroedge.stores.postgres import Connection
 from neuroedge.stores.recordings import Recording, Segment, Speaker
 
@@ -102,17 +103,9 @@ class Steps:
 
     async def _emotion(self, recording: Recording, outputs: dict[str, Output], progress: Progress) -> Output:
         segments = outputs["diarize"]["segments"]
-        if not segments:
-            return {"segments": [], "text_method": "none", "voice_method": "none"}
         spoken = [{k: s[k] for k in ("text", "start_s", "end_s", "speaker")} for s in segments]
         shared = {"audio": audio_of(recording), "language": outputs["transcribe"]["language"]}
-        felt: Output = {}
-        for start in range(0, len(spoken), _FEEL_AT_ONCE):
-            part = await self._engine(
-                "emotion", {"segments": spoken[start : start + _FEEL_AT_ONCE], **shared}, progress
-            )
-            felt = {**part, "segments": [*felt.get("segments", []), *part["segments"]]}
-        return felt
+        return await felt(spoken, shared, lambda payload: self._engine("emotion", payload, progress))
 
     async def _remember(self, recording: Recording, outputs: dict[str, Output], progress: Progress) -> Output:
         texts = [segment["text"] for segment in outputs["diarize"]["segments"]]
@@ -121,6 +114,8 @@ class Steps:
         for start in range(0, len(texts), _EMBED_AT_ONCE):
             part = await self._engine("embedding", {"texts": texts[start : start + _EMBED_AT_ONCE]}, progress)
             vectors += part["vectors"]
+            if model and model != part["model"]:
+                raise ModelSwitched(f"one part was embedded with {model}, the next with {part['model']}")
             model = part["model"]
             await progress("remember", len(vectors) / len(texts))
         return {"embeddings": vectors, "model": model, "keywords": [keywords(text) for text in texts]}
@@ -128,7 +123,7 @@ class Steps:
     async def store(
         self, conn: Connection, recording: Recording, outputs: dict[str, Output], remembered: Output
     ) -> None:
-        """Speakers, segments and memories, in place of any from an earlier attempt."""
+        """Speakers, segments and memories, in place of any from an earlier attempt. Raises ModelSwitched."""
         import numpy as np
 
         org_id = self._principal.org_id
@@ -153,12 +148,42 @@ class Steps:
             )
             for segment, vector, words in zip(segments, remembered["embeddings"], remembered["keywords"], strict=True)
         ]
+        if items:
+            await memories.require_model(conn, org_id=org_id, model=remembered["model"])
         await memories.insert(conn, org_id=org_id, user_id=recording.user_id, items=items)
 
 
 def audio_of(recording: Recording) -> dict[str, str]:
     """The decoded audio as engines take it."""
     return {"blob": f"recordings/{recording.id}/audio.wav"}
+
+
+async def felt(
+    spoken: Sequence[dict[str, Any]], shared: dict[str, Any], engine: Callable[[dict[str, Any]], Awaitable[Output]]
+) -> Output:
+    """The emotion engine's answer on any number of segments, which it gets in parts, each with the fields `shared`.
+
+    Scores of `emotions` are means over the answered segments of all parts; one that no segment of a part carries, which
+    the engine leaves out there, is 0 in it. Of several parts there is no `summary`.
+    """
+    if not spoken:
+        return {"segments": [], "emotions": [], "text_method": "none", "voice_method": "none"}
+    starts = range(0, len(spoken), _FEEL_AT_ONCE)
+    parts = [await engine({"segments": [*spoken[at : at + _FEEL_AT_ONCE]], **shared}) for at in starts]
+    if len(parts) == 1:
+        return parts[0]
+    answered = [part["summary"]["segments"] - part["summary"]["abstained"] for part in parts]
+    scores: dict[str, float] = {}
+    for part, weight in zip(parts, answered, strict=True):
+        for one in part["emotions"]:
+            scores[one["label"]] = scores.get(one["label"], 0.0) + one["score"] * weight / sum(answered)
+    ranked = sorted(scores, key=lambda label: (-scores[label], label))
+    judged = next((part for part in parts if part["text_method"] != "none"), parts[0])
+    return {
+        **{key: value for key, value in judged.items() if key != "summary"},
+        "segments": [segment for part in parts for segment in part["segments"]],
+        "emotions": [{"label": label, "score": round(scores[label], 4)} for label in ranked],
+    }
 
 
 async def identify(

@@ -19,6 +19,7 @@ from neuroedge.services.audit import audited
 from neuroedge.services.housekeeping import forget_blobs, service_principal
 from neuroedge.services.orphans import sweep_orphans
 from neuroedge.services.recording_progress import RecordingProgress, not_found, require
+from neuroedge.services.recording_steps import felt
 from neuroedge.services.run_engine import EngineRunner
 from neuroedge.settings import Settings
 from neuroedge.stores import recordings, switches
@@ -222,7 +223,7 @@ class Recordings:
             measured = await engine("audio", {"audio": source})
             heard = await engine("transcription", {"audio": source})
             spoken = [{"text": s["text"], "start_s": s["start_s"], "end_s": s["end_s"]} for s in heard["segments"]]
-            felt = await engine("emotion", {"segments": spoken, "audio": source}) if spoken else {"emotions": []}
+            found = await felt(spoken, {"audio": source}, lambda payload: engine("emotion", payload))
         finally:
             await asyncio.shield(forget_blobs(blobs, folder))
         metrics = {
@@ -230,7 +231,7 @@ class Recordings:
             for name, value in measured.items()
             if isinstance(value, int | float) and not isinstance(value, bool)
         }
-        return {"emotions": felt["emotions"], "audio_metrics": metrics}
+        return {"emotions": found["emotions"], "audio_metrics": metrics}
 
     async def _decoded(self, upload: Upload) -> tuple[Path, AudioFacts]:
         """The upload as 16 kHz mono WAV beside it. Raises what decoding raises, Overloaded when too many wait."""

@@ -230,12 +230,14 @@ def _has_second_frame(data: bytes) -> bool:
         size = (data[3] & 3) << 11 | data[4] << 3 | data[5] >> 5
     else:
         first = bool(data[1] & 0x08)
-        rate_hz = _MPEG1_RATES_HZ[data[2] >> 2 & 3] // (1 if first else 2)
+        rate_hz = _MPEG1_RATES_HZ[data[2] >> 2 & 3] // (1 if first else 2 if data[1] & 0x10 else 4)
         kbits = (_MPEG1_LAYER3_KBITS if first else _MPEG2_LAYER3_KBITS)[data[2] >> 4]
         if not rate_hz or not kbits:
             return False
         size = (144 if first else 72) * kbits * 1000 // rate_hz + (data[2] >> 1 & 1)
-    return size > 0 and data[size : size + 1] == b"\xff"
+    second = data[size : size + 2]
+    # The same but for its last bit: one frame may have a checksum and the next one none.
+    return size > 0 and len(second) == 2 and second[0] == 0xFF and (second[1] ^ data[1]) & 0xFE == 0
 
 
 def _wrong_rate(data: bytes, sample_rate_hz: int | None) -> list[str]:

@@ -12,11 +12,15 @@ _COLUMNS: Final = (
     "id, user_id, recording_id, state, after, total, done, labelled, skipped, starts, error_code, created_at,"
     " finished_at"
 )
+_TOTAL: Final = (
+    "(SELECT count(*) FROM recordings WHERE org_id = %(org)s AND status = 'done'"
+    " AND (%(recording)s::uuid IS NULL OR id = %(recording)s))"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Relabel:
-    """A run over one recording, or over all that were finished when it was ordered (`recording_id` None)."""
+    """A run over one recording, or over all that were finished when it was ordered last (`recording_id` None)."""
 
     id: UUID
     user_id: UUID
@@ -38,19 +42,19 @@ class Relabel:
 
 
 async def insert(conn: Connection, *, org_id: UUID, user_id: UUID, recording_id: UUID | None) -> Relabel:
-    """Order a run; a waiting one for the same is given back instead."""
+    """Order a run; a waiting one for the same is given back instead, as if it were ordered now."""
+    values = {"org": org_id, "id": new_id(), "user": user_id, "recording": recording_id}
     waiting = await conn.execute(
-        f"SELECT {_COLUMNS} FROM voice_relabels WHERE org_id = %s AND state = 'queued'"
-        " AND recording_id IS NOT DISTINCT FROM %s",
-        [org_id, recording_id],
+        f"UPDATE voice_relabels SET created_at = now(), total = {_TOTAL} WHERE org_id = %(org)s AND state = 'queued'"
+        f" AND recording_id IS NOT DISTINCT FROM %(recording)s::uuid RETURNING {_COLUMNS}",
+        values,
     )
     if row := await waiting.fetchone():
         return Relabel(**row)
     cursor = await conn.execute(
-        "INSERT INTO voice_relabels (org_id, id, user_id, recording_id, total) VALUES (%(org)s, %(id)s, %(user)s,"
-        " %(recording)s, (SELECT count(*) FROM recordings WHERE org_id = %(org)s AND status = 'done'"
-        f" AND (%(recording)s::uuid IS NULL OR id = %(recording)s))) RETURNING {_COLUMNS}",
-        {"org": org_id, "id": new_id(), "user": user_id, "recording": recording_id},
+        "INSERT INTO voice_relabels (org_id, id, user_id, recording_id, total)"
+        f" VALUES (%(org)s, %(id)s, %(user)s, %(recording)s, {_TOTAL}) RETURNING {_COLUMNS}",
+        values,
     )
     return Relabel(**(await cursor.fetchone() or {}))
 

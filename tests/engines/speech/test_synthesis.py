@@ -261,6 +261,20 @@ async def test_more_than_an_hour_of_speech_is_too_large(monkeypatch: pytest.Monk
     assert len(speaker.asked) < 20
 
 
+async def test_pauses_count_towards_the_hour_of_speech(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More of them than the limit is refused before anybody is asked to speak; less leaves so much less for words."""
+    monkeypatch.setattr(synthesis, "MOST_AUDIO_S", 12.0)
+    speaker = Speaker()
+    output = ScriptedOutput([FORMANT], {FORMANT.id: speaker})
+    with pytest.raises(TooLarge, match="12 s of speech"):
+        await say(output, ssml='<speak>Hi<break time="10s"/><break time="10s"/>you</speak>')
+    assert speaker.asked == []
+    text = "A sentence of two seconds, as it is said."
+    assert (await say(output, text=text)).duration_s > 2
+    with pytest.raises(TooLarge):
+        await say(output, ssml=f'<speak>Hi<break time="10s"/>{text}</speak>')
+
+
 async def test_speed_and_pitch_change_what_they_name() -> None:
     """A higher pitch leaves the length as it is: it is spoken slower and played faster."""
     usual = await say(text="One two three four.")

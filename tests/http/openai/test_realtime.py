@@ -1,15 +1,22 @@
 """OpenAI's realtime transcription events, from a live session's; and the settings such a session takes."""
 
+import asyncio
+import base64
 from typing import Any
 
+import numpy as np
 import pytest
 
 from neuroedge.contract.errors import InvalidInput
 from neuroedge.http.openai.errors import ModelNotFound
-from neuroedge.http.openai.realtime import _Items
+from neuroedge.http.openai.realtime import _Items, _Realtime
 from neuroedge.http.openai.realtime_schemas import RealtimeInput, updated
 from neuroedge.services.live.events import LiveEvent
+from tests.http.scripted_socket import ScriptedSocket
+from tests.services.live.scripted import pcm16, silence, spoken
+from tests.services.live.test_sessions import Live
 
+pytestmark = pytest.mark.anyio
 ACTIVE = "whisper-tiny-en"
 
 
@@ -109,6 +116,101 @@ def test_with_manual_commits_everything_between_two_is_one_item() -> None:
     later = told(items, final(4, "again"), ("flushed", {}))
     assert later[-1]["transcript"] == "again"
     assert later[-1]["item_id"] != found[-1]["item_id"]
+
+
+def test_a_clear_forgets_what_is_not_committed_in_its_place() -> None:
+    """After a commit its transcript has been told; what was said since then is nobody's, and the next item is new."""
+    items = _Items(manual=True)
+    before = told(items, ("partial", {"utterance": 1, "stable": "he"}), final(1, "he was"), ("flushed", {}))
+    assert before[-1]["transcript"] == "he was"
+    found = told(
+        items, ("partial", {"utterance": 2, "stable": "not"}), final(2, "not ill"), ("cleared", {"utterance": 3})
+    )
+    assert kinds(found) == ["delta", "delta", "cleared"]
+    after = told(items, ("partial", {"utterance": 4, "stable": "a"}), final(4, "again"), ("flushed", {}))
+    assert after[-1]["transcript"] == "again"
+    assert len({m["item_id"] for m in (before[-1], found[0], after[-1])}) == 3
+    assert after[-1]["usage"] == {"type": "duration", "seconds": 2.0}
+
+
+def test_a_clear_between_turns_leaves_a_text_that_is_still_to_come() -> None:
+    """Only the utterance that goes on is forgotten: deltas of the one before it still add up."""
+    found = told(
+        _Items(manual=False),
+        ("partial", {"utterance": 1, "stable": "he was"}),
+        ("speech_stopped", {"utterance": 1, "at_s": 3.0}),
+        ("speech_started", {"utterance": 2, "at_s": 3.0}),
+        ("cleared", {"utterance": 2}),
+        final(1, "he was ill"),
+        ("partial", {"utterance": 3, "stable": "yes"}),
+        ("cleared", {"utterance": 3}),
+        ("cleared", {"utterance": None}),
+        final(4, "no"),
+    )
+    texts: dict[str, str] = {}
+    for message in found:
+        if "delta" in message:
+            texts[message["item_id"]] = texts.get(message["item_id"], "") + message["delta"]
+    assert list(texts.values()) == ["he was ill", "yes", "no"]
+    assert kinds(found).count("cleared") == 3
+
+
+async def push_to_talk(*steps: Any, delay_s: float) -> list[tuple[str, str]]:
+    """What a client is told that sends sound, "commit" and "clear" without turn detection: kind, and id or text."""
+    live = Live()
+    live.stt.delay_s = delay_s
+    socket = ScriptedSocket(live.sessions)
+    running = asyncio.create_task(_Realtime(socket.connection(), live.me).run())
+    audio = {"format": {"type": "audio/pcm", "rate": 16_000}, "turn_detection": None}
+    socket.ask(type="session.update", session={"type": "transcription", "audio": {"input": audio}})
+    for step in steps:
+        if isinstance(step, str):
+            socket.ask(type=f"input_audio_buffer.{step}")
+        else:
+            sound = base64.b64encode(pcm16(np.concatenate(step))).decode()
+            socket.ask(type="input_audio_buffer.append", audio=sound)
+    await socket.heard("completed", steps.count("commit"))
+    socket.leave(1000)
+    await running
+    await live.sessions.close()
+    return [
+        (kind, message.get("transcript", message.get("item_id", "")))
+        for kind, message in zip(kinds(socket.told), [m for m in socket.told if "." in m["type"]], strict=True)
+        if kind in ("committed", "cleared", "completed")
+    ]
+
+
+async def test_a_clear_behind_a_commit_takes_nothing_from_it() -> None:
+    """Push to talk: let go, and begin anew at once. The clear is told after the text it does not concern."""
+    told = await push_to_talk(
+        [spoken(0.1, 0.2, 0.3)],
+        "commit",
+        "clear",
+        [silence(0.2), spoken(0.5), silence(1.0)],
+        "commit",
+        delay_s=0.05,
+    )
+    assert [kind for kind, _ in told] == ["committed", "completed", "cleared", "committed", "completed"]
+    assert [text for kind, text in told if kind == "completed"] == ["w10 w20 w30", "w50"]
+
+
+async def test_a_clear_forgets_what_is_being_recognised() -> None:
+    """Words that ended before it are not in the next commit."""
+    told = await push_to_talk(
+        [spoken(0.1, 0.2, 0.3), silence(0.8)],
+        "clear",
+        [silence(0.3), spoken(0.5), silence(1.0)],
+        "commit",
+        delay_s=0.3,
+    )
+    assert [kind for kind, _ in told] == ["cleared", "committed", "completed"]
+    assert told[-1][1] == "w50"
+
+
+async def test_a_clear_before_any_sound_is_told() -> None:
+    """There is nothing to forget."""
+    told = await push_to_talk("clear", [spoken(0.1, 0.2)], "commit", delay_s=0.0)
+    assert [kind for kind, _ in told] == ["cleared", "committed", "completed"]
 
 
 def test_errors_are_those_of_an_item_or_of_the_session() -> None:

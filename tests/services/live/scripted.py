@@ -42,6 +42,8 @@ class CountsWords:
     def __init__(self) -> None:
         self.delay_s = 0.0
         self.calls: list[dict[str, Any]] = []
+        self.called = asyncio.Event()
+        """Set by every call for real sound."""
         self.failures: list[NeuroEdgeError] = []
         """Raised by the next calls for real sound, in turn."""
         self.sentence = 0
@@ -53,6 +55,7 @@ class CountsWords:
             raise InvalidInput("scripted-stt does not know the language 'xx'")
         if np.abs(samples).max(initial=0) > 0:
             self.calls.append({"seconds": len(samples) / SAMPLE_RATE_HZ, "language": language, **asked})
+            self.called.set()
             if self.failures:
                 raise self.failures.pop(0)
         await asyncio.sleep(self.delay_s)

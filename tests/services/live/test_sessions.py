@@ -208,6 +208,78 @@ async def test_flush_ends_an_utterance_and_clear_forgets_it(live: Live) -> None:
     assert [final["text"] for final in told(session, "final")] == ["w10 w20", "w50"]
 
 
+async def test_a_word_before_a_flush_is_told_once(live: Live) -> None:
+    """In the middle of speech the next utterance begins where this one ended; a clear forgets its last word too."""
+    session = await live.start()
+    await say(session, spoken(0.1, 0.2))
+    await session.flush()
+    await say(session, spoken(0.3, 0.4))
+    await session.clear()
+    await say(session, np.concatenate([spoken(0.5, 0.6), silence(1.0)]))
+    await session.finish()
+    assert [final["text"] for final in told(session, "final")] == ["w10 w20", "w50 w60"]
+
+
+async def test_a_soft_beginning_after_a_flush_in_a_pause_is_heard(live: Live) -> None:
+    """Only what was speech is told already: the silence after it may be the next word's beginning."""
+    session = await live.start()
+    await say(session, np.concatenate([spoken(0.1), silence(0.3)]))
+    await session.flush()
+    await say(session, np.concatenate([spoken(0.3), silence(1.0)]))
+    await session.finish()
+    assert [final["text"] for final in told(session, "final")] == ["w10", "w30"]
+    assert live.stt.calls[-1]["seconds"] > 0.25 + 0.4, "with a quarter of a second before the word"
+
+
+async def test_a_clear_is_told_in_its_place(live: Live) -> None:
+    """With the number of the utterance that is forgotten, or none; what ended before it keeps its final."""
+    live.stt.delay_s = 0.05
+    session = await live.start(partials=False)
+    await session.feed(pcm16(np.concatenate([spoken(0.1, 0.2), silence(0.8), spoken(0.3)])))
+    await session.clear()
+    await session.clear()
+    await session.finish()
+    order = [(e.type, e.data.get("utterance")) for e in session.events.after(0)]
+    assert order[-4:] == [("cleared", 2), ("cleared", None), ("final", 1), ("closed", None)]
+    assert told(session, "cleared")[0]["received_bytes"] == session.received_bytes
+    assert told(session, "final")[0]["text"] == "w10 w20"
+
+
+async def test_a_clear_may_also_forget_what_ended_and_is_not_told_yet(live: Live) -> None:
+    """Also the one that is being recognised; what is said later is told."""
+    live.stt.delay_s = 0.05
+    session = await live.start(partials=False)
+    two = np.concatenate([spoken(0.1, 0.2), silence(0.8), spoken(0.3, 0.4), silence(0.8)])
+    await session.feed(pcm16(two))
+    await live.stt.called.wait()
+    await session.clear(untold=True)
+    await session.feed(pcm16(np.concatenate([spoken(0.5), silence(0.8)])))
+    await session.finish()
+    assert [final["text"] for final in told(session, "final")] == ["w50"]
+
+
+async def test_a_failure_over_what_was_cleared_is_not_told(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model broke on words that nobody waits for."""
+
+    async def transcribe(samples: Any, **asked: Any) -> Any:
+        live.stt.called.set()
+        await asyncio.sleep(0.05)
+        raise ModelFailed("the model broke")
+
+    session = await live.start(partials=False)
+    monkeypatch.setattr(live.stt, "transcribe", transcribe)
+    await session.feed(pcm16(np.concatenate([spoken(0.1, 0.2), silence(0.8)])))
+    await live.stt.called.wait()
+    await session.clear(untold=True)
+    await session.finish()
+    assert [event.type for event in session.events.after(0)] == [
+        "speech_started",
+        "speech_stopped",
+        "cleared",
+        "closed",
+    ]
+
+
 async def test_a_client_that_is_too_fast_waits(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     """Feeding returns only when there is room: what waits stays bounded, and every word is told in the end."""
     monkeypatch.setattr(session_module, "MAX_AHEAD_S", 3.0)

@@ -169,6 +169,7 @@ class _Job:
     """To say."""
     said_chars: int = 0
     said_s: float = 0.0
+    """With all pauses, also those to come."""
     failed: set[str] = field(default_factory=set)
     """Models that are not tried again: one voice is better than two in turns."""
     reasons: list[str] = field(default_factory=list)
@@ -186,15 +187,15 @@ class SynthesisEngine(Engine[Input, Output]):
 
     async def run(self, payload: Input, ctx: EngineContext) -> Output:
         """Say it. Raises InvalidInput for SSML that is not of the subset, a voice or language there is not; Unavailable
-        with the remedy where no voice is installed; TooLarge beyond an hour of speech.
+        with the remedy where no voice is installed; TooLarge beyond an hour of speech and pauses.
         """
         items = _plan(payload)
         chars = sum(len(part.text) for item in items if isinstance(item, ssml.Saying) for part in item.parts)
         if chars > MOST_CHARS:
             raise TooLarge(f"more than {MOST_CHARS} characters", hint="send it in parts")
-        job = _Job(payload, ctx, await ctx.speech_output.known(), items, chars)
-        # A pause stays None.
-        spoken = [await _said(job, item) if isinstance(item, ssml.Saying) else None for item in items]
+        pauses_s = _within_limit(sum(item.seconds for item in items if isinstance(item, ssml.Pause)))
+        job = _Job(payload, ctx, await ctx.speech_output.known(), items, chars, said_s=pauses_s)
+        spoken = [await _said(job, item) if isinstance(item, ssml.Saying) else None for item in items]  # pauses: None
         pieces = [piece for one in spoken if one for _, piece in one.pieces]
         if not any(len(piece.samples) for piece in pieces):
             raise InvalidInput("there is nothing to say in it", hint="letters or digits are needed")
@@ -297,13 +298,17 @@ async def _with(
     for parts in utterances(pronounced(saying.parts, job.payload.lexicon), max_chars=_UTTERANCE_CHARS[voice.kind]):
         piece = await _cached(job.ctx, voice, parts, language, round(speed, 3))
         pieces.append((parts, piece))
-        said_s += len(piece.samples) / piece.rate_hz / pitch
-        if said_s > MOST_AUDIO_S:
-            raise TooLarge(f"more than {MOST_AUDIO_S:g} s of speech", hint="send it in parts")
+        said_s = _within_limit(said_s + len(piece.samples) / piece.rate_hz / pitch)
         said_chars += sum(len(part.text) for part in parts)
         await job.ctx.progress(STAGE, min(0.99, said_chars / job.chars))
     job.said_chars, job.said_s = said_chars, said_s
     return pieces
+
+
+def _within_limit(said_s: float) -> float:
+    if said_s > MOST_AUDIO_S:
+        raise TooLarge(f"more than {MOST_AUDIO_S:g} s of speech", hint="send it in parts")
+    return said_s
 
 
 def _pitch(job: _Job, saying: ssml.Saying) -> float:

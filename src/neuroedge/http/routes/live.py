@@ -75,8 +75,8 @@ async def stream(websocket: WebSocket) -> None:
 
     The first message is `start` (StartLive) or `resume` (ResumeLive); then sound in binary messages of at most 1 MiB,
     and commands (LiveCommand). The server answers with JSON: session, speech_started, partial, speech_stopped, final,
-    flushed, ack, error, closed. Close codes: 1000 after stop, 1012 when the server stops, 4409 when another connection
-    took the session over, else 4000 + the status of the error.
+    flushed, cleared, ack, error, closed. Close codes: 1000 after stop, 1012 when the server stops, 4409 when another
+    connection took the session over, else 4000 + the status of the error.
     """
     principal = None
     if named(websocket):

@@ -51,7 +51,8 @@ class Hearing:
         """One piece of work; False when there is none."""
         if self._turns.finished:
             utterance = self._turns.finished[0]
-            await self._finalise(utterance)
+            if not utterance.dropped:
+                await self._finalise(utterance)
             self._turns.finished.popleft()
             return True
         current, end = self._turns.current, self._turns.judged
@@ -139,7 +140,10 @@ class Hearing:
                 raise
             except NeuroEdgeError as error:
                 failure = error
-                self._events.add("error", fatal=False, utterance=utterance.number, **reports.problem(error))
+        if utterance.dropped:
+            return  # meanwhile
+        if failure is not None:
+            self._events.add("error", fatal=False, utterance=utterance.number, **reports.problem(failure))
         # The end has the last word: what partials agreed on was heard with less before it and after.
         agreement = utterance.agreement
         words = heard.words if heard is not None else agreement.finish(agreement.unstable)

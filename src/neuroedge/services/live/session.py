@@ -47,6 +47,8 @@ class LiveSession:
         self.received_bytes = 0
         self.reason: str | None = None
         """Why it ended; None while it goes on."""
+        self.ending: str | None = None
+        """Why it is about to end, when its last text is told."""
         self.failure: str | None = None
         """Code of the error it ended with."""
         self.status: int | None = None
@@ -100,15 +102,19 @@ class LiveSession:
         async with self._feeding:
             self._end_turn()
         await self._all_heard()
-        self.events.add("flushed", received_bytes=self.received_bytes, audio_s=round(self.audio_s, 3))
+        self.events.add("flushed", **self._received())
 
-    async def clear(self) -> None:
-        """Forget the utterance that goes on; no text of it follows."""
+    async def clear(self, *, untold: bool = False) -> None:
+        """Forget the utterance that goes on; no text of it follows. With `untold`, nor of those that ended before."""
         async with self._feeding:
-            self._turns.drop()
+            number = self._turns.drop()
+            if untold:
+                self._turns.drop_finished()
+            self.events.add("cleared", utterance=number, **self._received())
 
     async def finish(self, reason: str = "stopped") -> None:
         """Take no more sound, tell the text of what there is, and end."""
+        self.ending = self.ending or reason
         await self._to_its_end(self._take_last())
         await self._all_heard()
         self.end(reason)
@@ -147,12 +153,15 @@ class LiveSession:
         if self.reason is not None:
             return
         self.reason = reason
-        self.events.add("closed", reason=reason, received_bytes=self.received_bytes, audio_s=round(self.audio_s, 3))
+        self.events.add("closed", reason=reason, **self._received())
         self._stream.close()
         self._task.cancel()
         self._turns.tape.forget(self._turns.tape.end)
         self._heard.set()
         self._on_end(self, reason)
+
+    def _received(self) -> dict[str, Any]:
+        return {"received_bytes": self.received_bytes, "audio_s": round(self.audio_s, 3)}
 
     def _check_size(self, more: int) -> None:
         limit_s = self._limits.max_audio_s

@@ -44,6 +44,8 @@ class Turns:
         self._added_at = time.monotonic()
         self._last: tuple[int, int] | None = None
         """First sample of the last utterance that ended, and the first after it."""
+        self._spoken_until = 0
+        """First sample after the speech of the last one that ended or was dropped: it belongs to no other."""
 
     @property
     def audio_s(self) -> float:
@@ -87,10 +89,19 @@ class Turns:
         if (mark := self.endpoints.flush()) is not None:
             self._note(mark)
 
-    def drop(self) -> None:
-        """Forget the utterance that goes on; what is being heard of it is not told."""
-        if self.endpoints.flush() is not None and self.current is not None:
-            self.current.end, self.current = self.tape.end, None
+    def drop(self) -> int | None:
+        """Forget the utterance that goes on; what is being heard of it is not told. Its number, if there was one."""
+        mark, dropped = self.endpoints.flush(), self.current
+        if mark is None or dropped is None:
+            return None
+        dropped.end, self.current = self.tape.end, None
+        self._spoken_until = mark.frame * VOICE_FRAME
+        return dropped.number
+
+    def drop_finished(self) -> None:
+        """Forget those that ended and are not told yet. They stay in line, where the first one may be in hand."""
+        for utterance in self.finished:
+            utterance.dropped = True
 
     def cut(self, utterance: Utterance, at: int) -> Utterance:
         """End the one that goes on at a sample; gives the rest, which is the next one."""
@@ -112,13 +123,13 @@ class Turns:
             self.cut(ended, max(at, ended.stable_until))
             return
         ended.end, self.current = min(at + AFTER, self.tape.end), None
-        self._last = ended.start, ended.end
+        self._last, self._spoken_until = (ended.start, ended.end), at
         self._events.add("speech_stopped", utterance=ended.number, at_s=reports.seconds(at))
         self.finished.append(ended)
 
     def _begin(self, at: int) -> None:
         self._count += 1
-        start = max(0, at - _BEFORE)
+        start = max(at - _BEFORE, self._spoken_until)
         last, reach = self._last, start - MOST_BEFORE_S * SAMPLE_RATE_HZ
         self.current = Utterance(
             number=self._count,

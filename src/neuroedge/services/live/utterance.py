@@ -75,6 +75,8 @@ class Utterance:
     """What a pause gave before it was known to be the end, with the end of speech it was made for."""
     spoken: Heard | None = None
     """Of one that was cut at a sentence: its words, recognised together with what follows."""
+    dropped: bool = False
+    """Whether nothing of it is told, though it ended."""
     not_cut_at: int | None = None
     """The end of a sentence at which it turned out that there is nothing to cut."""
     _follows: int = 0
