@@ -7,6 +7,7 @@ import httpx
 import numpy as np
 
 from neuroedge.kit.federated import signing, weights
+from tests.conftest import Server
 
 BASE = {"w": [0.0, 0.0]}
 
@@ -43,6 +44,23 @@ def test_an_update_goes_to_the_round_and_aggregate_ends_it(account: httpx.Client
         assert time.monotonic() < until, told
         time.sleep(0.2)
     assert (told["version"], told["weightsRef"], told["epsilon"]) == (1, f"{path}/weights", None)
+
+
+def test_a_key_that_may_only_run_engines_ends_no_round(server: Server, account: httpx.Client) -> None:
+    """Ending a federation's round is writing; combining what the call brings is running an engine."""
+    draft = {"name": "aivo", "weights": {"arrays": BASE}, "settings": {"min_clients": 1}}
+    federation = account.post("/v1/federations", json=draft).json()["id"]
+    path, public = f"/v1/federations/{federation}", signing.public_key_of(signing.new_private_key())
+    account.post(f"{path}/clients", json={"name": "a", "public_key": base64.b64encode(public).decode()})
+    opened = account.post(f"{path}/rounds").json()
+    key = account.post("/v1/api-keys", json={"name": "runner", "scopes": ["read", "engines:run"]}).json()["key"]
+    update = {"clientId": "a", "weights": {"w": [1.0, 2.0]}}
+    with httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {key}"}, timeout=60) as program:
+        refused = program.post("/api/v1/federated/aggregate", json={"federationId": federation})
+        assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+        assert program.post("/api/v1/federated/aggregate", json={"updates": [update]}).status_code == 200
+    after = account.get(f"{path}/rounds/{opened['id']}").json()
+    assert (after["state"], after["deadline"]) == ("open", opened["deadline"])
 
 
 def test_updates_are_combined_at_once(account: httpx.Client) -> None:

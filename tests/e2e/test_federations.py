@@ -113,8 +113,9 @@ def test_too_few_clients_by_the_deadline_fail_the_round(account: httpx.Client) -
     assert _open(account, federation)
 
 
-def test_secure_aggregation_gives_the_sum_without_those_who_left(account: httpx.Client) -> None:
-    """Five clients; one leaves after its shares were sent. Each update is kept masked only."""
+@pytest.mark.parametrize("left", ["ended by hand", "revoked"])
+def test_secure_aggregation_gives_the_sum_without_those_who_left(account: httpx.Client, left: str) -> None:
+    """Five clients; one leaves, or is revoked, after its shares were sent. Each update is kept masked only."""
     federation = _federation(account, secure=True, clip_norm=10.0, min_clients=3)
     everybody = _clients(account, federation, 5)
     round_id = _open(account, federation)
@@ -122,7 +123,10 @@ def test_secure_aggregation_gives_the_sum_without_those_who_left(account: httpx.
     _steps(parts, lambda: _phase(account, federation, round_id) == "masked")
     staying = parts[:4]
     assert [part.step() for part in staying] == ["sent"] * 4
-    account.post(f"/v1/federations/{federation}/rounds/{round_id}/end")
+    if left == "revoked":
+        account.delete(f"/v1/federations/{federation}/clients/{everybody[4].client_id}")
+    else:
+        account.post(f"/v1/federations/{federation}/rounds/{round_id}/end")
     _steps(staying, lambda: _phase(account, federation, round_id) == "over")
     told = _ended(account, federation, round_id)
     assert (told["state"], told["result"]["clients"]) == ("closed", 4)

@@ -55,6 +55,23 @@ async def test_an_object_is_kept_replaced_and_deleted(blobs: TenantBlobs) -> Non
     await blobs.delete_prefix("recordings/1")
 
 
+async def test_one_object_is_deleted_alone(store: Any, blobs: TenantBlobs) -> None:
+    """What lies beside and below it stays, as does another organisation's; deleting it again is fine."""
+    for key in ("models/1", "models/10", "models/2/part"):
+        await blobs.put(key, b"x")
+    await _blobs(store, THEIRS).put("models/1", b"theirs")
+    await blobs.delete_prefix("models/1")
+    assert await blobs.get("models/1") == b"x"
+    for _ in range(2):
+        await blobs.delete("models/1")
+    with pytest.raises(NotFound):
+        await blobs.get("models/1")
+    assert await blobs.count("models") == 2
+    assert await _blobs(store, THEIRS).get("models/1") == b"theirs"
+    with pytest.raises(InvalidInput):
+        await blobs.delete("../x")
+
+
 async def test_an_object_of_any_size_is_written_into_a_file(store: Any, blobs: TenantBlobs, tmp_path: Path) -> None:
     """Larger than the blocks it is moved in; another organisation's key opens nothing, a missing one is not found."""
     data = bytes(range(256)) * (9 << 12)

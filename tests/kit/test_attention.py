@@ -62,6 +62,17 @@ def test_too_short_a_baseline_is_refused() -> None:
         usual([])
 
 
+def test_a_response_that_stands_alone_in_its_session_is_no_baseline() -> None:
+    """It has no variation: any number of such says nothing, and among others they count for nothing."""
+    alone = [Stretch(reactions_ms=_reactions(1, median_ms=9000, seed=s)) for s in range(60)]
+    with pytest.raises(ValueError, match="0 earlier responses, needs 40; 60 more stand alone in their sessions"):
+        usual(alone)
+    with pytest.raises(ValueError, match="39 earlier responses"):
+        usual([*alone, Stretch(reactions_ms=_reactions(39))])
+    one, other = usual(_own()), usual([*alone, *_own()])
+    assert (one.median_ms, one.windows) == (other.median_ms, other.windows)
+
+
 def test_a_planted_slow_stretch_is_found_within_three_responses() -> None:
     """60 quick, 40 slow, 60 quick."""
     course = np.concatenate([_reactions(60, seed=1), _reactions(40, median_ms=600, seed=2), _reactions(60, seed=3)])

@@ -40,10 +40,32 @@ def test_the_fits_likelihood_is_the_sum_over_hidden_paths_and_never_falls() -> N
     sequences = [[False, True, True], [True, False], [False, False, True, True]]
     skill, before = bkt.DEFAULT, -np.inf
     for _ in range(15):
-        moved, likelihood = bkt._step(*bkt._padded(sequences), skill)
+        moved, likelihood = bkt._step(bkt._groups(sequences), skill)
         assert likelihood == pytest.approx(sum(np.log(_brute(s, skill)[0]) for s in sequences))
         assert likelihood >= before - 1e-9
         skill, before = moved, likelihood
+
+
+def test_grouping_sequences_by_length_changes_no_result() -> None:
+    """A step over groups is one over all sequences padded to the longest; empty ones say nothing."""
+    rng = np.random.default_rng(4)
+    lengths = [1, 2, 2, 3, 4, 7, 8, 9, 31, 64, 65, 100, *rng.integers(1, 120, 60).tolist()]
+    sequences = [(rng.random(n) < 0.6).tolist() for n in lengths]
+    skill = Skill(known_at_first=0.35, learn=0.12, guess=0.17, slip=0.06)
+    for _ in range(6):
+        moved, likelihood = bkt._step(bkt._groups([[], *sequences]), skill)
+        plain, expected = bkt._step([bkt._padded(sequences)], skill)
+        assert bkt._values(moved) == pytest.approx(bkt._values(plain), abs=1e-9)
+        assert likelihood == pytest.approx(expected, rel=1e-12)
+        skill = moved
+
+
+def test_one_long_sequence_among_many_short_ones_takes_no_more_cells_than_twice_the_answers() -> None:
+    """One student of 10,000 answers and 10,000 students of one."""
+    sequences = [[True] * 10_000, *([[False]] * 10_000), *([[True, False, True]] * 50)]
+    cells = sum(group.answers.size for group in bkt._groups(sequences))
+    assert cells <= 2 * sum(map(len, sequences))
+    assert bkt._step(bkt._groups(sequences), bkt.DEFAULT)[1] < 0
 
 
 def test_parameters_are_recovered() -> None:

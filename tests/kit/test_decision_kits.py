@@ -1,10 +1,12 @@
 """Bandits, factors, off-policy estimates, decision processes and queues against closed-form truth."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from neuroedge.kit import bandit, mdp, off_policy, queueing
 from neuroedge.kit import matrix_factorisation as factors
-from neuroedge.kit import mdp, off_policy, queueing
 from neuroedge.kit.bandit import LinearBandit, p_highest
 from neuroedge.kit.queueing import Duration, Station
 
@@ -16,6 +18,45 @@ def test_the_chance_to_be_highest_is_that_of_two_normals() -> None:
     for mean, sd in (([0.5, 0.0], [1.0, 2.0]), ([0.5, 0.4], [1e-4, 1.0])):
         expected = norm.cdf((mean[0] - mean[1]) / np.hypot(*sd))
         assert p_highest(np.array(mean), np.array(sd))[0] == pytest.approx(expected, abs=0.01)
+
+
+@pytest.mark.parametrize("n", [2, 3, 10, 30])
+def test_the_chance_to_be_highest_is_that_of_a_fine_integral(n: int) -> None:
+    """Of variables whose spreads are alike, and of such that differ by up to four orders of magnitude."""
+    from scipy.stats import norm
+
+    rng = np.random.default_rng(n)
+    for spread in (0.0, 1.0, 4.0):
+        mean, sd = rng.normal(size=n), 10.0 ** -rng.uniform(0, spread, n)
+        points = np.sort(np.append(np.linspace(-8, 8, 20_001), (mean[:, None] + sd[:, None] * np.linspace(-8, 8, 801))))
+        below = norm.cdf((points - mean[:, None]) / sd[:, None])
+        middle = np.log(np.maximum((below[:, 1:] + below[:, :-1]) / 2, 1e-300))
+        expected = (np.diff(below, axis=1) * np.exp(middle.sum(axis=0) - middle)).sum(axis=1)
+        assert p_highest(mean, sd) == pytest.approx(expected, abs=0.003)
+
+
+def test_the_chance_of_hundreds_of_items_is_integrated_over_hundreds_of_points() -> None:
+    """Not over the quantiles of each: cost and memory would grow with the square of the items."""
+    rng = np.random.default_rng(0)
+    for sd in (np.full(500, 0.1), rng.uniform(0.01, 0.5, 500), 10.0 ** -rng.uniform(0, 9, 500)):
+        assert 40 < len(bandit._grid(rng.random(500), sd)) < 2000
+
+
+@pytest.mark.parametrize(
+    ("mean", "sd", "expected"),
+    [
+        ([0.5, 0.4, 0.3], [1e-19, 1e-19, 1e-19], [1, 0, 0]),
+        ([0.5, 0.4, 0.3], [0, 0, 0], [1, 0, 0]),
+        ([0.5, 0.5, 0.3], [5e-324, 1e-18, 0], [0.5, 0.5, 0]),
+        ([0, 0], [0, 0], [0.5, 0.5]),
+        ([0, 0], [5e-324, 5e-324], [0.5, 0.5]),
+        ([1e6, 1e6 - 1, 0], [0, 1e-12, 1], [1, 0, 0]),
+        ([0.5, 0.5], [0, 1], [0.5, 0.5]),
+    ],
+)
+def test_what_hardly_varies_is_highest_or_not(mean: list[float], sd: list[float], expected: list[float]) -> None:
+    """No spread at all, or less than floating point tells apart: the greatest, equals in equal shares."""
+    assert p_highest(np.array(mean), np.array(sd)).tolist() == pytest.approx(expected, abs=0.01)
 
 
 def test_a_bandit_is_ridge_regression_and_survives_being_stored() -> None:
@@ -72,6 +113,17 @@ def test_an_episode_valued_under_its_own_policy_is_its_return() -> None:
     assert off_policy.doubly_robust_episodes(episodes, discount=0.5).value == pytest.approx(expected)
 
 
+def test_episodes_of_thousands_of_steps_weigh_by_how_they_relate() -> None:
+    """Products of so many ratios are beyond floating point; that of one is twice the other's."""
+    one = off_policy.Episode(
+        reward=np.append(np.zeros(2999), 1.0), ratio=np.full(3000, 2.0), model_q=np.zeros(3000), model_v=np.zeros(3000)
+    )
+    other = replace(one, reward=np.zeros(3000), ratio=np.append(np.full(2999, 2.0), 1.0))
+    found = off_policy.weighted_importance([one, other], discount=1.0, seed=0)
+    assert found.value == pytest.approx(2 / 3)
+    assert found.effective_n == pytest.approx(1.8)
+
+
 def test_value_iteration_solves_a_chain_exactly() -> None:
     """Staying earns 1 / (1 - discount); leaving for a better place earns more."""
     rows = [(0, 0, 0, 1.0, 1.0, False), (0, 1, 1, 1.0, 0.0, False), (1, 0, 1, 1.0, 3.0, False)]
@@ -81,6 +133,16 @@ def test_value_iteration_solves_a_chain_exactly() -> None:
     assert q[0].tolist() == pytest.approx([1 + 0.5 * 3, 3.0], abs=1e-5)
     assert mdp.policy_values(process, mdp.greedy(q), discount=0.5).tolist() == pytest.approx([3.0, 6.0])
     assert not np.isfinite(q[1, 1])
+
+
+@pytest.mark.parametrize("discount", [0.0, 5e-324])
+def test_a_process_whose_future_is_worth_nothing_settles_on_the_rewards(discount: float) -> None:
+    """The value of an action is what it earns at once."""
+    rows = [(0, 0, 0, 1.0, 1.0, False), (0, 1, 0, 1.0, -2.0, False)]
+    process = mdp.Mdp.of(rows, start=np.array([1.0]), actions=2)
+    q, settled = mdp.value_iteration(process, discount=discount)
+    assert settled
+    assert q.tolist() == [[1.0, -2.0]]
 
 
 def test_erlangs_formula_is_the_textbooks() -> None:

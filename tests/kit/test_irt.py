@@ -80,6 +80,21 @@ def test_the_sparse_standard_errors_are_close_to_the_full_ones(monkeypatch: pyte
     assert (each.difficulty_se <= full.difficulty_se * 1.01).all()
 
 
+@pytest.mark.parametrize(("model", "items"), [("rasch", 1501), ("2pl", 751)])
+def test_thousands_of_items_of_few_students_build_no_full_matrix(
+    monkeypatch: pytest.MonkeyPatch, model: irt.Model, items: int
+) -> None:
+    """However few the students are, inverting it would cost the cube of the items."""
+
+    def _full(*_: object, **__: object) -> Numbers:
+        raise AssertionError("the full matrix was built")
+
+    monkeypatch.setattr(irt, "_missing", _full)
+    answers, *_ = _simulated(5, items, seed=8, two=False)
+    found = irt.fit(answers, model=model)
+    assert np.isfinite(found.difficulty_se).all()
+
+
 def test_ability_is_the_posterior_mean() -> None:
     """Against integration on a fine grid."""
     answers = Responses.of(["a"] * 3, ["x", "y", "z"], [True, True, False])

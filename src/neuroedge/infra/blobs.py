@@ -119,8 +119,14 @@ class TenantBlobs:
                     count += 1
         return count
 
+    async def delete(self, key: str) -> None:
+        """Delete an object; one that is not there is fine."""
+        path = self._path(key)
+        with _wrapped("the object could not be deleted"):
+            await _delete(self._store, [path])
+
     async def delete_prefix(self, prefix: str) -> None:
-        """Delete every object below a folder-like prefix."""
+        """Delete every object below a folder-like prefix; an object of that very name stays."""
         await self._delete_below(self._path(prefix.rstrip("/")))
 
     async def delete_all(self) -> int:

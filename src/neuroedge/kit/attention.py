@@ -71,17 +71,24 @@ class Segment:
     slow: bool | None
 
 
+def counts(session: Stretch) -> bool:
+    """Whether an earlier session tells of the usual: a single response has no variation."""
+    return len(session.reactions_ms) > 1
+
+
 def usual(sessions: Sequence[Stretch]) -> Usual:
-    """A person's usual, from windows of their earlier sessions; ValueError below MIN_BASELINE responses."""
+    """A person's usual, from windows of their earlier sessions; ValueError below MIN_BASELINE responses that count."""
+    alone = sum(len(s.reactions_ms) for s in sessions if not counts(s))
+    sessions = [s for s in sessions if counts(s)]
     everything = np.concatenate([s.reactions_ms for s in sessions]) if sessions else np.empty(0)
     if len(everything) < MIN_BASELINE:
-        raise ValueError(f"{len(everything)} earlier responses, needs {MIN_BASELINE}")
+        more = f"; {alone} more stand alone in their sessions" if alone else ""
+        raise ValueError(f"{len(everything)} earlier responses, needs {MIN_BASELINE}{more}")
     median_ms = float(np.median(everything))
     windows = [
         measures(s.reactions_ms[start : start + WINDOW], idle_share=s.idle_share, median_ms=median_ms)
         for s in sessions
         for start in range(0, max(1, len(s.reactions_ms) - WINDOW // 2), WINDOW)
-        if len(s.reactions_ms) >= 2
     ]
     values = np.array(windows)
     spread = values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(len(MEASURES))

@@ -22,6 +22,11 @@ NOISE: Final = 0.5
 """Sub-Gaussian parameter of anything between 0 and 1."""
 _STEPS: Final = 41
 _REACH: Final = 6.0
+_STEP: Final = 0.075
+"""Of a grid, in standard deviations of what varies least there."""
+_STILL: Final = 1e-9
+_SMALLEST: Final = 1e-200
+"""Of a scale: what is computed from it stays a normal number."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -117,19 +122,37 @@ class LinearBandit:
 
 
 def p_highest(mean: Numbers, sd: Numbers) -> Numbers:
-    """Probability of each of independent normal variables to be the highest, by integration over all their quantiles.
+    """Probability of each of independent normal variables to be the highest, by integration; the error is below 0.01.
 
-    Costs 41 n². The grid follows every variable's own scale; the error is below 0.01.
+    Costs n times the grid, which has some hundreds of points. Variables that vary by less than 1e-9 of the numbers'
+    size are taken to vary by that: floating point tells no smaller steps from none. The greatest of such is the
+    highest, equals in equal shares.
     """
     from scipy.special import ndtr
 
     if len(mean) == 1:
         return np.ones(1)
-    grid = np.unique((mean[:, None] + sd[:, None] * np.linspace(-_REACH, _REACH, _STEPS)).ravel())
-    below = ndtr((grid[None, :] - mean[:, None]) / sd[:, None])
+    scale = max(float(np.abs(mean).max()), float(sd.max()), _SMALLEST)
+    sd = np.maximum(sd, _STILL * scale)
+    below = ndtr((_grid(mean, sd)[None, :] - mean[:, None]) / sd[:, None])
     mass = np.diff(below, axis=1)
     log_below = np.log(np.maximum((below[:, 1:] + below[:, :-1]) / 2, 1e-300))
     others = np.exp(log_below.sum(axis=0)[None, :] - log_below)
     p: Numbers = (mass * others).sum(axis=1)
     p /= p.sum()
     return p
+
+
+def _grid(mean: Numbers, sd: Numbers) -> Numbers:
+    """Where the highest may lie, ascending: of all variables' quantiles so many as the narrowest one around needs."""
+    quantiles = mean[:, None] + sd[:, None] * np.linspace(-_REACH, _REACH, _STEPS)
+    points = np.unique(quantiles)
+    points = points[points >= quantiles[:, 0].max()]
+    first, stop = np.searchsorted(points, quantiles[:, 0]), np.searchsorted(points, quantiles[:, -1], side="right")
+    narrowest = np.full(len(points), np.inf)
+    for i in np.argsort(-sd):
+        narrowest[first[i] : stop[i]] = sd[i]
+    steps = np.diff(points) / np.minimum(narrowest[1:], narrowest[:-1])
+    place = np.floor(np.cumsum(steps, dtype=float) / _STEP)
+    kept: Numbers = points[np.append(True, np.diff(place, prepend=0.0) > 0)]
+    return kept

@@ -8,7 +8,7 @@ keeps "mastered" the state of more right answers.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final
 
 import numpy as np
@@ -50,12 +50,12 @@ class Fit:
 
 def fit(sequences: Sequence[Sequence[bool]], *, start: Skill = DEFAULT) -> Fit:
     """By EM from the answers of each student in the order of time. Raises ValueError without any."""
-    answers, mask = _padded(sequences)
-    if not mask.any():
+    groups = _groups(sequences)
+    if not groups:
         raise ValueError("no answers")
     skill, steps, converged, likelihood = start, 0, False, -np.inf
     while not converged and steps < _STEPS:
-        moved, likelihood = _step(answers, mask, skill)
+        moved, likelihood = _step(groups, skill)
         change = max(abs(a - b) for a, b in zip(_values(moved), _values(skill), strict=True))
         skill, steps, converged = moved, steps + 1, change < _TOLERANCE
     bounds = {"guess": (skill.guess, MAX_GUESS), "slip": (skill.slip, MAX_SLIP), "learn": (skill.learn, 1 - _LOW)}
@@ -92,18 +92,70 @@ def _values(skill: Skill) -> tuple[float, float, float, float]:
     return skill.known_at_first, skill.learn, skill.guess, skill.slip
 
 
-def _padded(sequences: Sequence[Sequence[bool]]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    longest = max((len(s) for s in sequences), default=0)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Group:
+    """Sequences [rows, longest] of about the same length; `mask` is false where a shorter one has ended."""
+
+    answers: NDArray[np.bool_]
+    mask: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sums:
+    """What one step of EM counts: expected students, moves and answers."""
+
+    students: float
+    known_at_first: float
+    moves_unknown: float
+    """Moves to a next answer from not mastered; `learnt` are those to mastered."""
+    learnt: float
+    unknown: float
+    """Answers while not mastered; `guessed` are those that were right."""
+    guessed: float
+    known: float
+    """Answers while mastered; `slipped` are those that were wrong."""
+    slipped: float
+    log_likelihood: float
+
+
+def _groups(sequences: Sequence[Sequence[bool]]) -> list[_Group]:
+    """Groups whose longest is less than twice as long as the shortest: together under two cells for each answer."""
+    alike: dict[int, list[Sequence[bool]]] = {}
+    for sequence in sequences:
+        if len(sequence):
+            alike.setdefault(len(sequence).bit_length(), []).append(sequence)
+    return [_padded(rows) for _, rows in sorted(alike.items())]
+
+
+def _padded(sequences: Sequence[Sequence[bool]]) -> _Group:
+    longest = max(len(s) for s in sequences)
     answers = np.zeros((len(sequences), longest), bool)
     mask = np.zeros_like(answers)
     for row, sequence in enumerate(sequences):
         answers[row, : len(sequence)] = sequence
         mask[row, : len(sequence)] = True
-    return answers, mask
+    return _Group(answers=answers, mask=mask)
 
 
-def _step(answers: NDArray[np.bool_], mask: NDArray[np.bool_], skill: Skill) -> tuple[Skill, float]:
-    """One EM step over all sequences; padding says nothing. States: 0 not mastered, 1 mastered."""
+def _step(groups: Sequence[_Group], skill: Skill) -> tuple[Skill, float]:
+    """One EM step over all sequences, and the log-likelihood before it."""
+    parts = [_expected(group, skill) for group in groups]
+    sums = _Sums(**{f.name: sum(getattr(part, f.name) for part in parts) for f in fields(_Sums)})
+    return Skill(
+        known_at_first=_within(sums.known_at_first / sums.students, 1 - _LOW),
+        learn=_within(sums.learnt / max(sums.moves_unknown, 1e-12), 1 - _LOW),
+        guess=_within(sums.guessed / max(sums.unknown, 1e-12), MAX_GUESS),
+        slip=_within(sums.slipped / max(sums.known, 1e-12), MAX_SLIP),
+    ), sums.log_likelihood
+
+
+def _within(value: float, top: float) -> float:
+    return min(max(value, _LOW), top)
+
+
+def _expected(group: _Group, skill: Skill) -> _Sums:
+    """Forwards and backwards over a group; padding says nothing. States: 0 not mastered, 1 mastered."""
+    answers, mask = group.answers, group.mask
     seen = np.where(answers[..., None], [skill.guess, 1 - skill.slip], [1 - skill.guess, skill.slip])
     seen = np.where(mask[..., None], seen, 1.0)
     move = np.array([[1 - skill.learn, skill.learn], [0.0, 1.0]])
@@ -118,16 +170,16 @@ def _step(answers: NDArray[np.bool_], mask: NDArray[np.bool_], skill: Skill) -> 
     for t in range(length - 2, -1, -1):
         backward[:, t] = (seen[:, t + 1] * backward[:, t + 1]) @ move.T / scale[:, t + 1, None]
     state_p = forward * backward
-    followed = mask[:, 1:]
+    unknown, known, followed = state_p[..., 0], state_p[..., 1], mask[:, 1:]
     learnt = forward[:, :-1, 0] * skill.learn * seen[:, 1:, 1] * backward[:, 1:, 1] / scale[:, 1:]
-    unknown = state_p[..., 0]
-    learn = (learnt * followed).sum() / max((unknown[:, :-1] * followed).sum(), 1e-12)
-    guess = (unknown * (mask & answers)).sum() / max((unknown * mask).sum(), 1e-12)
-    slip = (state_p[..., 1] * (mask & ~answers)).sum() / max((state_p[..., 1] * mask).sum(), 1e-12)
-    began = mask[:, 0]
-    return Skill(
-        known_at_first=float(np.clip(state_p[began, 0, 1].mean(), _LOW, 1 - _LOW)),
-        learn=float(np.clip(learn, _LOW, 1 - _LOW)),
-        guess=float(np.clip(guess, _LOW, MAX_GUESS)),
-        slip=float(np.clip(slip, _LOW, MAX_SLIP)),
-    ), float(np.log(scale).sum())
+    return _Sums(
+        students=float(rows),
+        known_at_first=float(known[:, 0].sum()),
+        moves_unknown=float((unknown[:, :-1] * followed).sum()),
+        learnt=float((learnt * followed).sum()),
+        unknown=float((unknown * mask).sum()),
+        guessed=float((unknown * (mask & answers)).sum()),
+        known=float((known * mask).sum()),
+        slipped=float((known * (mask & ~answers)).sum()),
+        log_likelihood=float(np.log(scale).sum()),
+    )

@@ -31,7 +31,9 @@ _SPREAD_WEIGHT: Final = 10.0
 _STEPS: Final = 200
 _TOLERANCE: Final = 1e-4
 _FULL_INFORMATION: Final = 2e10
-"""Multiplications the full information matrix may cost; beyond it, each item is taken for itself."""
+"""Multiplications that collecting the full information matrix may cost; beyond it, each item is taken for itself."""
+_FULL_PARAMETERS: Final = 1500
+"""Rows the full matrix may have; inverting one of 1,500 takes a second or two, one of 3,000 eight times that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,7 +240,9 @@ def _errors(
     h_dd = weight.sum(axis=1) + 1 / _DIFFICULTY_SD**2
     h_ad = (weight * nodes).sum(axis=1)
     h_aa = (weight * nodes**2).sum(axis=1) + 1 / (_LOG_DISCRIMINATION_SD * slope) ** 2
-    if tried.shape[0] * len(nodes) * (items * (1 + two)) ** 2 <= _FULL_INFORMATION:
+    parameters = items * (1 + two)
+    cost = tried.shape[0] * len(nodes) * parameters**2
+    if parameters <= _FULL_PARAMETERS and cost <= _FULL_INFORMATION:
         missing = _missing(right, tried, posterior, p, nodes, two=two)
         complete = np.block([[np.diag(h_aa), np.diag(h_ad)], [np.diag(h_ad), np.diag(h_dd)]]) if two else np.diag(h_dd)
         values, vectors = np.linalg.eigh(complete - missing)

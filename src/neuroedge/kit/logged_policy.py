@@ -213,10 +213,14 @@ def worth(
     discount: float,
     seed: int,
 ) -> list[PolicyWorth]:
-    """Logged mean, doubly robust and weighted importance sampling, on these episodes."""
+    """Logged mean, doubly robust and weighted importance sampling, on these episodes.
+
+    Raises Refused for propensities too small to weigh by.
+    """
     every = np.arange(len(log.action))
     knows = rule.p.any(axis=1)
-    ratio = np.where(knows, rule.p[every, log.action] / propensity, 1.0)
+    with np.errstate(over="ignore"):
+        ratio = np.where(knows, rule.p[every, log.action] / propensity, 1.0)
     made = rule.q[every, log.action]
     # Where the policy knows nothing it acts as logged, and the model's value of that is the choice's own.
     state = np.where(knows, rule.value, made)
@@ -224,11 +228,12 @@ def worth(
     episodes = [Episode(reward=log.reward[r], ratio=ratio[r], model_q=made[r], model_v=state[r]) for r in own]
     none, ones = np.zeros(len(every)), np.ones(len(every))
     logged = [Episode(reward=log.reward[r], ratio=ones[r], model_q=none[r], model_v=none[r]) for r in own]
-    found = [
-        PolicyWorth(policy="logged", estimate=off_policy.doubly_robust_episodes(logged, discount=discount)),
-        PolicyWorth(policy=policy, estimate=off_policy.doubly_robust_episodes(episodes, discount=discount)),
-    ]
-    weighted = off_policy.weighted_importance(episodes, discount=discount, seed=seed)
+    with np.errstate(all="ignore"):
+        found = [
+            PolicyWorth(policy="logged", estimate=off_policy.doubly_robust_episodes(logged, discount=discount)),
+            PolicyWorth(policy=policy, estimate=off_policy.doubly_robust_episodes(episodes, discount=discount)),
+        ]
+        weighted = off_policy.weighted_importance(episodes, discount=discount, seed=seed)
     if np.isfinite(weighted.value):
         found.append(PolicyWorth(policy=policy, estimate=weighted))
-    return found
+    return off_policy.finite(found)

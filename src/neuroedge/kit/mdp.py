@@ -75,7 +75,7 @@ def value_iteration(
 ) -> tuple[Numbers, bool]:
     """Optimal Q [states, actions], and whether it has settled within `rounds`."""
     value = np.zeros(mdp.states)
-    enough = tolerance * (1 - discount) / (2 * discount) if discount < 1 else tolerance
+    enough = tolerance * (1 - discount) / (2 * discount) if 0 < discount < 1 else tolerance
     for _ in range(rounds):
         q = mdp.backup(value, discount)
         moved = best(q)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroedge.kit.intervals import linearised, t_interval
+from neuroedge.kit.refusal import Refused
 
 Numbers = NDArray[np.float64]
 
@@ -53,10 +54,24 @@ class Episode:
     model_v: Numbers
 
 
+def finite(found: list[PolicyWorth]) -> list[PolicyWorth]:
+    """The same. Raises Refused where what is weighed by propensities is no number."""
+    told = [one.estimate for one in found]
+    if not np.isfinite([(e.value, e.low, e.high, e.effective_n) for e in told]).all():
+        raise Refused(
+            "propensities are too small to weigh by, or episodes too long",
+            hint="log the true ones; a thousandth is small",
+        )
+    return found
+
+
 def effective(weight: Numbers) -> float:
     """How many equal weights would be as informative."""
-    squares = float((weight**2).sum())
-    return float(weight.sum()) ** 2 / squares if squares > 0 else 0.0
+    top = float(weight.max())
+    if not top > 0:
+        return 0.0
+    share = weight / top  # squares of the greatest and the smallest numbers would be none
+    return float(share.sum()) ** 2 / float((share**2).sum())
 
 
 def mean(values: Numbers, *, estimator: str, weight: Numbers) -> Estimate:
@@ -79,8 +94,9 @@ def ips(reward: Numbers, weight: Numbers) -> Estimate:
 
 def snips(reward: Numbers, weight: Numbers) -> Estimate:
     """Slightly biased, far less variable; within the range of rewards. NaN without any weight."""
-    if weight.sum() <= 0:
+    if weight.max() <= 0:
         return Estimate(estimator="snips", value=np.nan, low=np.nan, high=np.nan, n=len(weight), effective_n=0.0)
+    weight = weight / weight.max()  # only their ratios count; sums of the smallest numbers would be none
     return mean(linearised(reward, weight), estimator="snips", weight=weight)
 
 
@@ -90,10 +106,10 @@ def doubly_robust(reward: Numbers, weight: Numbers, *, model_q: Numbers, model_v
 
 
 def weighted_importance(episodes: Sequence[Episode], *, discount: float, seed: int, draws: int = 1000) -> Estimate:
-    """Returns weighted by the whole episode's ratio, over the weights' sum."""
+    """Returns weighted by the whole episode's ratio, over the weights' sum. NaN without any weight."""
     returns = np.array([_return(e.reward, discount) for e in episodes])
-    weight = np.array([float(np.prod(e.ratio)) for e in episodes])
-    if weight.sum() <= 0:
+    weight = _weights(episodes)
+    if not weight.max() > 0:
         return Estimate(estimator="wis", value=np.nan, low=np.nan, high=np.nan, n=len(weight), effective_n=0.0)
     rng = np.random.default_rng(seed)
     count = rng.multinomial(len(weight), np.full(len(weight), 1 / len(weight)), size=draws)
@@ -118,8 +134,15 @@ def doubly_robust_episodes(episodes: Sequence[Episode], *, discount: float) -> E
         for reward, ratio, q, v in zip(e.reward[::-1], e.ratio[::-1], e.model_q[::-1], e.model_v[::-1], strict=True):
             value = v + ratio * (reward + discount * value - q)
         values.append(value)
-    weight = np.array([float(np.prod(e.ratio)) for e in episodes])
+    weight = _weights(episodes)
     return mean(np.array(values), estimator="dr", weight=weight)
+
+
+def _weights(episodes: Sequence[Episode]) -> Numbers:
+    """Each episode's ratio, the greatest of all as 1: only how they relate to each other counts."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.array([float(np.log(e.ratio).sum()) for e in episodes])
+        return np.exp(logs - logs.max()) if logs.max() > -np.inf else np.zeros(len(logs))
 
 
 def _return(reward: Numbers, discount: float) -> float:

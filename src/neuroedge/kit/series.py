@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import MAXYEAR, UTC, datetime, timedelta
 from typing import Final, Literal
 
 import numpy as np
@@ -46,14 +46,18 @@ class Regular:
     warnings: list[str]
 
     def at(self, slot: int) -> datetime | None:
-        """The beginning of a slot, also of one to come; None for a series without times."""
+        """The beginning of a slot, also of one to come; None for a series without times. Raises SeriesError after the
+        year 9999."""
         if self.start is None or self.frequency is None:
             return None
         months = _MONTHS.get(self.frequency)
-        if months is None:
-            return self.start + timedelta(seconds=_SECONDS[self.frequency] * slot)
-        year, month = divmod(self.start.year * 12 + self.start.month - 1 + months * slot, 12)
-        return self.start.replace(year=year, month=month + 1, day=min(self.start.day, 28))
+        try:
+            if months is None:
+                return self.start + timedelta(seconds=_SECONDS[self.frequency] * slot)
+            year, month = divmod(self.start.year * 12 + self.start.month - 1 + months * slot, 12)
+            return self.start.replace(year=year, month=month + 1, day=min(self.start.day, 28))
+        except (OverflowError, ValueError) as error:
+            raise SeriesError(f"slot {slot} lies beyond the year {MAXYEAR}, where the calendar ends") from error
 
 
 def frequency_of(times: Sequence[datetime]) -> Frequency:
@@ -75,7 +79,7 @@ def regular(values: Sequence[float | None], times: Sequence[datetime] | None, fr
         return Regular(values=numbers, start=None, frequency=frequency, warnings=[])
     if len(times) != len(values):
         raise SeriesError(f"{len(values)} values but {len(times)} times")
-    times = [t.replace(tzinfo=UTC) if t.tzinfo is None else t.astimezone(UTC) for t in times]
+    times = [_utc(t, i) for i, t in enumerate(times)]
     for i in range(1, len(times)):
         if times[i] <= times[i - 1]:
             raise SeriesError(f"time {i + 1} is not later than the one before: sort them, each once")
@@ -97,6 +101,15 @@ def regular(values: Sequence[float | None], times: Sequence[datetime] | None, fr
     if empty:
         warnings.append(f"{empty} of {len(kept)} slots have no value: filled from their neighbours")
     return Regular(values=kept, start=start, frequency=found, warnings=warnings)
+
+
+def _utc(at: datetime, place: int) -> datetime:
+    try:
+        return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    except OverflowError as error:
+        raise SeriesError(
+            f"`times.{place}` is outside the calendar, which goes from year 1 to {MAXYEAR} in UTC"
+        ) from error
 
 
 def _slot_start(at: datetime, frequency: Frequency) -> datetime:

@@ -228,7 +228,7 @@ def shuffled(rows: Rows, *, seed: int) -> Rows:
 
 
 def exported(pipeline: Any, rows: Rows) -> bytes:
-    """The whole pipeline as an ONNX graph that takes `Rows.inputs`."""
+    """The whole pipeline as an ONNX graph that takes `Rows.inputs`; what float32 cannot hold is infinite in it."""
     from skl2onnx import to_onnx
     from skl2onnx.common.data_types import FloatTensorType, StringTensorType
 
@@ -236,8 +236,9 @@ def exported(pipeline: Any, rows: Rows) -> bytes:
     types = [(name, kinds[name]([None, value.shape[1]])) for name, value in rows.inputs().items()]
     model = pipeline["model"]
     options = {id(model): {"zipmap": False}} if hasattr(model, "predict_proba") else None
-    graph: bytes = to_onnx(pipeline, initial_types=types, options=options, target_opset=_OPSET).SerializeToString()
-    return graph
+    with np.errstate(over="ignore"):
+        graph = to_onnx(pipeline, initial_types=types, options=options, target_opset=_OPSET)
+    return bytes(graph.SerializeToString())
 
 
 def _loss(model: Any, x: NDArray[Any], y: NDArray[Any], classes: int | None) -> float:

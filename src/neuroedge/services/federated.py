@@ -28,7 +28,7 @@ from neuroedge.services.federated_drafts import (
 from neuroedge.services.federated_messages import check_content, check_time, genuine, payload_of, settings_of, shapes_of
 from neuroedge.services.federated_rounds import FederatedRounds, folder, spent
 from neuroedge.services.federated_secure import check_phase
-from neuroedge.services.housekeeping import forget_blobs
+from neuroedge.services.housekeeping import forget_blob, forget_blobs
 from neuroedge.services.orphans import sweep_orphans
 from neuroedge.services.run_engine import Contexts
 from neuroedge.stores import federated as store
@@ -167,11 +167,14 @@ class Federations:
             return await store.clients(conn, federation_id)
 
     async def revoke(self, principal: Principal, federation_id: UUID, client_id: UUID, *, request_id: str) -> None:
-        """Take nothing more from a client. Raises NotFound."""
+        """Take nothing more from a client; a running round waits for it no longer. Raises NotFound."""
         async with self._db.tenant(principal) as conn:
             await _found(conn, federation_id)
             if not await store.revoke_client(conn, federation_id=federation_id, client_id=client_id):
                 raise _no_client(client_id)
+            for newest in await store.rounds(conn, federation_id, limit=1):
+                if newest.finished_at is None:
+                    await self._rounds.order(conn, principal.org_id, newest)
             await _audit(conn, principal, request_id, "federation.client_revoked", federation_id)
 
     async def open_round(self, principal: Principal, federation_id: UUID, *, request_id: str) -> Round:
@@ -252,7 +255,7 @@ class Federations:
             kept = await self._keep(principal, federation, round_id, client, draft, {**told, "blob": name})
         finally:
             if kept is None or kept.known:
-                await asyncio.shield(forget_blobs(blobs, f"{folder(federation_id)}/{name}"))
+                await asyncio.shield(forget_blob(blobs, f"{folder(federation_id)}/{name}"))
         return kept
 
     async def _keep(

@@ -22,7 +22,7 @@ from neuroedge.kit.federated import aggregation, privacy, secure, weights
 from neuroedge.kit.federated.aggregation import Adam, Combined
 from neuroedge.services.federated_drafts import FederationSettings
 from neuroedge.services.federated_secure import revealed
-from neuroedge.services.housekeeping import forget_blobs, service_principal
+from neuroedge.services.housekeeping import forget_blob, forget_blobs, service_principal
 from neuroedge.services.run_engine import Contexts
 from neuroedge.stores import federated as store
 from neuroedge.stores import ledgers
@@ -89,15 +89,20 @@ class FederatedRounds:
         return await store.round_of(conn, found.id) or found
 
     async def advance(self, org_id: UUID, round_id: UUID) -> None:
-        """Do what is due: the next phase, the aggregation, or the end of a round with too few clients."""
+        """Do what is due: the next phase, the aggregation, or the end of a round with too few clients.
+
+        A round that has ended loses what it left behind, also where the worker that ended it was killed before.
+        """
         async with self._db.tenant(service_principal(org_id)) as conn:
             found = await store.round_of(conn, round_id, lock=True)
-            if found is None or found.finished_at is not None:
+            if found is None:
                 return
-            if found.state != "aggregating":
+            if found.state in ("open", "collecting"):
                 found = await self._moved(conn, org_id, found)
         if found.state == "aggregating":
             await self._aggregate(org_id, found)
+        elif found.finished_at is not None:
+            await self._forget_round(org_id, found)
 
     async def fail(self, org_id: UUID, round_id: UUID, *, code: str) -> None:
         """Give a round up; the model stays as it is."""
@@ -151,21 +156,22 @@ class FederatedRounds:
         await blobs.put(f"{folder(found.federation_id)}/{names['weights']}", outcome.weights)
         if outcome.state:
             await blobs.put(f"{folder(found.federation_id)}/{names['state']}", outcome.state)
-        gone = await self._stored(org_id, found, names, outcome)
-        for name in gone:
-            await forget_blobs(blobs, f"{folder(found.federation_id)}/{name}")
+        if not await self._stored(org_id, found, names, outcome):
+            for name in names.values():
+                await forget_blob(blobs, f"{folder(found.federation_id)}/{name}")
         await self._forget_round(org_id, found)
 
-    async def _stored(self, org_id: UUID, found: Round, names: dict[str, str], outcome: _Outcome) -> Sequence[str]:
-        """Store the new version and close the round, once; the names of objects nobody needs any more."""
+    async def _stored(self, org_id: UUID, found: Round, names: dict[str, str], outcome: _Outcome) -> bool:
+        """Store the new version and close the round, once; whether it was this time."""
         async with self._db.tenant(service_principal(org_id)) as conn:
             federation = await store.find(conn, found.federation_id, lock=True)
             now = await store.round_of(conn, found.id, lock=True)
             if federation is None or now is None or now.state != "aggregating":
-                return list(names.values())
+                return False
             settings = FederationSettings.model_validate(federation.told["settings"])
             noisy = federation.noisy_rounds + (settings.noise_multiplier is not None)
-            told = {**federation.told, **names}
+            superseded = [federation.told[name] for name in names if name in federation.told]
+            told = {**federation.told, **names, "superseded": superseded}
             result = {
                 **outcome.result,
                 "version": federation.version + 1,
@@ -186,7 +192,7 @@ class FederatedRounds:
                 if after is None or after > settings.epsilon_budget:
                     await store.close(conn, federation.id, told={**told, "closed_because": "privacy_budget"})
             await _audit(conn, org_id, "federation.round_closed", federation.id)
-        return [federation.told[name] for name in names if name in federation.told]
+        return True
 
     async def _outcome(self, blobs: TenantBlobs, org_id: UUID, found: Round) -> _Outcome:
         async with self._db.tenant(service_principal(org_id)) as conn:
@@ -227,8 +233,14 @@ class FederatedRounds:
         return await asyncio.to_thread(compute)
 
     async def _forget_round(self, org_id: UUID, found: Round) -> None:
-        """Delete the updates of a round that has ended: they say more of the clients' data than the model does."""
-        blobs = self._contexts.blobs(service_principal(org_id))
+        """Delete the updates of a round that has ended, which say more of the clients' data than the model does, and
+        the objects of the version before."""
+        service = service_principal(org_id)
+        blobs = self._contexts.blobs(service)
+        async with self._db.tenant(service) as conn:
+            federation = await store.find(conn, found.federation_id)
+        for name in federation.told.get("superseded", ()) if federation else ():
+            await forget_blob(blobs, f"{folder(found.federation_id)}/{name}")
         await forget_blobs(blobs, f"{folder(found.federation_id)}/rounds/{found.id}")
 
 
@@ -296,10 +308,11 @@ def _stepped(
 
 
 async def _awaited(conn: Connection, found: Round) -> set[UUID]:
-    """Who may still answer in the phase."""
+    """Who is to answer in the phase; who was revoked cannot, and counts as one that left."""
+    able = {client.id for client in await store.clients(conn, found.federation_id) if not client.revoked}
     if found.phase in _BEFORE:
-        return await store.senders(conn, found.id, _BEFORE[found.phase])
-    return {client.id for client in await store.clients(conn, found.federation_id) if not client.revoked}
+        return able & await store.senders(conn, found.id, _BEFORE[found.phase])
+    return able
 
 
 async def _needed(conn: Connection, found: Round, settings: FederationSettings) -> int:

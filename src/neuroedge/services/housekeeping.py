@@ -25,6 +25,14 @@ async def forget_blobs(blobs: TenantBlobs, folder: str) -> None:
         log.warning("blobs_not_deleted", folder=folder, detail=error.detail)
 
 
+async def forget_blob(blobs: TenantBlobs, key: str) -> None:
+    """The same with one object."""
+    try:
+        await blobs.delete(key)
+    except NeuroEdgeError as error:
+        log.warning("blobs_not_deleted", folder=key, detail=error.detail)
+
+
 def old_id(name: str) -> UUID | None:
     """The id a folder is named by, when it was made (UUIDv7: the first 48 bits are milliseconds) long enough ago."""
     try:

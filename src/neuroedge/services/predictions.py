@@ -167,8 +167,7 @@ class Predictions:
         given = dict(call.given)
         if call.learner is not None and "mastery" not in given:
             profile = await self._learners.profile(call.principal, call.learner)
-            asked = given.get("skills")
-            named = {s.get("id") for s in asked if isinstance(s, dict)} if isinstance(asked, list) else set()
+            named = _named(given.get("skills"))
             given["mastery"] = [
                 {"skill": s.skill, "p": s.p_mastery, "n": s.n} for s in profile.skills if s.skill in named
             ]
@@ -218,6 +217,12 @@ def _learner(call: _Call) -> str:
             hint="put the engine's fields into `input`, or name a learner whose events are kept",
         )
     return call.learner
+
+
+def _named(skills: Any) -> set[str]:
+    """Ids of a list of skills, as far as it is one; what else it holds is the engine's to refuse."""
+    rows = [row for row in skills if isinstance(row, dict)] if isinstance(skills, list) else []
+    return {row["id"] for row in rows if isinstance(row.get("id"), str)}
 
 
 def _items(given: Mapping[str, Any]) -> list[str]:

@@ -20,7 +20,8 @@ _MESSAGE: Final = "id, client_id, kind, sealed, created_at"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Federation:
-    """A model that clients train together; `told` holds its name, settings and the names of its objects."""
+    """A model that clients train together; `told` holds its name, settings and the names of its objects, also of those
+    of the version before, which are to be deleted (`superseded`)."""
 
     id: UUID
     state: Literal["open", "closed"]

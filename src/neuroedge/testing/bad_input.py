@@ -127,11 +127,19 @@ def _numbers(branches: list[Schema]) -> Iterator[tuple[str, Any, bool]]:
     lows = [branch.get("minimum", branch.get("exclusiveMinimum", -math.inf)) for branch in branches]
     highs = [branch.get("maximum", branch.get("exclusiveMaximum", math.inf)) for branch in branches]
     low, high = min(lows), max(highs)
+    yield from _allowed(branches)
     yield "infinity", math.inf, True
     yield "minus infinity", -math.inf, True
     yield "a negative number", -1, low > -1
     yield "a huge number", 10**15, high < 10**15
     yield "a huge negative number", -(10**15), low > -(10**15)
+
+
+def _allowed(branches: list[Schema]) -> Iterator[tuple[str, Any, bool]]:
+    """Both ends of what a number may be, where they are allowed themselves."""
+    for kind, key in (("the least allowed number", "minimum"), ("the greatest allowed number", "maximum")):
+        for end in sorted({branch[key] for branch in branches if key in branch}):
+            yield kind, end, False
 
 
 def _list(root: Schema, branches: list[Schema], value: list[Any], whole: Any, path: Path) -> Iterator[_Case]:

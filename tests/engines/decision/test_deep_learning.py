@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from neuroedge.contract.engine import EngineContext
-from neuroedge.contract.errors import InvalidInput, NotFound, TooLarge
+from neuroedge.contract.errors import InvalidInput, ModelFailed, NotFound, TooLarge
 from neuroedge.contract.trained import TrainedModel
 from neuroedge.engines.decision.deep_learning import DeepLearning, Input, Output
 from neuroedge.runtimes.tabular import TabularSessions
@@ -120,6 +120,18 @@ async def test_clusters_are_found_and_named_by_number(context: EngineContext) ->
     assert sorted(told.trained.clusters) == pytest.approx([48, 48, 48], abs=8)
     answer = await _predict(context, told.model_id, {"a": 0, "b": 0}, {"a": 10, "b": 0}, {"a": 0, "b": 10})
     assert len({p.cluster for p in answer.predictions}) == 3
+
+
+@pytest.mark.parametrize("task", ["classification", "regression", "clusters"])
+async def test_a_graph_that_answers_no_numbers_is_not_kept(context: EngineContext, task: str) -> None:
+    """Of a column so small that float32 cannot divide by its spread; clusters are numbered all the same."""
+    rng = np.random.default_rng(0)
+    y = "uv" if task == "classification" else "01"
+    rows = [f"{(rng.random() + i % 2) * 1e-42:.6e},{rng.random():.3f},{y[i % 2]}" for i in range(120)]
+    target = None if task == "clusters" else "y"
+    with pytest.raises(ModelFailed, match="no numbers") as refused:
+        await _train(context, "\n".join(["a,b,y", *rows]), task=task, target=target, epochs=5)
+    assert "very small numbers" in (refused.value.hint or "")
 
 
 async def test_topics_part_two_vocabularies(context: EngineContext) -> None:

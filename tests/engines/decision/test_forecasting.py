@@ -137,6 +137,22 @@ async def test_a_random_walk_is_marked() -> None:
         ({"values": [1.0, 2.0] * 10, "window": 10}, "window"),
         ({"values": [1.0, 2.0] * 10, "times": ["2024-01-01T00:00:00Z"] * 20}, "not later"),
         ({"values": [1.0, 2.0] * 10, "times": ["2024-01-01T00:00:00Z"]}, "20 values but 1"),
+        (
+            {"values": [1.0, 2.0] * 6, "times": [f"0001-{m:02}-01T00:00:00+05:00" for m in range(1, 13)]},
+            "`times.0` is outside the calendar",
+        ),
+        ({"values": [1.0, 2.0], "times": ["2024-01-01T00:00:00Z", "9999-12-31T23:00:00-05:00"]}, "`times.1`"),
+        *(
+            (
+                {"values": [1.0, 2.0] * 10, "horizon": 120, "frequency": frequency, "times": times},
+                "`horizon` reaches too far",
+            )
+            for frequency, times in (
+                ("year", [f"{y}-01-01T00:00:00Z" for y in range(9970, 9990)]),
+                ("month", [f"{y}-{m:02}-01T00:00:00Z" for y in (9997, 9998) for m in range(1, 11)]),
+                ("day", [f"9999-11-{d:02}T00:00:00Z" for d in range(1, 21)]),
+            )
+        ),
         ({"rows": [[1.0, 2.0]] * 40 + [[1.0]]}, "row 41"),
         ({"rows": [[1.0]] * 5}, "too few"),
         ({"rows": [[None, None]] * 50}, "missing"),

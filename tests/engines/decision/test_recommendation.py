@@ -1,5 +1,9 @@
 """The recommendation engine: what it learns, explores, evaluates, refuses."""
 
+import asyncio
+import threading
+import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,6 +12,8 @@ from pydantic import ValidationError
 
 from neuroedge.contract.errors import InvalidInput
 from neuroedge.engines.decision.recommendation import Input, Interaction, Output, Recommendation
+from neuroedge.kit.bandit import Choice, LinearBandit
+from neuroedge.kit.logged_choices import BanditRule
 from tests.fakes import make_context
 
 pytestmark = pytest.mark.anyio
@@ -60,6 +66,51 @@ async def test_the_first_item_is_drawn_by_its_propensity() -> None:
     told = {i.id: i.propensity for i in drawn}
     share = sum(i.id == "b" for i in drawn) / len(drawn)
     assert share == pytest.approx(told["b"], abs=0.09)
+
+
+@pytest.mark.parametrize("exploration", [5e-324, 1e-18, 1e-9])
+async def test_hardly_any_exploration_is_none(exploration: float) -> None:
+    """The best item but for the share of random ones; equals share, as without exploration."""
+    for earned in ([1.0, 0.0, 0.0], [1.0, 1.0, 0.0]):
+        logs = [Interaction(item="abc"[k % 3], value=earned[k % 3]) for k in range(60)]
+        told = [
+            {i.id: i.propensity for i in (await _run(interactions=logs, seed=1, exploration=size)).items}
+            for size in (exploration, 0.0)
+        ]
+        assert told[0] == pytest.approx(told[1], abs=1e-6)
+
+
+async def test_an_evaluation_whose_caller_has_left_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread ranks the context it is at, and no further one."""
+    ranked: list[float] = []
+    begun, choice = threading.Event(), BanditRule.choice
+
+    def slow(rule: BanditRule, bandit: LinearBandit, context: Sequence[float]) -> Choice:
+        ranked.append(context[0])
+        if len(ranked) == 3:
+            begun.set()
+        time.sleep(0.01)
+        return choice(rule, bandit, context)
+
+    monkeypatch.setattr(BanditRule, "choice", slow)
+    logs = [row.model_copy(update={"context": [k / 1000]}) for k, row in enumerate(_logs(1000))]
+    call = asyncio.create_task(_run(interactions=logs, context=[1.0], evaluate=True))
+    assert await asyncio.to_thread(begun.wait, 60)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    left = len(ranked)
+    await asyncio.sleep(0.3)
+    assert len(ranked) <= left + 1
+
+
+async def test_a_target_that_shows_nothing_is_valued_without_a_weighted_mean() -> None:
+    """The answer says that the evaluation rests on nothing."""
+    logs = [row.model_copy(update={"target_propensity": 0.0}) for row in _logs(200)]
+    output = await _run(interactions=logs, context=[1.0], evaluate=True)
+    assert [v.estimator for v in output.evaluation if v.policy == "target"] == ["ips"]
+    assert "effective choices" in output.warnings[-1]
+    assert not output.reliable
 
 
 async def test_an_item_nobody_tried_is_explored_and_marked() -> None:

@@ -99,6 +99,24 @@ async def test_a_log_without_propensities_says_that_they_are_guessed() -> None:
     assert not output.reliable
 
 
+async def test_without_a_future_the_best_action_is_that_of_the_next_reward() -> None:
+    """A discount of 0, of processes, of trial and of logs of both kinds."""
+    for method in ("value_iteration", "q_learning"):
+        told = await _run(process={"moves": [MOVE], "start": "a"}, discount=0, method=method, steps=1000)
+        assert (told.value, told.policy[0].action) == (1.0, "go")
+    named = await _run(log=_episodes(200), discount=0)
+    assert {row.state: row.action for row in named.policy}["s1"] == "right"
+    assert np.isfinite([named.value, *(named.ci95 or ())]).all()
+    assert np.isfinite((await _run(log=_episodes(60, numbers=True), discount=0)).value)
+
+
+async def test_propensities_too_small_to_weigh_by_are_refused() -> None:
+    """What next to never happened would weigh more than a number can say."""
+    log = [move.model_copy(update={"propensity": 1e-320}) for move in _episodes(40)]
+    with pytest.raises(InvalidInput, match="too small to weigh by"):
+        await _run(log=log)
+
+
 async def test_few_episodes_give_no_interval() -> None:
     """The value is the model's own, and marked."""
     output = await _run(log=_episodes(10))

@@ -42,6 +42,16 @@ async def test_a_slower_session_than_usual_scores_below_fifty_with_its_reason() 
 
 
 @pytest.mark.anyio
+async def test_many_sessions_of_one_response_are_too_little() -> None:
+    """No score, and why; the other parts are there."""
+    past = [PastSession(responses=_responses(1, seed=s), duration_s=60, ended_by="other") for s in range(45)]
+    output = await _run(responses=_responses(30), past=past)
+    assert output.score_0_100 is None
+    assert any("45 more stand alone" in warning for warning in output.warnings)
+    assert (output.n_baseline_responses, output.n_past_sessions) == (0, 45)
+
+
+@pytest.mark.anyio
 async def test_reactions_in_any_order_give_the_same_answer() -> None:
     """Late events do not change it."""
     one = _responses(30, seed=4)

@@ -278,14 +278,20 @@ async def _told(order: TrainOrder, table: Table, found: Learned, ctx: EngineCont
 
 
 async def _parity(task: TableTask, found: Learned, ctx: EngineContext) -> float:
-    """How far the graph's answers are from the trained model's. Raises ModelFailed for too far."""
+    """How far the graph's answers are from the trained model's. Raises ModelFailed for too far, and for no numbers."""
     told = await ctx.trained.try_out(found.graph, found.test.inputs())
+    # Clusters have a number even where the distances, which are answered too, are none.
+    if not all(np.isfinite(part).all() for part in map(np.asarray, told.values()) if part.dtype.kind == "f"):
+        raise ModelFailed(
+            "the exported model answers what are no numbers",
+            hint="columns of very small numbers are too even for float32: multiply them, or leave them out",
+        )
     if task == "clusters":
         parity = float((np.ravel(told["label"]) != found.said).mean())
     else:
         answer = told["probabilities"] if task == "classification" else np.ravel(told["variable"])
         parity = float(np.abs(answer - found.said).max())
-    if parity > MAX_PARITY:
+    if not parity <= MAX_PARITY:
         raise ModelFailed(
             f"the exported model differs by {parity:.2g} from the trained one",
             hint="columns of very large numbers lose digits in float32: subtract their mean, or use fewer of them",

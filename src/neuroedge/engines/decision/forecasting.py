@@ -187,6 +187,7 @@ async def _series(payload: Input, out: Output, ctx: EngineContext) -> None:
         found = series.regular(payload.values, payload.times, payload.frequency)
     except SeriesError as error:
         raise InvalidInput(str(error), hint="ascending times, one value each; or no times for even steps") from error
+    _ahead(found, payload.horizon)
     known = ~np.isnan(found.values)
     out.n, out.n_missing, out.frequency = int(known.sum()), int((~known).sum()), found.frequency
     out.warnings += found.warnings
@@ -199,6 +200,16 @@ async def _series(payload: Input, out: Output, ctx: EngineContext) -> None:
         await _forecast(y, found, payload, out)
     await ctx.progress("anomalies", 0.9)
     out.anomalies = await asyncio.to_thread(_anomalies, y, known, found, payload, out.season)
+
+
+def _ahead(found: Regular, horizon: int) -> None:
+    """Raise InvalidInput where the steps to come leave the calendar."""
+    try:
+        found.at(len(found.values) + horizon - 1)
+    except SeriesError as error:
+        raise InvalidInput(
+            f"`horizon` reaches too far: {error}", hint="ask for fewer steps, or check `times`"
+        ) from error
 
 
 def _refuse(found: Regular, payload: Input) -> None:

@@ -12,6 +12,7 @@ the target chooses. Rankings of people are no use of this.
 """
 
 import asyncio
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Final, Literal
@@ -174,12 +175,15 @@ class Recommendation(Engine[Input, Output]):
     async def run(self, payload: Input, ctx: EngineContext) -> Output:
         """Recommend. Raises InvalidInput below the minimum, and for candidates nothing is known of."""
         await ctx.progress("recommendation", 0.0)
+        left = threading.Event()
         try:
             if payload.method in ("thompson", "linucb"):
-                return await asyncio.to_thread(_by_reward, payload)
+                return await asyncio.to_thread(_by_reward, payload, go_on=lambda: not left.is_set())
             return await _by_taste(payload, ctx)
         except Refused as error:
             raise InvalidInput(str(error), hint=error.hint) from error
+        finally:
+            left.set()
 
     async def post_swap_test(self) -> None:
         """The example, where the second video must have the higher score."""
@@ -200,8 +204,8 @@ class _Ranked:
     n: Mapping[str, int]
 
 
-def _by_reward(payload: Input) -> Output:
-    """The bandits."""
+def _by_reward(payload: Input, *, go_on: Callable[[], bool]) -> Output:
+    """The bandits; `go_on` ends an evaluation whose caller has left."""
     rows, features = [_shown(row) for row in payload.interactions], len(payload.context)
     bandit = logged_choices.learned(rows, features=features)
     candidates = list(dict.fromkeys(payload.candidates or bandit.models))
@@ -238,7 +242,7 @@ def _by_reward(payload: Input) -> Output:
         warnings.append(f"{few} of {len(n)} items were tried less than {MIN_TRIES} times: their scores are guesses")
     evaluation = []
     if payload.evaluate:
-        evaluation = [_value(one) for one in logged_choices.worth(rows, rule, features=features)]
+        evaluation = [_value(one) for one in logged_choices.worth(rows, rule, features=features, go_on=go_on)]
     if any(v.policy != "logged" and v.effective_n < MIN_EFFECTIVE for v in evaluation):
         warnings.append(
             f"the evaluation rests on fewer than {MIN_EFFECTIVE} effective choices: the policies differ too much"

@@ -10,12 +10,14 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from neuroedge.contract.errors import Conflict
+from neuroedge.contract.principal import WRITE
 from neuroedge.engines.decision import federated as engine
-from neuroedge.http.auth import RequestId, Runner, ThePlatform, Writer
+from neuroedge.http.auth import RequestId, Requires, Runner, ThePlatform, Writer
 from neuroedge.kit.federated.aggregation import Rule
 from neuroedge.services.federated_drafts import FederationMessageDraft
 
 router = APIRouter(prefix="/api/v1/federated", tags=["AIVO dialect"])
+_writer = Requires(WRITE)
 _RULES: dict[str, Rule] = {"fedavg": "mean", "trimmed_mean": "trimmed_mean", "krum": "multi_krum"}
 
 
@@ -107,7 +109,7 @@ async def federated_aggregate(
 ) -> AivoFederatedAggregated:
     """End a federation's running round, which a job then combines; or combine the given updates at once."""
     if body.federation_id is not None:
-        return await _ended(body.federation_id, principal, platform, request_id)
+        return await _ended(body.federation_id, _writer.granted(principal), platform, request_id)
     updates = [
         {"client": update.client_id, "samples": update.samples, "weights": {"arrays": update.weights}}
         for update in body.updates

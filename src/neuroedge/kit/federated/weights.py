@@ -4,6 +4,7 @@ import io
 import math
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -19,6 +20,11 @@ MAX_ARRAYS: Final = 500
 _MAX_DIMENSIONS: Final = 8
 _MAX_NAME: Final = 200
 _HEADER_BYTES: Final = 4096
+_HEADERS: Final[Mapping[Any, Any]] = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+_NO_NPZ: Final = "these bytes are no npz file of numpy"
 
 
 def size(shapes: Shapes) -> int:
@@ -62,22 +68,62 @@ def of_lists(lists: Mapping[str, Any]) -> dict[str, Vector]:
 
 def of_npz(data: bytes) -> dict[str, Vector]:
     """Arrays from an npz file of numpy (no pickles); what it unpacks to is limited. Raises ValueError."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            entries = archive.infolist()
-            unpacked = sum(entry.file_size for entry in entries)
-            if len(entries) > MAX_ARRAYS or unpacked > MAX_PARAMETERS * 8 + len(entries) * _HEADER_BYTES:
-                raise ValueError(f"more than {MAX_ARRAYS} arrays or {MAX_PARAMETERS} parameters")
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            raw = {name: arrays[name] for name in arrays.files}
-    except (zipfile.BadZipFile, OSError, EOFError, KeyError, NotImplementedError, RuntimeError, SyntaxError) as error:
-        raise ValueError("these bytes are no npz file of numpy") from error
-    for name, array in raw.items():
-        if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
-            raise ValueError(f"array {name!r} holds what is no number")
-    found = {name: _finite(name, array) for name, array in raw.items()}
+    found: dict[str, Vector] = {}
+    with _opened(data) as archive:
+        entries = archive.infolist()
+        unpacked = sum(entry.file_size for entry in entries)
+        if len(entries) > MAX_ARRAYS or unpacked > MAX_PARAMETERS * 8 + len(entries) * _HEADER_BYTES:
+            raise ValueError(f"more than {MAX_ARRAYS} arrays or {MAX_PARAMETERS} parameters")
+        for entry in entries:
+            name = entry.filename.removesuffix(".npy")
+            if name in found:
+                raise ValueError(f"array {name!r} stands in the file twice")
+            found[name] = _finite(name, _array(name, _member(archive, entry)))
     checked_shapes(shapes_of(found))
     return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Member:
+    """An array of a file as it says of itself, not checked yet."""
+
+    shape: tuple[int, ...]
+    fortran: bool
+    dtype: np.dtype[Any]
+    data: bytes
+
+
+def _opened(data: bytes) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(io.BytesIO(data))
+    except Exception as error:  # damaged bytes make zipfile fail in many ways
+        raise ValueError(_NO_NPZ) from error
+
+
+def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> _Member:
+    """Of the size the directory tells at most, by the ways numpy compresses. Raises ValueError."""
+    try:
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError("numpy does not compress like this")
+        with archive.open(entry) as member:
+            file = io.BytesIO(member.read(entry.file_size))
+        read_header = _HEADERS[np.lib.format.read_magic(file)]
+        shape, fortran, dtype = read_header(file, max_header_size=_HEADER_BYTES)
+        return _Member(shape=tuple(map(int, shape)), fortran=fortran, dtype=dtype, data=file.read())
+    except Exception as error:  # so do zlib and numpy's reading of headers, which are Python
+        raise ValueError(_NO_NPZ) from error
+
+
+def _array(name: str, member: _Member) -> npt.NDArray[Any]:
+    """Before anything of the size the header claims is made, that is what there is. Raises ValueError."""
+    if member.dtype.kind not in "fiu":
+        raise ValueError(f"array {name!r} holds what is no number")
+    if len(member.shape) > _MAX_DIMENSIONS or any(length < 0 for length in member.shape):
+        raise ValueError(f"array {name!r} has the shape {list(member.shape)[:10]}")
+    if math.prod(member.shape) * member.dtype.itemsize != len(member.data):
+        raise ValueError(f"array {name!r} has another size than its header says")
+    array = np.frombuffer(member.data, member.dtype).reshape(member.shape, order="F" if member.fortran else "C")
+    return array.copy()
 
 
 def to_npz(weights: Weights) -> bytes:
