@@ -84,7 +84,7 @@ class Server:
         with httpx.Client(base_url=self.url, timeout=60) as client:
             tokens = client.post("/auth/login", json={"username": name, "password": PASSWORD}).json()
         headers = {"Authorization": f"Bearer {tokens['access_token']}"}
-        return httpx.Client(base_url=self.url, timeout=120, headers=headers)
+        return httpx.Client(base_url=self.url, timeout=300, headers=headers)
 
 
 StartServer = Callable[..., contextlib.AbstractContextManager[Server]]

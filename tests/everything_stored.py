@@ -308,7 +308,8 @@ async def _knowledge(conn: Connection, org_id: UUID, memory_id: UUID, word: str)
         start=0,
         end=1,
     )
-    facts = knowledge.Facts(memory_id=memory_id, content_mac=1, things=things, relations=[relation])
+    [said] = await knowledge.contents(conn, org_id=org_id, ids=[memory_id])
+    facts = knowledge.Facts(memory_id=memory_id, content_mac=said.mac, things=things, relations=[relation])
     await knowledge.replace(conn, org_id=org_id, extractor="e", read=[facts])
 
 

@@ -290,6 +290,7 @@ def test_bad_changes_are_refused(caller: httpx.Client) -> None:
         "/v1/memories?since=1700000000",
         "/v1/memories?metadata=[1]",
         "/v1/memories?metadata=%7B%22a%22%3A%7B%7D%7D",
+        "/v1/memories?metadata=%7B%22%5Cud800%22%3A%22x%22%7D",
         "/v1/memories?tags=",
         "/v1/memories?memory_type=a%00b",
         "/v1/memories/timeline?unit=year",
@@ -313,13 +314,15 @@ def test_bad_questions_are_refused(caller: httpx.Client, path: str) -> None:
         {"query": "x", "top_k": 10**9},
         {"query": "x", "colour": "red"},
         {"query": "x", "metadata": {"a": {"b": 1}}},
+        {"query": "x", "metadata": {"\ud800": "x"}},
         {"query": "x" * 8001},
     ],
 )
 def test_bad_searches_are_refused(caller: httpx.Client, body: dict[str, Any]) -> None:
     """422, as the engine's own route."""
-    assert caller.post("/v1/search", json=body).status_code == 422
-    assert caller.post("/v1/engines/search/run", json=body).status_code == 422
+    for path in ("/v1/search", "/v1/engines/search/run"):
+        answer = caller.post(path, content=json.dumps(body), headers={"Content-Type": "application/json"})
+        assert answer.status_code == 422, answer.text
 
 
 @pytest.mark.parametrize("body", [{"threshold": 0.1}, {"threshold": 2}, {"limit": 0}, {"limit": 10**9}, {"x": 1}])

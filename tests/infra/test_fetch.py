@@ -17,6 +17,7 @@ from neuroedge.contract.errors import (
     TooLarge,
     Unavailable,
 )
+from neuroedge.contract.scope import call_scope
 from neuroedge.infra.fetch import Fetcher, is_public
 
 pytestmark = pytest.mark.anyio
@@ -93,6 +94,7 @@ async def test_a_redirect_is_followed_and_checked(tmp_path: Path) -> None:
             "/inside": _moved("http://other.example.org/"),
             "/file": _moved("file:///etc/passwd"),
             "/round": _moved("/round"),
+            "/nameless": _moved("http://xn--.example.org/"),
         }
     ) as (port, _):
         fetcher, base = _fetcher(port), f"http://docs.example.org:{port}"
@@ -101,7 +103,7 @@ async def test_a_redirect_is_followed_and_checked(tmp_path: Path) -> None:
         assert found.url.endswith("/there")
         with pytest.raises(Forbidden):
             await fetcher.fetch(base + "/away", tmp_path)
-        for path in ("/inside", "/file", "/round"):
+        for path in ("/inside", "/file", "/round", "/nameless"):
             with pytest.raises(InvalidInput):
                 await fetcher.fetch(base + path, tmp_path)
 
@@ -119,6 +121,8 @@ async def test_a_redirect_is_followed_and_checked(tmp_path: Path) -> None:
         ("http://user:password@other.example.org/", InvalidInput),
         ("http://", InvalidInput),
         ("http://[::1", InvalidInput),
+        ("http://xn--.example.org/", InvalidInput),
+        ("https://xn--zzzzzz", InvalidInput),
         ("no url", InvalidInput),
         ("", InvalidInput),
     ],
@@ -127,6 +131,13 @@ async def test_what_is_not_allowed_is_refused(url: str, error: type[NeuroEdgeErr
     """By host, port, scheme, address."""
     with pytest.raises(error):
         await _fetcher(8080).fetch(url, tmp_path)
+
+
+@pytest.mark.parametrize("host", ["a" * 64 + ".example.org", "a..example.org", ".example.org"])
+async def test_a_name_no_resolver_takes_is_refused(host: str, tmp_path: Path) -> None:
+    """Labels that are empty or too long, asked of the system's own resolver."""
+    with pytest.raises(InvalidInput, match="no address"):
+        await Fetcher(hosts=["*"], max_bytes=100, timeout_s=3).fetch(f"http://{host}/x.txt", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -213,5 +224,7 @@ async def test_bad_answers_are_clear_errors(tmp_path: Path) -> None:
                 await _fetcher(port).fetch(base + path, tmp_path)
         with pytest.raises(DeadlineExceeded):
             await _fetcher(port, timeout_s=0.3).fetch(base + "/silent", tmp_path)
+        with call_scope(timeout_s=0.3), pytest.raises(DeadlineExceeded):
+            await _fetcher(port, timeout_s=300).fetch(base + "/silent", tmp_path)
     with pytest.raises(Unavailable):
         await _fetcher(port).fetch(base + "/large", tmp_path)

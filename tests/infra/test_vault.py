@@ -77,6 +77,13 @@ def test_the_blind_hash_is_stable_and_fits_a_bigint(vault: Vault) -> None:
     assert max(hashes) > 2**62
 
 
+@pytest.mark.parametrize("text", ["meta:\ud800=1", "\udfff" * 10_000])
+def test_half_a_surrogate_pair_has_no_hash(cipher: TinkCipher, text: str) -> None:
+    """It is no text: refused as the caller's error, short or long."""
+    with pytest.raises(InvalidInput, match="surrogate"):
+        cipher.blind(text)
+
+
 def test_a_content_that_was_hashed_does_not_stay_in_memory(cipher: TinkCipher) -> None:
     """Words are remembered, since they return; a content would keep its open text, and the memory it takes."""
     content = "a sentence that was remembered " * 40

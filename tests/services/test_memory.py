@@ -355,7 +355,8 @@ async def test_one_line_the_database_refuses_does_not_cost_its_batch(bench: Benc
 
 
 async def test_the_graph_is_told_of_new_and_changed_texts(bench: Bench, db: Database) -> None:
-    """Once for a memory, once for another content, once for an import that brought something; not for labels."""
+    """Once for a memory, once for another content or type, once for an import that brought something; not for
+    labels."""
     caller = await new_principal(db)
     memory = await bench.remember(caller, "one text")
     assert bench.knowledge.times == 1
@@ -363,11 +364,13 @@ async def test_the_graph_is_told_of_new_and_changed_texts(bench: Bench, db: Data
     assert bench.knowledge.times == 1
     await bench.change(caller, memory, content="another text")
     assert bench.knowledge.times == 2
+    await bench.change(caller, memory, memory_type="fact")
+    assert bench.knowledge.times == 3
     lines = [{"external_id": str(n), "content": f"line {n}"} for n in range(3)]
     await bench.bring(caller, lines)
-    assert bench.knowledge.times == 3
+    assert bench.knowledge.times == 4
     await bench.bring(caller, lines)
-    assert bench.knowledge.times == 3
+    assert bench.knowledge.times == 4
 
 
 async def test_an_import_that_breaks_off_tells_the_graph_of_what_it_brought(bench: Bench, db: Database) -> None:

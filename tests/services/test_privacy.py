@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, cast
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -52,6 +53,7 @@ class Bench:
     def __init__(self, db: Database, queue: JobQueue, folder: Path) -> None:
         self.db = db
         self.folder = folder
+        self.queue = queue
         self.store = open_store(None, folder / "blobs")
         self.topics = Topics()
         self.cache = TieredCache(memory=MemoryLevel(1 << 20))
@@ -85,6 +87,24 @@ class Bench:
 
         await self.cache.of(caller).get_or_compute(["k"], compute, ttl_s=60)
         return stored
+
+    async def defer(self, caller: Principal, task: str, args: dict[str, Any]) -> None:
+        """Order a job as the caller."""
+        if task not in self.queue.app.tasks:
+            self.queue.app.task(name=task)(lambda: None)
+        named = {"org_id": str(caller.org_id), "user_id": str(caller.user_id), **args}
+        async with self.db.tenant(caller) as conn:
+            await self.queue.defer(conn, task, lock=task, args=named)
+
+    async def jobs(self, caller: Principal) -> list[tuple[str, dict[str, Any], UUID]]:
+        """The organisation's jobs that a user is named in: task, other arguments, user."""
+        async with self.db.tenant(caller) as conn:
+            rows = await conn.execute(
+                "SELECT task_name, args - 'user_id' - 'org_id' AS args, (args ->> 'user_id')::uuid AS user_id"
+                " FROM procrastinate_jobs WHERE args ->> 'org_id' = %s AND args ? 'user_id' ORDER BY id",
+                [str(caller.org_id)],
+            )
+            return [(row["task_name"], row["args"], row["user_id"]) for row in await rows.fetchall()]
 
     async def rows(self, caller: Principal) -> dict[str, int]:
         """What the caller's organisation has in each table."""
@@ -277,6 +297,41 @@ async def test_an_erasure_that_leaves_something_is_not_called_done(
         with pytest.raises(Unavailable, match="memories"):
             await bench.privacy.run_erasure(owner.org_id, order.id, request_id="r")
     assert (await bench.privacy.erasure(owner, order.id)).state == "running"
+
+
+async def test_work_that_others_wait_for_goes_on(bench: Bench, migrated: Migrated) -> None:
+    """The rebuild of the index, and what is done to others' things: without the name of who ordered it. The user's
+    own jobs go."""
+    owner = await new_principal(bench.db)
+    colleague = await _colleague(migrated, owner, role="admin")
+    stays, goes = await bench.fill(owner, "own"), await bench.fill(colleague, "theirs")
+    async with bench.db.tenant(owner, sees_all=True) as conn:
+        row = await (await conn.execute("SELECT id FROM artifacts WHERE user_id = %s", [owner.user_id])).fetchone()
+    assert row is not None
+    named = {"username": colleague.username, "role": "admin"}
+    rebuild = str(new_id())
+    for task, args in (
+        ("rebuild_index", {"rebuild_id": rebuild}),
+        ("process_document", {"document_id": str(stays.document_id), "version": 2, **named}),
+        ("process_document", {"document_id": str(goes.document_id), "version": 2, **named}),
+        ("extract_knowledge_of_document", {"document_id": str(stays.document_id)}),
+        ("generate_artifact", {"artifact_id": str(row["id"]), **named}),
+        ("extract_knowledge", {}),
+        ("remember_messages", {"message_ids": [], **named}),
+    ):
+        await bench.defer(colleague, task, args)
+    order = await bench.privacy.order_user_erasure(owner, colleague.user_id, account=True, request_id="r")
+    await _erased(bench, owner, order)
+    assert await bench.jobs(owner) == [
+        ("rebuild_index", {"rebuild_id": rebuild}, UUID(int=0)),
+        (
+            "process_document",
+            {**named, "document_id": str(stays.document_id), "version": 2, "username": ""},
+            owner.user_id,
+        ),
+        ("extract_knowledge_of_document", {"document_id": str(stays.document_id)}, owner.user_id),
+        ("generate_artifact", {**named, "artifact_id": str(row["id"]), "username": ""}, owner.user_id),
+    ]
 
 
 async def test_an_export_holds_all_of_a_user_and_nothing_of_others(bench: Bench, migrated: Migrated) -> None:

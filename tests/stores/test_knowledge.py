@@ -167,14 +167,17 @@ async def test_a_row_cannot_be_written_into_another_tenant(db: Database) -> None
                 "INSERT INTO entities (org_id, id, type, sealed) VALUES (%s, %s, 'person', '')",
                 [second.org_id, new_id()],
             )
+    mac = await _mac(db, second, theirs)
     with pytest.raises((NotFound, psycopg.errors.InsufficientPrivilege)):
         async with db.tenant(first) as conn:
-            await knowledge.replace(
-                conn,
-                org_id=first.org_id,
-                extractor=READER,
-                read=[Facts(memory_id=theirs, content_mac=1, things=[], relations=[])],
+            await conn.execute(
+                "INSERT INTO knowledge_sources (org_id, memory_id, extractor, content_mac) VALUES (%s, %s, %s, %s)",
+                [first.org_id, theirs, READER, mac],
             )
+    async with db.tenant(first) as conn:
+        read = [Facts(memory_id=theirs, content_mac=mac, things=[], relations=[])]
+        await knowledge.replace(conn, org_id=first.org_id, extractor=READER, read=read)
+        assert await (await conn.execute("SELECT 1 FROM knowledge_sources")).fetchall() == []
 
 
 async def test_a_private_memory_adds_nothing_to_a_colleagues_graph(db: Database, migrated: Migrated) -> None:

@@ -1,6 +1,7 @@
 """Searching by meaning and by words through the functions of the tables' owner: complete, and within one's rights."""
 
 import math
+from collections.abc import AsyncIterator
 
 import numpy as np
 import pytest
@@ -8,11 +9,11 @@ import pytest
 from neuroedge.contract.models import Floats
 from neuroedge.contract.ports import Memory, MemoryFilter, NewMemory
 from neuroedge.contract.principal import Principal
-from neuroedge.stores import memories, memory_search
-from neuroedge.stores.indexes import KINDS, Kind
+from neuroedge.stores import indexes, memories, memory_search
+from neuroedge.stores.indexes import KINDS, SEARCH_OPTIONS, Kind
 from neuroedge.stores.postgres import Database
 from neuroedge.stores.tenant_memories import TenantMemories
-from tests.stores.conftest import new_principal
+from tests.stores.conftest import KEYS, Migrated, new_principal
 
 pytestmark = pytest.mark.anyio
 MODEL = "test-encoder"
@@ -112,6 +113,82 @@ async def test_facets_too_common_to_compare_row_by_row(
         assert await _near(db, caller, kind, MemoryFilter(tags=["all"])) == exact
     assert exact[0][0].content.startswith("row number30 ")
     assert exact[0][1] == pytest.approx(1, abs=1e-3)
+
+
+@pytest.fixture
+async def bounded(migrated: Migrated, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Database]:
+    """Reads an index no further than its first candidates, where it is left to the connection; and always reads it."""
+    session = {"hnsw.max_scan_tuples": 1, "enable_sort": "off", "enable_seqscan": "off", "enable_bitmapscan": "off"}
+    monkeypatch.setattr(indexes, "SEARCH_OPTIONS", {**SEARCH_OPTIONS, **session})
+    database = Database(migrated.app_url, max_size=2, keys=KEYS)
+    await database.open()
+    yield database
+    await database.close()
+
+
+@pytest.mark.parametrize("score_all", [True, False])
+async def test_a_scan_that_ends_before_enough_rows_pass_is_no_end(
+    bounded: Database, monkeypatch: pytest.MonkeyPatch, score_all: bool
+) -> None:
+    """The rows that pass lie behind hundreds of nearer ones: all are compared, and the nearest come first."""
+    monkeypatch.setattr(memory_search, "FILTERED_SCAN", {}, raising=False)
+    caller = await new_principal(bounded)
+    store = TenantMemories(bounded, caller)
+    asked, aside = unit(1), unit(2)
+    items = [(asked + 0.1 * unit(n), "note") for n in range(300)] + [
+        (0.2 * n * aside - asked, "fact") for n in range(7)
+    ]
+    await store.add(
+        [
+            NewMemory(content=f"row {n}", embedding=vector, embedding_model=MODEL, memory_type=kind)
+            for n, (vector, kind) in enumerate(items)
+        ]
+    )
+    found = await store.search(
+        query="", vector=asked, model=MODEL, limit=5, where=MemoryFilter(memory_type="fact"), score_all=score_all
+    )
+    assert [found.rows[hit.id].content for hit in found.dense] == [f"row {300 + n}" for n in (6, 5, 4, 3, 2)]
+
+
+async def test_with_a_filter_an_index_is_read_further(bounded: Database) -> None:
+    """For that search alone, whatever the connection's own bound."""
+    caller = await new_principal(bounded)
+
+    async def bound(where: MemoryFilter) -> int:
+        async with bounded.reading(caller, options=memory_search.options(where)) as conn:
+            row = await (await conn.execute("SELECT current_setting('hnsw.max_scan_tuples') AS bound")).fetchone()
+        assert row is not None
+        return int(row["bound"])
+
+    filters = (MemoryFilter(), MemoryFilter(memory_type="fact"), MemoryFilter())
+    assert [await bound(where) for where in filters] == [1, 40_000, 1]
+
+
+async def test_all_rows_are_compared_only_where_a_filter_let_too_few_pass(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not for a search without one, nor where enough were found, nor where the few with a facet were compared."""
+    caller = await new_principal(db)
+    await _fill(db, caller, 20)
+    compared: list[int] = []
+
+    def counting(passed: str, limit: int) -> str:
+        compared.append(limit)
+        return statement(passed, limit)
+
+    statement = memory_search._compared
+    monkeypatch.setattr(memory_search, "_compared", counting)
+    store = TenantMemories(db, caller)
+    for where, limit, times in (
+        (MemoryFilter(), 30, 0),
+        (MemoryFilter(memory_type="note"), 20, 0),
+        (MemoryFilter(memory_type="note"), 30, 1),
+        (MemoryFilter(tags=["rare"]), 30, 1),
+    ):
+        found = await store.search(query="", vector=unit(0), model=MODEL, limit=limit, where=where)
+        assert len(found.dense) == (2 if where.tags else 20)
+        assert len(compared) == times, where
+        compared.clear()
 
 
 async def test_filters_restrict_both_searches(db: Database) -> None:

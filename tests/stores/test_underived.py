@@ -1,6 +1,6 @@
 """Types of memories that must not be found by their meaning, or by their words."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -96,6 +96,63 @@ async def test_the_graph_reads_no_memory_without_words(careful: Database, migrat
         assert await seen(none) == ([], 0)
     finally:
         await none.close()
+
+
+async def test_what_the_graph_read_in_a_memory_goes_with_its_content(careful: Database) -> None:
+    """And with its type, where that one is not read; another title or tag takes nothing away."""
+    caller = await new_principal(careful)
+    store = TenantMemories(careful, caller)
+    [content, kind, label] = await store.add([item("note", f"Ann likes {name}.") for name in ("Bob", "Cid", "Dan")])
+    await _read(careful, caller)
+    await _change(careful, caller, label, replace(item("fact", "Ann likes Dan."), title="Of Ann", tags=["people"]))
+    assert await _quoted(careful, caller) == {content, kind, label}
+    async with careful.tenant(caller) as conn:
+        changed = item("note", "Nobody knows.")
+        await memories.replace_content(conn, org_id=caller.org_id, memory_id=content, item=changed)
+    await _change(careful, caller, kind, item("health", "Ann likes Cid."))
+    assert await _quoted(careful, caller) == {label}
+
+
+async def test_what_was_read_in_a_memory_that_changed_meanwhile_is_dropped(careful: Database) -> None:
+    """Its content, its type, all of it: the others' facts are kept."""
+    caller = await new_principal(careful)
+    store = TenantMemories(careful, caller)
+    ids = await store.add([item("note", f"Ann likes {name}.") for name in ("Bob", "Cid", "Dan", "Eve")])
+
+    async def meanwhile() -> None:
+        await _change(careful, caller, ids[0], item("note", "Nobody knows."))
+        await _change(careful, caller, ids[1], item("health", "Ann likes Cid."))
+        async with careful.tenant(caller) as conn:
+            await memories.delete(conn, org_id=caller.org_id, ids=[ids[2]])
+
+    await _read(careful, caller, meanwhile)
+    assert await _quoted(careful, caller) == {ids[3]}
+    async with careful.tenant(caller) as conn:
+        unread = await knowledge.unread(conn, org_id=caller.org_id, extractor="x", after=None, limit=9)
+    assert unread == [ids[0]]
+
+
+async def _nothing() -> None:
+    """Nobody changes anything."""
+
+
+async def _read(db: Database, caller: Principal, meanwhile: Callable[[], Coroutine[Any, Any, None]] = _nothing) -> None:
+    """Read every memory into the graph, each as a mention of Ann; `meanwhile` comes between reading and storing."""
+    thing = knowledge.FoundThing(key="ann", name="Ann", type="person", surfaces=["Ann"], places=[(0, 3)])
+    async with db.tenant(caller) as conn:
+        ids = await knowledge.unread(conn, org_id=caller.org_id, extractor="x", after=None, limit=9)
+        texts = await knowledge.contents(conn, org_id=caller.org_id, ids=ids)
+    await meanwhile()
+    read = [knowledge.Facts(memory_id=t.memory_id, content_mac=t.mac, things=[thing], relations=[]) for t in texts]
+    async with db.tenant(caller) as conn:
+        await knowledge.replace(conn, org_id=caller.org_id, extractor="x", read=read)
+
+
+async def _quoted(db: Database, caller: Principal) -> set[UUID]:
+    """Memories that the graph says mention Ann."""
+    async with db.tenant(caller) as conn:
+        ann = knowledge.entity_id(conn, caller.org_id, "ann")
+        return {m.memory_id for m in await knowledge.mentions(conn, org_id=caller.org_id, entity=ann, limit=9)}
 
 
 async def test_a_star_is_every_type(migrated: Migrated) -> None:

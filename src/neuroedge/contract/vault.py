@@ -16,7 +16,10 @@ class Cipher(Protocol):
         ...
 
     def blind(self, text: str) -> int:
-        """Keyed hash, 63 bits: equal texts of one organisation have equal hashes, and no other's are comparable."""
+        """Keyed hash, 63 bits: equal texts of one organisation have equal hashes, and no other's are comparable.
+
+        Raises InvalidInput for half a surrogate pair, which is no text.
+        """
         ...
 
     def seal_file(self, source: Path, target: Path, context: str) -> None:

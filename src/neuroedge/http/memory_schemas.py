@@ -127,6 +127,7 @@ class Selection(BaseModel):
     def _metadata(self) -> dict[str, Scalar]:
         try:
             asked = json.loads(self.metadata) if self.metadata else {}
+            json.dumps(asked, ensure_ascii=False).encode()  # half a surrogate pair is no text
         except (ValueError, RecursionError) as error:
             raise ValueError("metadata is no JSON object") from error
         if not isinstance(asked, dict) or not all(isinstance(value, Scalar) for value in asked.values()):

@@ -21,6 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+from neuroedge.contract import scope
 from neuroedge.contract.errors import (
     DeadlineExceeded,
     EmptyMedia,
@@ -102,9 +103,10 @@ class Fetcher:
         """
         import httpx
 
+        patience_s = scope.remaining_s(self._timeout_s)
         try:
             async with (
-                asyncio.timeout(self._timeout_s),
+                asyncio.timeout(patience_s),
                 # trust_env: a proxy of the environment would resolve the name again, unchecked.
                 httpx.AsyncClient(
                     trust_env=False, timeout=httpx.Timeout(self._timeout_s, connect=_CONNECT_S)
@@ -112,7 +114,7 @@ class Fetcher:
             ):
                 return await self._follow(client, url, folder)
         except TimeoutError as error:
-            raise DeadlineExceeded(f"the server did not answer within {self._timeout_s:g} s") from error
+            raise DeadlineExceeded(f"the server did not answer within {patience_s:.3g} s") from error
         except httpx.TimeoutException as error:
             raise DeadlineExceeded("the server did not answer in time", hint="try again later") from error
         except (httpx.HTTPError, httpx.StreamError) as error:
@@ -135,12 +137,15 @@ class Fetcher:
                 },
                 extensions={"sni_hostname": target.host},
             )
-            response = await client.send(request, stream=True, follow_redirects=False)
+            try:
+                response = await client.send(request, stream=True, follow_redirects=False)
+            except UnicodeError as error:  # httpx decodes the host of a redirect that it does not follow
+                raise InvalidInput("the URL redirects to what is none") from error
             try:
                 if response.is_redirect and "location" in response.headers:
                     try:
                         url = str(target.join(response.headers["location"]))
-                    except httpx.InvalidURL as error:
+                    except (httpx.InvalidURL, UnicodeError) as error:
                         raise InvalidInput("the URL redirects to what is none") from error
                     continue
                 return await self._saved(response, target, folder)
@@ -159,7 +164,7 @@ class Fetcher:
             )
         try:
             found = await self._resolver(host, port)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter for labels no name has: empty, or over 63 characters
             raise InvalidInput(f"{host} has no address", hint="check the URL") from error
         # All of them: one private address among public ones is an attack, or soon will be.
         if not found or not all(self._allowed(ipaddress.ip_address(one.split("%")[0])) for one in found):
@@ -196,9 +201,10 @@ def _parsed(url: str) -> "httpx.URL":
 
     try:
         target = httpx.URL(url)
-    except httpx.InvalidURL as error:
+        host = target.host  # decoded here: "xn--" may begin what is no name
+    except (httpx.InvalidURL, UnicodeError) as error:
         raise InvalidInput("this is no URL", hint="https://example.org/file.pdf") from error
-    if target.scheme not in _PORTS or not target.host:
+    if target.scheme not in _PORTS or not host:
         raise InvalidInput("the URL must begin with https:// or http://", hint="https://example.org/file.pdf")
     if target.userinfo:
         raise InvalidInput("the URL holds a user name or password", hint="upload files that need a login")

@@ -124,8 +124,11 @@ class TinkCipher:
         self._remembered = lru_cache(maxsize=_WORDS_REMEMBERED)(computed)
 
     def blind(self, text: str) -> int:
-        """Keyed hash, 63 bits."""
-        return self._remembered(text) if len(text) <= _REMEMBERED_CHARACTERS else self._computed(text)
+        """Keyed hash, 63 bits. Raises InvalidInput for what is no text."""
+        try:
+            return self._remembered(text) if len(text) <= _REMEMBERED_CHARACTERS else self._computed(text)
+        except UnicodeEncodeError as error:
+            raise InvalidInput("a text holds half a surrogate pair", hint="leave out broken Unicode") from error
 
     def seal(self, value: Any, context: str) -> bytes:
         """Encrypt a JSON value. Raises InvalidInput for what JSON cannot hold."""

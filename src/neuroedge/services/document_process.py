@@ -1,22 +1,25 @@
 """The durable job of a document: read scans, cut, embed what is new, then let all of it be found at once.
 
-Embedded batches are kept as objects until the end, so a job that is resumed goes on behind the last one; the memories
-are written in one transaction. Memory is that of the document's blocks and one batch, whatever its length. Vectors do
-not go through the cache: nothing of a document stays anywhere when it is deleted.
+Embedded batches are kept as objects until the end, so a job that is resumed goes on behind the last one, unless the
+text would be cut or embedded in another way by now; the memories are written in one transaction. Memory is that of the
+document's blocks and one batch, whatever its length. Vectors do not go through the cache: nothing of a document stays
+anywhere when it is deleted.
+
+The job sees the document whoever sent the file: the sender may have left its division since.
 """
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgpack
 import numpy as np
 import structlog
 
-from neuroedge.contract.errors import EmptyMedia, NeuroEdgeError
+from neuroedge.contract.errors import EmptyMedia, NeuroEdgeError, NotFound
 from neuroedge.contract.models import TEXT_EMBEDDING
 from neuroedge.contract.ports import NewMemory
 from neuroedge.contract.principal import Principal
@@ -29,7 +32,7 @@ from neuroedge.services.documents import folder_of, version_folder
 from neuroedge.services.knowledge import Knowledge
 from neuroedge.services.run_engine import EngineRunner
 from neuroedge.services.scanned_pages import ScannedPages
-from neuroedge.stores import documents
+from neuroedge.stores import documents, memories
 from neuroedge.stores.documents import Document
 from neuroedge.stores.postgres import Database
 
@@ -49,6 +52,14 @@ class ChunkSize:
 
     capacity_tokens: int = 256
     overlap_tokens: int = 32
+
+
+class _Making(NamedTuple):
+    """How batches are cut and embedded; those made in two ways do not go together."""
+
+    model: str
+    capacity_tokens: int
+    overlap_tokens: int
 
 
 @dataclass(slots=True)
@@ -93,7 +104,7 @@ class DocumentProcess:
 
     async def run(self, principal: Principal, document_id: UUID, *, version: int, request_id: str) -> None:
         """Go on where it stopped. Raises what a retry can mend; stores as failure what it can't."""
-        async with self._db.tenant(principal) as conn:
+        async with self._db.tenant(principal, sees_all=True) as conn:
             document = await documents.find(conn, document_id, lock=True)
             if document is None or document.version != version or document.status in ("done", "failed"):
                 return
@@ -122,15 +133,64 @@ class DocumentProcess:
         folder = version_folder(document.id, document.version)
         blocks = await blobs.get(f"{folder}/blocks")
         blocks = await self._scanned.merged(principal, document, blobs, blocks, request_id=request_id)
-        async with self._db.tenant(principal) as conn:
+        making = await self._making(principal, request_id)
+        document = await self._resumed(principal, document, blobs, making)
+        async with self._db.tenant(principal, sees_all=True) as conn:
             plan = _Plan(known=await documents.chunk_macs(conn, document.id))
-        cipher = (await self._db.known(principal.org_id)).cipher
+        batches = await self._embed(principal, document, blobs, blocks, plan, making, request_id=request_id)
+        if not plan.total:
+            raise EmptyMedia("no text was found in the document", hint="send a document with at least a word")
+        await self._store(
+            principal, document, blobs, folder, plan, batches=batches, model=making.model, request_id=request_id
+        )
+        await self._progress.publish(principal, document.id, "done", {"chunks": plan.total})
+
+    async def _making(self, principal: Principal, request_id: str) -> _Making:
+        """How the organisation's documents are cut and embedded now."""
         context = self._runner.context(principal, request_id=request_id)
-        model = TEXT_EMBEDDING.named(await context.memories.embedding_model())
-        async with context.models.lease(model) as encoder:
+        self._db.forget(principal.org_id)  # what is known of it may be older than a switch of the model
+        async with context.models.lease(TEXT_EMBEDDING.named(await context.memories.embedding_model())) as encoder:
             most = min(self._size.capacity_tokens, encoder.max_tokens - 2)  # 2: begin and end
-        overlap = min(self._size.overlap_tokens, most // 2 - 1)
-        cut = chunks(read_blocks(blocks), capacity_tokens=most, overlap_tokens=overlap, count_tokens=self._count_tokens)
+            return _Making(encoder.model_id, most, min(self._size.overlap_tokens, most // 2 - 1))
+
+    async def _resumed(self, principal: Principal, document: Document, blobs: TenantBlobs, making: _Making) -> Document:
+        """The document; one without batches when those that are kept were made in another way. Raises DocumentGone."""
+        if not document.staged:
+            return document
+        try:
+            kept = await blobs.get(f"{version_folder(document.id, document.version)}/work/0")
+        except NotFound:
+            kept = b""
+        if kept and tuple(msgpack.unpackb(kept)[:-1]) == making:
+            return document
+        async with self._db.tenant(principal, sees_all=True) as conn:
+            if not await documents.set_staged(conn, document.id, version=document.version, staged=0):
+                raise DocumentGone(f"document {document.id} was deleted or replaced")
+        return replace(document, staged=0)
+
+    async def _embed(
+        self,
+        principal: Principal,
+        document: Document,
+        blobs: TenantBlobs,
+        blocks: bytes,
+        plan: _Plan,
+        making: _Making,
+        *,
+        request_id: str,
+    ) -> int:
+        """Cut the blocks, and keep the batches of new chunks that are not kept yet; how many batches there are."""
+        cipher = (await self._db.known(principal.org_id)).cipher
+        models, model = (
+            self._runner.context(principal, request_id=request_id).models,
+            TEXT_EMBEDDING.named(making.model),
+        )
+        cut = chunks(
+            read_blocks(blocks),
+            capacity_tokens=making.capacity_tokens,
+            overlap_tokens=making.overlap_tokens,
+            count_tokens=self._count_tokens,
+        )
 
         def changed() -> Iterator[tuple[int, Chunk]]:
             for chunk in cut:
@@ -146,24 +206,21 @@ class DocumentProcess:
                 # The next one is cut while this one is embedded.
                 waiting = asyncio.create_task(asyncio.to_thread(_next_batch, new))
                 if number >= document.staged:
-                    async with context.models.lease(model) as encoder:
+                    async with models.lease(model) as encoder:
                         embedded = await encoder.encode([chunk.embedded for _, chunk in batch], kind="passage")
-                        data = _packed_batch(batch, embedded.vectors, encoder.model_id)
+                    data = _packed_batch(batch, embedded.vectors, making)
                     await self._stage(principal, document, blobs, number, data, chunks=batch[-1][1].position + 1)
                 number += 1
         finally:
             await asyncio.gather(waiting, return_exceptions=True)
-        if not plan.total:
-            raise EmptyMedia("no text was found in the document", hint="send a document with at least a word")
-        await self._store(principal, document, blobs, folder, plan, batches=number, request_id=request_id)
-        await self._progress.publish(principal, document.id, "done", {"chunks": plan.total})
+        return number
 
     async def _stage(
         self, principal: Principal, document: Document, blobs: TenantBlobs, number: int, data: bytes, *, chunks: int
     ) -> None:
         """Keep an embedded batch, from which a job that is cut off goes on. Raises DocumentGone."""
         await blobs.put(f"{version_folder(document.id, document.version)}/work/{number}", data)
-        async with self._db.tenant(principal) as conn:
+        async with self._db.tenant(principal, sees_all=True) as conn:
             same = await documents.set_staged(conn, document.id, version=document.version, staged=number + 1)
         if not same:
             await self._forget(blobs, f"{version_folder(document.id, document.version)}/work")
@@ -179,14 +236,20 @@ class DocumentProcess:
         plan: _Plan,
         *,
         batches: int,
+        model: str,
         request_id: str,
     ) -> None:
-        """All chunks in one transaction, in place of those of the file before."""
-        async with self._db.tenant(principal) as conn:
+        """All chunks in one transaction, in place of those of the file before. Raises DocumentGone, ModelSwitched."""
+        said = document.described
+        async with self._db.tenant(principal, sees_all=True) as conn:
             now = await documents.find(conn, document.id, lock=True)
             if now is None or now.version != document.version:
                 raise DocumentGone(f"document {document.id} was deleted or replaced")
             await documents.keep_chunks(conn, org_id=principal.org_id, document_id=document.id, kept=plan.kept)
+            await documents.name_chunks(
+                conn, org_id=principal.org_id, ids=list(plan.kept), filename=said.filename, source=_source(document)
+            )
+            await memories.require_model(conn, org_id=principal.org_id, model=model)
             for number in range(batches):
                 items = _unpacked_batch(await blobs.get(f"{folder}/work/{number}"), document)
                 await documents.add_chunks(
@@ -194,7 +257,7 @@ class DocumentProcess:
                 )
             await documents.finish(conn, document.id, chunks=plan.total)
             await self._knowledge.document_stored(
-                conn, principal, document.id, asked=document.described.extract, request_id=request_id
+                conn, principal, document.id, asked=said.extract, request_id=request_id
             )
         await self._forget(blobs, f"{folder}/work")
         for name in await blobs.folders(folder_of(document.id)):
@@ -210,11 +273,11 @@ class DocumentProcess:
 
     async def _was_last(self, principal: Principal, document_id: UUID) -> bool:
         """Count an error, apart from interruptions; whether it was the last that is retried."""
-        async with self._db.tenant(principal) as conn:
+        async with self._db.tenant(principal, sees_all=True) as conn:
             return await documents.count_error(conn, document_id) >= MAX_ERRORS
 
     async def _fail(self, principal: Principal, document: Document, error: NeuroEdgeError) -> None:
-        async with self._db.tenant(principal) as conn:
+        async with self._db.tenant(principal, sees_all=True) as conn:
             if (now := await documents.find(conn, document.id, lock=True)) is None or now.version != document.version:
                 return
             await documents.fail(conn, document.id, code=error.code, detail=error.detail, hint=error.hint)
@@ -234,21 +297,25 @@ def _next_batch(new: Iterator[tuple[int, Chunk]]) -> list[tuple[int, Chunk]]:
     return list(islice(new, BATCH))
 
 
-def _packed_batch(batch: Sequence[tuple[int, Chunk]], vectors: Any, model_id: str) -> bytes:
+def _packed_batch(batch: Sequence[tuple[int, Chunk]], vectors: Any, making: _Making) -> bytes:
     rows = [
         [mac, c.position, c.text, list(c.heading_path), c.first_page, c.last_page, vector.astype("<f4").tobytes()]
         for (mac, c), vector in zip(batch, vectors, strict=True)
     ]
-    data: bytes = msgpack.packb([model_id, rows])
+    data: bytes = msgpack.packb([*making, rows])
     return data
 
 
 def _unpacked_batch(data: bytes, document: Document) -> list[tuple[int, NewMemory]]:
-    model_id, rows = msgpack.unpackb(data)
+    model, *_, rows = msgpack.unpackb(data)
     return [
-        (mac, _memory(document, model_id, position, text, path, (first, last), np.frombuffer(vector, "<f4")))
+        (mac, _memory(document, model, position, text, path, (first, last), np.frombuffer(vector, "<f4")))
         for mac, position, text, path, first, last, vector in rows
     ]
+
+
+def _source(document: Document) -> str:
+    return document.described.source or document.described.filename
 
 
 def _memory(
@@ -274,7 +341,7 @@ def _memory(
         tags=list(described.tags),
         memory_type=DOCUMENT_MEMORY,
         metadata=metadata,
-        source=described.source or described.filename,
+        source=_source(document),
         document_id=document.id,
         position=position,
         visibility=document.visibility,

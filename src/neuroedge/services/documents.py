@@ -101,8 +101,8 @@ class Documents:
     ) -> Added:
         """Check and keep a file, and queue its processing; sound becomes a recording.
 
-        Raises what reading raises; then nothing is kept. A file that a document of the organisation has already makes
-        no second one.
+        Raises what reading raises, InvalidInput for sound with labels no recording has; then nothing is kept. A file
+        that a document of the organisation has already makes no second one.
         """
         sha256 = await asyncio.to_thread(_sha256, upload.path)
         async with self._db.tenant(principal) as conn:
@@ -111,6 +111,7 @@ class Documents:
             return Added(source=source or upload.filename, document=known, duplicate=True)
         parsed, blocks = await self._read(upload)
         if parsed.kind == "audio":
+            _check_recording(labels)
             recording = await self._recordings.add(
                 upload, principal=principal, request_id=request_id, title=labels.title
             )
@@ -317,6 +318,21 @@ def folder_of(document_id: UUID) -> str:
 def version_folder(document_id: UUID, version: int) -> str:
     """Where the objects of one of its files lie: `original`, `blocks`, and `work` while it is processed."""
     return f"{folder_of(document_id)}/{version}"
+
+
+def _check_recording(labels: Labels) -> None:
+    """Raise InvalidInput for labels that would be lost with a recording; without some, all could read a private one."""
+    lost = {
+        "visibility": labels.visibility != "organisation",
+        "tags": labels.tags,
+        "metadata": labels.metadata,
+        "extract": labels.extract,
+    }
+    if given := [name for name, value in lost.items() if value]:
+        raise InvalidInput(
+            f"the file is sound; a recording is seen by the whole organisation and takes no {', '.join(given)}",
+            hint="send it without these, or to POST /v1/recordings",
+        )
 
 
 async def _each(

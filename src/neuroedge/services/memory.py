@@ -106,7 +106,7 @@ class MemoryService:
                 )
             await audit(conn, principal, request_id, "memory.changed", f"memory:{memory_id}")
             after = await _require(conn, principal, memory_id)
-        if embedded is not None:
+        if embedded is not None or "memory_type" in given:  # of another type it may be one that is read
             await self.changed(principal, request_id=request_id)
         return after
 

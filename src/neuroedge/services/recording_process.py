@@ -75,6 +75,8 @@ class RecordingProcess:
                 await self._progress.publish(principal, recording.id, "progress", data)
 
             await progress(step, 0.0)
+            if step == STEPS[-1]:
+                self._db.forget(principal.org_id)  # what is known of it may be older than a switch of the model
             started = time.perf_counter()
             output = await steps.run(step, recording, outputs, progress)
             seconds = time.perf_counter() - started

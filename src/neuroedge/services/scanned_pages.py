@@ -128,7 +128,7 @@ class ScannedPages:
         self, principal: Principal, document: Document, blobs: TenantBlobs, place: str, blocks: list[Block]
     ) -> None:
         await blobs.put(place, b"".join(packed(block) for block in blocks))
-        async with self._db.tenant(principal) as conn:
+        async with self._db.tenant(principal, sees_all=True) as conn:
             same = await documents.set_staged(conn, document.id, version=document.version, staged=document.staged)
         if not same:
             await blobs.delete_prefix(place.rpartition("/")[0])

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 from uuid import UUID
 
 from neuroedge.contract.ports import NewMemory, Visibility
@@ -11,6 +11,8 @@ from neuroedge.stores import memories
 from neuroedge.stores.postgres import Connection
 
 Status = Literal["queued", "running", "done", "failed"]
+_NAMED_AT_ONCE: Final = 128
+"""Chunks that are held open while they are looked at."""
 _COLUMNS = (
     "id, user_id, visibility, status, sealed, media_type, bytes, pages, chunks, version, staged, attempts, error_code,"
     " error_detail, error_hint, created_at, updated_at, finished_at"
@@ -200,8 +202,18 @@ async def chunk_macs(conn: Connection, document_id: UUID) -> dict[int, list[UUID
 async def add_chunks(
     conn: Connection, *, org_id: UUID, user_id: UUID, document_id: UUID, items: Sequence[tuple[int, NewMemory]]
 ) -> None:
-    """Store chunks, each with its keyed hash, as memories."""
-    ids = await memories.insert(conn, org_id=org_id, user_id=user_id, items=[item for _, item in items])
+    """Store chunks, each with its keyed hash, as memories; for the document's division, wherever its user is now."""
+    cursor = await conn.execute(
+        "SELECT division_id FROM documents WHERE org_id = %s AND id = %s", [org_id, document_id]
+    )
+    row = await cursor.fetchone()
+    ids = await memories.insert(
+        conn,
+        org_id=org_id,
+        user_id=user_id,
+        items=[item for _, item in items],
+        division_id=row["division_id"] if row else None,
+    )
     async with conn.cursor() as cursor:
         await cursor.executemany(
             "INSERT INTO document_chunks (org_id, document_id, memory_id, chunk_mac) VALUES (%s, %s, %s, %s)",
@@ -211,6 +223,10 @@ async def add_chunks(
 
 async def keep_chunks(conn: Connection, *, org_id: UUID, document_id: UUID, kept: dict[UUID, int]) -> None:
     """Delete the document's memories but `kept`, which get these positions. Run it before `add_chunks`."""
+    # All at once and in one order, before anything else: so does who changes one of them.
+    await conn.execute(
+        "SELECT 1 FROM memories WHERE org_id = %s AND document_id = %s ORDER BY id FOR UPDATE", [org_id, document_id]
+    )
     await conn.execute(
         "DELETE FROM memories WHERE org_id = %s AND document_id = %s AND NOT id = ANY(%s)",
         [org_id, document_id, list(kept)],
@@ -221,6 +237,16 @@ async def keep_chunks(conn: Connection, *, org_id: UUID, document_id: UUID, kept
         " WHERE m.org_id = %s AND m.id = n.id AND m.position IS DISTINCT FROM n.position",
         [list(kept), list(kept.values()), org_id],
     )
+
+
+async def name_chunks(conn: Connection, *, org_id: UUID, ids: Sequence[UUID], filename: str, source: str) -> None:
+    """Let chunks that were kept tell which file they are of now."""
+    for start in range(0, len(ids), _NAMED_AT_ONCE):
+        for memory in await memories.find(conn, org_id=org_id, ids=ids[start : start + _NAMED_AT_ONCE], lock=True):
+            named = {"metadata": {**memory.metadata, "filename": filename}, "source": source}
+            if named != {"metadata": memory.metadata, "source": memory.source}:
+                item = memories.item_of(memory, named)
+                await memories.rewrite(conn, org_id=org_id, memory_id=memory.id, item=item)
 
 
 async def chunk_ids(conn: Connection, *, org_id: UUID, document_id: UUID, limit: int, after: int = -1) -> list[UUID]:

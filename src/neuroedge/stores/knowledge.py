@@ -123,6 +123,11 @@ def _unhashed(conn: Connection) -> dict[str, Any]:
     return {"unhashed": list(types), "none_hashed": ALL_TYPES in types}
 
 
+def reads(conn: Connection, memory_type: str) -> bool:
+    """Whether memories of this type are read into the graph."""
+    return memory_type != CHAT_MESSAGE and conn.underived.hashes(memory_type)
+
+
 async def forget(conn: Connection, *, org_id: UUID, memory_ids: Sequence[UUID]) -> None:
     """Drop what was read in some memories, and the things that nothing else names."""
     await conn.execute(
@@ -131,7 +136,11 @@ async def forget(conn: Connection, *, org_id: UUID, memory_ids: Sequence[UUID]) 
 
 
 async def replace(conn: Connection, *, org_id: UUID, extractor: str, read: Sequence[Facts]) -> None:
-    """Keep what was read in some memories in place of what was read in them before."""
+    """Keep what was read in some memories in place of what was read in them before.
+
+    What was read in one that is gone by now, or says something else, is dropped: it would quote what is there no more.
+    """
+    read = await _unchanged(conn, org_id, read)
     memory_ids = [facts.memory_id for facts in read]
     await forget(conn, org_id=org_id, memory_ids=memory_ids)
     async with conn.cursor() as cursor:
@@ -164,6 +173,18 @@ async def replace(conn: Connection, *, org_id: UUID, extractor: str, read: Seque
             " VALUES (%s, %s, %s, %s, %s, %s, %s)",
             [_relation_row(conn, org_id, facts, relation, ids) for facts in read for relation in facts.relations],
         )
+
+
+async def _unchanged(conn: Connection, org_id: UUID, read: Sequence[Facts]) -> list[Facts]:
+    """What was read in memories that still say it; nobody changes or deletes those until the transaction ends."""
+    cursor = await conn.execute(
+        # In one order, and before their facts: who changes a memory takes its row first and then forgets the facts.
+        f"SELECT m.id, m.content_mac FROM memories m WHERE m.org_id = %(org)s AND m.id = ANY(%(ids)s) AND {_READ}"
+        " ORDER BY m.id FOR SHARE",
+        {"org": org_id, "ids": [facts.memory_id for facts in read], **_unhashed(conn)},
+    )
+    present = {row["id"]: row["content_mac"] for row in await cursor.fetchall()}
+    return [facts for facts in read if present.get(facts.memory_id) == facts.content_mac]
 
 
 def _mention_row(

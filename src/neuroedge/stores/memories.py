@@ -12,11 +12,11 @@ from uuid import UUID
 import numpy as np
 from pgvector import HalfVector
 
-from neuroedge.contract.errors import InvalidInput
+from neuroedge.contract.errors import InvalidInput, Unavailable
 from neuroedge.contract.models import Floats
 from neuroedge.contract.ports import Memory, MemoryFilter, NewMemory
 from neuroedge.contract.vault import Cipher
-from neuroedge.stores import sealing
+from neuroedge.stores import knowledge, sealing
 from neuroedge.stores.ids import new_id
 from neuroedge.stores.memory_filters import restricted
 from neuroedge.stores.postgres import Connection
@@ -29,16 +29,30 @@ COLUMNS: Final = (
 )
 
 
+class ModelSwitched(Unavailable):
+    """The organisation's memories are searched with another model than some texts were embedded by."""
+
+
 async def insert(
-    conn: Connection, *, org_id: UUID, user_id: UUID, items: Sequence[NewMemory], ids: Sequence[UUID] | None = None
+    conn: Connection,
+    *,
+    org_id: UUID,
+    user_id: UUID,
+    items: Sequence[NewMemory],
+    ids: Sequence[UUID] | None = None,
+    division_id: UUID | None = None,
 ) -> list[UUID]:
-    """Store rows; their ids in the order given, new ones unless `ids` names them."""
+    """Store rows; their ids in the order given, new ones unless `ids` names them.
+
+    Those for a division are of the one named, else of the user's.
+    """
     if not items:
         return []
     ids = [new_id() for _ in items] if ids is None else list(ids)
     words = sealing.Words.of([_searched(conn, item) for item in items], conn.vault)
     average = await _grow_corpus(conn, org_id, documents=len(items), words=words.total())
-    division_id = await division_of(conn, org_id, user_id) if any(i.visibility == "division" for i in items) else None
+    if division_id is None and any(item.visibility == "division" for item in items):
+        division_id = await division_of(conn, org_id, user_id)
     weights = words.weights(average_length=average)
     async with conn.cursor() as cursor:
         await cursor.executemany(
@@ -114,13 +128,18 @@ async def replace_content(conn: Connection, *, org_id: UUID, memory_id: UUID, it
 
 async def rewrite(conn: Connection, *, org_id: UUID, memory_id: UUID, item: NewMemory) -> bool:
     """Give a row other words, labels and times; whether it was there. Its owner and visibility stay, and its vectors
-    unless its type must have none."""
+    unless its type must have none; what the graph read in it goes with the content it was read in."""
     cursor = await conn.execute(
-        "SELECT length, term_ids FROM memories WHERE org_id = %s AND id = %s FOR UPDATE", [org_id, memory_id]
+        "SELECT length, term_ids, content_mac FROM memories WHERE org_id = %s AND id = %s FOR UPDATE",
+        [org_id, memory_id],
     )
     old = await cursor.fetchone()
     if old is None:
         return False
+    sealed, mac, facets = _hidden(conn.vault, memory_id, item)
+    if mac != old["content_mac"] or not knowledge.reads(conn, item.memory_type):
+        # Before the corpus is waited for, as where a memory is deleted: the other order could wait in a circle.
+        await knowledge.forget(conn, org_id=org_id, memory_ids=[memory_id])
     words = sealing.Words.of([_searched(conn, item)], conn.vault)
     average = await _grow_corpus(conn, org_id, documents=0, words=words.total() - old["length"])
     (weight,) = words.weights(average_length=average)
@@ -130,7 +149,7 @@ async def rewrite(conn: Connection, *, org_id: UUID, memory_id: UUID, item: NewM
         " terms = %s::sparsevec, updated_at = now() WHERE org_id = %s AND id = %s",
         [
             *(item.memory_type, item.importance, item.occurred_at, item.expires_at),
-            *_hidden(conn.vault, memory_id, item),
+            *(sealed, mac, facets),
             *_terms(weight),
             *(org_id, memory_id),
         ],
@@ -259,6 +278,20 @@ async def division_of(conn: Connection, org_id: UUID, user_id: UUID) -> UUID:
 async def wait_for_writers(conn: Connection, *, org_id: UUID) -> None:
     """Be the only one who adds rows to the organisation until the transaction ends."""
     await _grow_corpus(conn, org_id, documents=0, words=0)
+
+
+async def require_model(conn: Connection, *, org_id: UUID, model: str) -> None:
+    """Be the only one who adds rows until the transaction ends, and find the organisation searched with this model.
+
+    Raises ModelSwitched for another one: rows embedded by `model` might never be found by their meaning, since whoever
+    switched catches up only with what is stored soon after. Ask when nothing is left to delete: that takes other locks
+    before this one.
+    """
+    await wait_for_writers(conn, org_id=org_id)
+    cursor = await conn.execute("SELECT embedding_model FROM organisations WHERE id = %s", [org_id])
+    row = await cursor.fetchone()
+    if row is not None and row["embedding_model"] not in (None, model):
+        raise ModelSwitched(f"memories are searched with {row['embedding_model']} now, not with {model}")
 
 
 async def _grow_corpus(conn: Connection, org_id: UUID, *, documents: int, words: int) -> float:

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
+from neuroedge.stores import ordered_jobs
 from neuroedge.stores.ids import new_id
 from neuroedge.stores.postgres import Connection
 from neuroedge.stores.resealing import SEALED
@@ -201,7 +202,11 @@ async def delete_owned(conn: Connection, table: str, *, org_id: UUID, ids: list[
 
 
 async def delete_traces(conn: Connection, *, org_id: UUID, user_id: UUID) -> dict[str, int]:
-    """What is left of a user beside the things: tokens, jobs, hashes of words nothing holds any more."""
+    """What is left of a user beside the things: tokens, jobs, hashes of words nothing holds any more.
+
+    Jobs that somebody else waits for go on in another name.
+    """
+    await ordered_jobs.hand_over(conn, org_id=org_id, user_id=user_id)
     deleted = {}
     for name, statement in {
         "refresh_tokens": "DELETE FROM refresh_tokens WHERE org_id = %(org)s AND user_id = %(user)s",

@@ -132,8 +132,8 @@ class SearchEngine(Engine[Input, Output]):
         if payload.rerank and candidates:
             candidates, reranker, more = await _reranked(payload, candidates, ctx)
             models += [model for model in more if model not in models]
-        if payload.diversity and models:
-            candidates = await _diverse(candidates, payload, ctx, models[0])
+        if payload.diversity and candidates:
+            candidates = await _diverse(candidates, payload, ctx)
         hits = [_highlighted(hit, payload.query) for hit in candidates[: payload.top_k]]
         method = self.method if payload.mode == "hybrid" else payload.mode
         if reranker:
@@ -235,10 +235,10 @@ async def _reranked(payload: Input, candidates: Sequence[Hit], ctx: EngineContex
     return hits, ranked.method, list(ranked.models)
 
 
-async def _diverse(candidates: list[Hit], payload: Input, ctx: EngineContext, model: str) -> list[Hit]:
+async def _diverse(candidates: list[Hit], payload: Input, ctx: EngineContext) -> list[Hit]:
     """As many as wanted, relevant and unlike each other; what has no vector keeps its place behind them."""
-    async with ctx.models.lease(TEXT_EMBEDDING.named(model)) as encoder:
-        dim = encoder.dim
+    async with ctx.models.lease(TEXT_EMBEDDING.named(await ctx.memories.embedding_model())) as encoder:
+        model, dim = encoder.model_id, encoder.dim
     vectors = await ctx.memories.vectors([hit.id for hit in candidates], model=model, dim=dim)
     known = [hit for hit in candidates if hit.id in vectors]
     if not known:

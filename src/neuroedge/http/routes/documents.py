@@ -41,7 +41,8 @@ async def create(
     request: Request, response: Response, principal: Writer, platform: ThePlatform, request_id: RequestId
 ) -> AddedOut:
     """Read the file at once, and cut, embed and remember it in the background. A file that is known already is
-    answered with 200 and `duplicate_of`; sound becomes a recording."""
+    answered with 200 and `duplicate_of`; sound becomes a recording, which takes no
+    visibility, tags or metadata."""
     async with receive(request, file_field="file", fields=tuple(FIELDS), strict=True) as received:
         added = await platform.documents.add(
             received.upload, principal=principal, request_id=request_id, labels=_labels(received.fields)

@@ -264,14 +264,18 @@ def _paragraphs(text: str) -> Iterator[Block]:
 
 def _tables(text: str) -> Iterator[Block]:
     """The rows of a CSV in tables of some hundred, each with the header."""
+    # Of the sniffer only what separates cells: what it says of quotes rests on those of the first lines.
+    shape: dict[str, Any] = {"delimiter": ",", "skipinitialspace": False}
     try:
-        dialect: Any = csv.Sniffer().sniff(text[:8192], delimiters=",;\t|")
+        sniffed = csv.Sniffer().sniff(text[:8192], delimiters=",;\t|")
+        shape = {"delimiter": sniffed.delimiter, "skipinitialspace": sniffed.skipinitialspace}
     except csv.Error:  # one column, or too irregular: commas then
-        dialect = csv.excel
+        pass
     csv.field_size_limit(len(text) + 1)
-    reader = csv.reader(io.StringIO(text, newline=""), dialect)
+    reader = csv.reader(io.StringIO(text, newline=""), quotechar='"', doublequote=True, **shape)
     header: list[str] | None = None
     rows: list[list[str]] = []
+    written = False
     try:
         for row in reader:
             if not any(cell.strip() for cell in row):
@@ -282,10 +286,10 @@ def _tables(text: str) -> Iterator[Block]:
             rows.append(row)
             if len(rows) == _ROWS_PER_TABLE:
                 yield Block(type="table", text=markdown_table([header, *rows]))
-                rows = []
+                rows, written = [], True
     except csv.Error as error:
         raise UnreadableMedia(f"line {reader.line_num} is no CSV: {error}", hint="check its quotes") from error
-    if header is not None and (rows or reader.line_num <= 1):
+    if header is not None and (rows or not written):
         yield Block(type="table", text=markdown_table([header, *rows]))
 
 
