@@ -23,6 +23,9 @@ ECHO_SCHEMA = {
 }
 ANY_SCHEMA: dict[str, Any] = {"type": "object"}
 FETCHING_SCHEMA = {"type": "object", "properties": {"x": {"$ref": "http://127.0.0.1:9/schema.json"}}}
+JAVASCRIPT_SCHEMA = {"type": "object", "properties": {"text": {"type": "string", "pattern": r"^\p{L}+$"}}}
+UNKNOWN_TYPE_SCHEMA = {"type": "object", "properties": {"text": {"type": "any"}, "more": True}, "required": ["text"]}
+ENDLESS_SCHEMA = {"type": "object", "allOf": [{"$ref": "#"}]}
 
 
 class Served:
@@ -30,8 +33,14 @@ class Served:
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, dict[str, Any]]] = []
-        schemas = {"echo": ECHO_SCHEMA, "fetching": FETCHING_SCHEMA}
-        names = ("echo", "fetching", "sleep", "huge", "die", "poison", "fails", "environment")
+        schemas = {
+            "echo": ECHO_SCHEMA,
+            "fetching": FETCHING_SCHEMA,
+            "javascript": JAVASCRIPT_SCHEMA,
+            "unknown_type": UNKNOWN_TYPE_SCHEMA,
+            "endless": ENDLESS_SCHEMA,
+        }
+        names = (*schemas, "sleep", "huge", "die", "poison", "fails", "environment")
         self._tools = [
             Tool(name=name, description=f"The tool {name}.", input_schema=schemas.get(name, ANY_SCHEMA))
             for name in names

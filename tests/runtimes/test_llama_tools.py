@@ -6,9 +6,11 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+from jsonschema import Draft202012Validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from neuroedge.contract.chat import ChatDelta, ChatMessage, ChatRequest, Image, Tool, ToolCall, ToolCallPart
 from neuroedge.contract.errors import InvalidInput
@@ -26,6 +28,33 @@ WEATHER = Tool(
     parameters={"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
 )
 TIME = Tool(name="get_time", description="The time now")
+
+
+class Fruit(BaseModel):
+    """An apple."""
+
+    sku: Literal["apple"]
+
+
+class Basket(BaseModel):
+    """One fruit, by reference."""
+
+    model_config = ConfigDict(extra="forbid")
+    items: list[Fruit] = Field(min_length=1, max_length=1)
+
+
+class Branch(BaseModel):
+    """A branch that may bear another one."""
+
+    model_config = ConfigDict(extra="forbid")
+    leaf: Literal[True]
+    branches: list["Branch"] = Field(max_length=1)
+
+
+BASKET = Tool(name="fill_basket", parameters=Basket.model_json_schema())
+GROW = Tool(name="grow", parameters=Branch.model_json_schema())
+PEARS = json.loads(json.dumps(Basket.model_json_schema()).replace("apple", "pear"))
+"""The schema of a basket, in which Fruit is something else."""
 ASKED = ChatMessage(role="user", content="What is the weather in Paris?")
 
 
@@ -179,6 +208,42 @@ async def test_a_template_without_tools_is_told_of_them(small: LlamaChat) -> Non
     assert (deltas[-1].prompt_tokens or 0) > 100
 
 
+def allowed(answer: Any, **asked: Any) -> bool:
+    """Whether the grammar of a request allows this answer."""
+    body = question(ChatRequest([ASKED], **asked), knows_tools=False).body
+    return Draft202012Validator(body["response_format"]["json_schema"]["schema"]).is_valid(answer)
+
+
+def call_of(tool: Tool, **arguments: Any) -> dict[str, Any]:
+    """As a model writes it."""
+    return {"name": tool.name, "arguments": arguments}
+
+
+async def test_schemas_that_refer_to_their_own_parts_stay_apart() -> None:
+    """Each keeps its meaning inside the one of the answer, also where another one has a part of the same name."""
+    asked: dict[str, Any] = {"tools": [BASKET, GROW], "json_schema": PEARS}
+    assert allowed(call_of(BASKET, items=[{"sku": "apple"}]), **asked)
+    assert not allowed(call_of(BASKET, items=[{"sku": "pear"}]), **asked)
+    assert allowed({"items": [{"sku": "pear"}]}, **asked)
+    assert not allowed({"items": [{"sku": "apple"}]}, **asked)
+    assert allowed(call_of(GROW, leaf=True, branches=[{"leaf": True, "branches": []}]), **asked)
+    assert not allowed(call_of(GROW, leaf=True, branches=[{"leaf": True}]), **asked)
+    itself = Tool(name="t", parameters={"properties": {"$ref": {"$ref": "#"}, "is": {"const": {"$ref": "#/x"}}}})
+    assert allowed(call_of(itself, **{"$ref": {"is": {"$ref": "#/x"}}}), tools=[itself], tool_choice="t")
+    assert not allowed(call_of(itself, **{"$ref": {"is": {"$ref": "#/y"}}}), tools=[itself], tool_choice="t")
+
+
+@pytest.mark.parametrize("knows_tools", [True, False])
+async def test_a_schema_nested_too_deeply_is_the_callers_error(knows_tools: bool) -> None:
+    """And no error of ours."""
+    deep: dict[str, Any] = {"type": "string"}
+    for _ in range(2000):
+        deep = {"items": deep}
+    asked = ChatRequest([ASKED], tools=[Tool(name="t", parameters=deep)], tool_choice="t")
+    with pytest.raises(InvalidInput, match="deeply"):
+        question(asked, knows_tools=knows_tools)
+
+
 @pytest.mark.models
 @pytest.mark.parametrize("choice", ["auto", "required", "bad"])
 async def test_a_malformed_tool_schema_is_refused_with_the_reason(
@@ -326,3 +391,29 @@ async def test_a_request_that_waits_for_its_prompts_turn_leaves_at_once(small: L
     async with asyncio.timeout(120):
         await asyncio.gather(*running)
     assert small._prompts._free == 2
+
+
+@pytest.mark.models
+@pytest.mark.parametrize("choice", ["required", "fill_basket"])
+async def test_a_call_with_a_nested_schema_comes_out_of_a_small_model(small: LlamaChat, choice: str) -> None:
+    """Required or named, as pydantic writes its schema."""
+    deltas = await answer(small, tools=[BASKET], tool_choice=choice, max_tokens=80)
+    (call,) = calls(deltas).values()
+    assert Basket.model_validate_json(call.arguments).items[0].sku == "apple"
+    assert deltas[-1].finish_reason == "tool_calls"
+
+
+@pytest.mark.models
+async def test_a_schema_that_refers_to_itself_is_one_a_small_model_is_held_to(small: LlamaChat) -> None:
+    """However far it gets."""
+    (call,) = calls(await answer(small, tools=[GROW], tool_choice="required", max_tokens=60)).values()
+    assert "".join(call.arguments.split()).startswith('{"leaf":true,"branches":[')
+
+
+@pytest.mark.models
+async def test_tools_and_an_answer_with_a_nested_schema_go_together(small: LlamaChat) -> None:
+    """What comes is a call, or what the schema allows."""
+    deltas = await answer(small, tools=[BASKET], json_schema=PEARS, max_tokens=80)
+    called = list(calls(deltas).values())
+    schema, said = (BASKET.parameters, called[0].arguments) if called else (PEARS, text(deltas))
+    assert Draft202012Validator(schema).is_valid(json.loads(said))

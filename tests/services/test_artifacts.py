@@ -6,6 +6,9 @@ import hashlib
 import io
 import json
 import zipfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -22,6 +25,7 @@ from neuroedge.contract.vault import Cipher
 from neuroedge.engines.language.artifact import ArtifactEngine
 from neuroedge.infra.blobs import TenantBlobs, open_store
 from neuroedge.infra.queue import JobQueue
+from neuroedge.services import artifact_versions, housekeeping
 from neuroedge.services.artifact_drafts import MAX_CONTENT_BYTES, ArtifactChanges, ArtifactDraft, Order
 from neuroedge.services.artifact_generation import MAX_ERRORS, MAX_STARTS, ArtifactGeneration
 from neuroedge.services.artifact_progress import ArtifactProgress
@@ -588,6 +592,81 @@ async def test_the_sweep_deletes_what_a_crash_left(bench: Bench, caller: Princip
     assert await bench.artifacts.sweep() == 1
     assert len(bench.files()) == 1
     await bench.artifacts.delete_blobs(caller.org_id, made.artifact.id)
+    assert bench.files() == []
+
+
+@dataclass
+class Breaking:
+    """A database whose transactions fail in their COMMIT, or after it: the first one, or every one."""
+
+    db: Database
+    error: BaseException
+    _: KW_ONLY
+    every: bool
+    committed: bool = True
+    used: bool = False
+
+    @asynccontextmanager
+    async def tenant(self, principal: Principal) -> AsyncIterator[Any]:
+        """One that does all but end well."""
+        fails, self.used = self.every or not self.used, True
+        async with self.db.tenant(principal) as conn:
+            yield conn
+            if fails and not self.committed:
+                raise self.error
+        if fails:
+            raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "every"), [(asyncio.CancelledError(), False), (Unavailable("the connection is lost"), True)]
+)
+async def test_a_version_that_is_cut_off_when_it_is_stored_keeps_its_content(
+    bench: Bench, caller: Principal, monkeypatch: pytest.MonkeyPatch, error: BaseException, every: bool
+) -> None:
+    """Its COMMIT was through, whether that can be asked afterwards or not."""
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.versions, "_db", Breaking(bench.db, error, every=every))
+        with pytest.raises(type(error)):
+            await bench.add(caller, content=LARGE)
+    (stored,) = await bench.artifacts.page(caller, limit=9)
+    assert (await bench.versions.get(caller, stored.id)).content == LARGE
+
+
+async def test_a_version_that_is_not_stored_leaves_no_object(
+    bench: Bench, caller: Principal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a new artifact, and of one that is there."""
+
+    async def away(*_: Any, **__: Any) -> None:
+        raise Unavailable("the database is away")
+
+    made = await bench.add(caller, content="# Small\n")
+    monkeypatch.setattr(store, "add_version", away)
+    with pytest.raises(Unavailable):
+        await bench.change(caller, made.artifact.id, content=LARGE)
+    with pytest.raises(Unavailable):
+        await bench.add(caller, content=LARGE)
+    assert bench.files() == []
+
+
+async def test_a_version_whose_commit_fails_leaves_its_object_to_the_sweep_at_most(
+    bench: Bench, caller: Principal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Deleted at once where the artifact is there without it."""
+    made = await bench.add(caller, content="# Small\n")
+    first = await bench.versions.get(caller, made.artifact.id)
+    breaking = Breaking(bench.db, Unavailable("the connection is lost"), every=False, committed=False)
+    monkeypatch.setattr(bench.versions, "_db", breaking)
+    large = await artifact_versions.checked(LARGE, "document", first.artifact.named, note=None)
+    with pytest.raises(Unavailable):
+        await bench.versions.keep(caller, first.artifact, large, origin="given", expected=1, request_id="r")
+    assert bench.files() == []
+    monkeypatch.setattr(bench.versions, "_db", replace(breaking, used=False))
+    with pytest.raises(Unavailable):
+        await bench.add(caller, content=LARGE)
+    monkeypatch.setattr(housekeeping, "_ORPHAN_S", -60)
+    assert await bench.artifacts.sweep() == 1
     assert bench.files() == []
 
 

@@ -106,6 +106,24 @@ async def test_a_schema_that_refers_elsewhere_is_not_followed(db: Database, url:
         await _tools(db, url).call(caller, "web", "fetching", {"x": 1}, request_id="r")
 
 
+@pytest.mark.parametrize("tool", ["unknown_type", "endless"])
+async def test_a_schema_that_cannot_be_checked_is_told(
+    db: Database, url: str, caller: Principal, served: Served, tool: str
+) -> None:
+    """A type nobody knows, a schema that is itself: nothing is sent."""
+    with pytest.raises(InvalidInput, match="none that can be checked"):
+        await _tools(db, url).call(caller, "web", tool, {"text": "a"}, request_id="r")
+    assert served.calls == []
+
+
+async def test_a_pattern_only_javascript_knows_is_left_to_the_server(db: Database, url: str, caller: Principal) -> None:
+    """The rest of the schema is checked."""
+    tools = _tools(db, url)
+    assert (await tools.call(caller, "web", "javascript", {"text": "a"}, request_id="r")).text == "a"
+    with pytest.raises(InvalidInput, match="are not what javascript takes"):
+        await tools.call(caller, "web", "javascript", {"text": 1}, request_id="r")
+
+
 async def test_a_server_can_be_for_some_organisations_only(db: Database, url: str, caller: Principal) -> None:
     """The others do not even learn that it exists."""
     stranger = await new_principal(db)
@@ -131,12 +149,13 @@ async def test_a_stalled_server_is_left_alone_after_a_while(db: Database, url: s
     """Each call ends in time; after five in a row it is not even tried, while another server answers."""
     slow = Endpoint(name="slow", server=McpServer(url=url, tools=("sleep",), timeout_s=0.2))
     tools = _tools(db, url, slow)
-    await tools.tools(caller)
-    for _ in range(5):
-        with pytest.raises(Unavailable):
+    tried, error = 0, Unavailable("nothing tried")
+    # On a busy machine it may not even tell its tools in time: that counts too, and a list that comes begins anew.
+    while not isinstance(error, CircuitOpen) and tried < 50:
+        with pytest.raises(Unavailable) as caught:
             await tools.call(caller, "slow", "sleep", {}, request_id="r")
-    with pytest.raises(CircuitOpen):
-        await tools.call(caller, "slow", "sleep", {}, request_id="r")
+        error, tried = caught.value, tried + 1
+    assert 5 < tried < 50
     assert (await tools.call(caller, "web", "echo", {"text": "a"}, request_id="r")).text == "a"
 
 

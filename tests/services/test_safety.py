@@ -1,6 +1,7 @@
 """Safety passes over a real database, with a head under the test's control: every action in every pass."""
 
 import json
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, cast
@@ -20,6 +21,7 @@ from neuroedge.infra.safety_metrics import SafetyMetrics
 from neuroedge.kit.parse import NameSpan, ParsedText, Token, TokenSpan
 from neuroedge.services.run_engine import EngineRunner
 from neuroedge.services.safety import Safety, Verdict
+from neuroedge.services.safety_findings import find
 from neuroedge.services.safety_policy import Action, PassPolicy, Rule, SafetyPolicy, Stage
 from neuroedge.stores.ids import new_id
 from neuroedge.stores.postgres import Database
@@ -184,6 +186,46 @@ async def test_each_action_in_each_pass(
         assert not any(word in str(blocked.value.errors) for word in ("HATE", "jo@", "Diane"))
     for other in set(STAGES) - {stage}:
         assert (await safety.check(caller, text, stage=other, request_id="r")).action == "allow"
+
+
+class NamesParser:
+    """Takes Diane Smith for a person, and each of the two words alone."""
+
+    model_id = "parser"
+
+    async def parse(self, texts: Sequence[str]) -> list[ParsedText]:
+        """A token a word."""
+        return [self._parsed(text) for text in texts]
+
+    def _parsed(self, text: str) -> ParsedText:
+        words = list(re.finditer(r"[^ ]+", text))
+        tokens = tuple(
+            Token(text=w[0], lemma=w[0], pos="X", tag="X", dep="ROOT", head=0, start=w.start(), end=w.end())
+            for w in words
+        )
+        said = [w[0] for w in words]
+        names = list[NameSpan]()
+        for at, word in enumerate(said):
+            if word == "Diane" or (word == "Smith" and said[max(0, at - 1)] != "Diane"):
+                stop = at + (2 if said[at : at + 2] == ["Diane", "Smith"] else 1)
+                names.append(NameSpan(label="PERSON", first=at, stop=stop))
+        return ParsedText(tokens=tokens, sentences=(), names=tuple(names))
+
+
+@pytest.mark.parametrize("sentence", ["word ", "It is so. ", "x" * 50])
+async def test_names_are_found_wherever_a_long_text_is_cut(
+    runner: Runner, caller: Principal, identifiers: NationalIdentifiers, sentence: str
+) -> None:
+    """Each whole and once, at every place around the end of a batch."""
+    runner.models["entities"] = NamesParser()
+    ctx = runner.context(caller, request_id="r")
+    filler = sentence * 200
+    for at in range(4975, 5010):
+        start = (filler * 20)[: at - 1] + " "
+        text = f"{start}Diane Smith {filler}"
+        found = await find(text, {"names": Rule(action="mask", threshold=0.4)}, ctx, identifiers, stage="output")
+        (reason,) = found.reasons
+        assert [text[place.start : place.end] for place in reason.places] == ["Diane Smith"], at
 
 
 async def test_masks_replace_only_what_was_found(safety: Safety, caller: Principal) -> None:

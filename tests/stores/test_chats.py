@@ -261,7 +261,8 @@ async def test_messages_are_found_only_where_they_are_asked_for(db: Database) ->
 
 
 async def test_the_sweep_learns_which_organisations_have_something_unfinished(db: Database) -> None:
-    """Answers and uploads that began long ago; not those of a moment ago, and nothing of what they are."""
+    """Answers and uploads that began long ago; not those begun or taken up a moment ago, and nothing of what they
+    are."""
     answering, uploading, busy = [await new_principal(db) for _ in range(3)]
     for caller in (answering, busy):
         session = await _session(db, caller)
@@ -272,8 +273,10 @@ async def test_the_sweep_learns_which_organisations_have_something_unfinished(db
             conn, org_id=uploading.org_id, user_id=uploading.user_id, item=_attachment(session.id)
         )
         await conn.execute("UPDATE chat_attachments SET created_at = now() - interval '2 hours'")
-    async with db.tenant(answering) as conn:
+    async with db.tenant(busy) as conn:
         await conn.execute("UPDATE chat_messages SET created_at = now() - interval '2 hours'")
+    async with db.tenant(answering) as conn:
+        await conn.execute("UPDATE chat_messages SET updated_at = now() - interval '2 hours'")
     before = datetime.now(UTC) - timedelta(hours=1)
     async with db.unbound() as conn:
         found = set(await chat_sessions.organisations_with_unfinished(conn, before))

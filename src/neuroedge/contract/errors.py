@@ -17,11 +17,13 @@
     ├── Conflict 409 conflict
     ├── DeadlineExceeded 408 deadline_exceeded
     ├── Overloaded 429 overloaded
+    ├── SealBroken 500 seal_broken
     └── Unavailable 503 unavailable
         ├── CircuitOpen 503 circuit_open
         ├── EngineBlocked 503 engine_blocked
         ├── NotEnoughMemory 503 not_enough_memory
         ├── DeviceLost 503 device_lost
+        ├── VaultLocked 503 vault_locked
         ├── ProviderFailed 502 provider_failed
         │   └── ProviderBroke 502 provider_broke
         └── ModelUnavailable 503 model_unavailable

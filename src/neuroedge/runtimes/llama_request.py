@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from neuroedge.contract.chat import ChatMessage, ChatRequest, Tool
 from neuroedge.contract.errors import InvalidInput
-from neuroedge.runtimes.llama_tools import CallReader, call_schemas, check, declared, forced, told, wanted
+from neuroedge.runtimes.llama_tools import CallReader, answer_schema, check, declared, forced, told, wanted
 
 Body = dict[str, Any]
 _CHARS_PER_TOKEN: Final = 4
@@ -53,6 +53,8 @@ def question(asked: ChatRequest, *, knows_tools: bool) -> Question:
         raise InvalidInput(
             f"tool_choice names no tool: {asked.tool_choice}", hint="auto, none, required or a tool's name"
         )
+    if tools and not knows_tools:
+        check(tools)  # llama.cpp checks those it is told of
     body: Body = {
         **_sampling(asked),
         "messages": [_message(m) for m in asked.messages] if knows_tools else told(asked.messages, tools, must=must),
@@ -62,8 +64,6 @@ def question(asked: ChatRequest, *, knows_tools: bool) -> Question:
         # A report after every prompt batch is also the chance to cancel there.
         "return_progress": True,
     }
-    if tools and not knows_tools:
-        check(tools)  # llama.cpp checks those it is told of
     schema = _answer_schema(asked, tools, must=must)
     if schema is not None:
         body["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
@@ -84,15 +84,14 @@ def question(asked: ChatRequest, *, knows_tools: bool) -> Question:
 
 def _answer_schema(asked: ChatRequest, tools: Sequence[Tool], *, must: bool) -> Body | None:
     """What the grammar must allow; None: anything (or any JSON object)."""
-    calls = call_schemas(tools)
     if must:
-        return calls[0] if len(calls) == 1 else {"anyOf": calls}
-    words = dict(asked.json_schema) if asked.json_schema is not None else None
-    if words is None and asked.json_object and calls:
+        return answer_schema(tools, None)
+    words = asked.json_schema
+    if words is None and asked.json_object and tools:
         words = {"type": "object"}
-    if words is None or not calls:
-        return words
-    return {"anyOf": [*calls, words]}
+    if words is None or not tools:
+        return None if words is None else dict(words)
+    return answer_schema(tools, words)
 
 
 def _sampling(asked: ChatRequest) -> Body:

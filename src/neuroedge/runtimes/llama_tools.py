@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 
 from neuroedge.contract.chat import ChatMessage, ChatRequest, Tool, ToolCallPart
 from neuroedge.contract.errors import InvalidInput
+from neuroedge.runtimes.llama_schema import Nesting, Schema
 
 _OPENINGS: Final = tuple(
     opening + '{"name":"' for opening in ("", "<tool_call>", "```json", "```")
@@ -39,17 +40,21 @@ def forced(request: ChatRequest) -> bool:
     return request.tool_choice not in ("auto", "none")
 
 
-def call_schemas(tools: Sequence[Tool]) -> list[dict[str, Any]]:
-    """For each tool the schema of the JSON that calls it."""
-    return [
+def answer_schema(tools: Sequence[Tool], words: Mapping[str, Any] | None) -> Schema:
+    """Of the JSON that calls one of the tools or, where `words` is given, of what that schema allows."""
+    nesting = Nesting()
+    choices = [
         {
             "type": "object",
-            "properties": {"name": {"const": tool.name}, "arguments": _of_object(tool.parameters)},
+            "properties": {"name": {"const": tool.name}, "arguments": nesting.part(_of_object(tool.parameters))},
             "required": ["name", "arguments"],
             "additionalProperties": False,
         }
         for tool in tools
     ]
+    if words is not None:
+        choices.append(nesting.part(words))
+    return nesting.whole(choices[0] if len(choices) == 1 else {"anyOf": choices})
 
 
 def check(tools: Sequence[Tool]) -> None:
@@ -61,6 +66,8 @@ def check(tools: Sequence[Tool]) -> None:
             Draft202012Validator.check_schema(_of_object(tool.parameters))
         except SchemaError as error:
             raise InvalidInput(f"the parameters of the tool {tool.name} are no JSON Schema: {error.message}") from error
+        except RecursionError as error:
+            raise InvalidInput(f"the parameters of the tool {tool.name} are nested too deeply") from error
 
 
 def _of_object(parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 from uuid import UUID
 
-from neuroedge.contract.errors import Conflict, Forbidden, NotFound
+import structlog
+
+from neuroedge.contract.errors import Conflict, Forbidden, NeuroEdgeError, NotFound
 from neuroedge.contract.ports import NewMemory
 from neuroedge.contract.principal import Principal
 from neuroedge.kit.artifact_checks import Check, Type, check, is_valid
@@ -25,6 +27,8 @@ from neuroedge.stores import artifacts, memories
 from neuroedge.stores.artifacts import Artifact, Named, New, Origin, Version, Written
 from neuroedge.stores.ids import new_id
 from neuroedge.stores.postgres import Connection, Database
+
+log = structlog.get_logger(__name__)
 
 MEMORY: Final = "artifact"
 """Type of the memories that artifacts are found by."""
@@ -141,16 +145,14 @@ class ArtifactVersions:
         Raises Conflict unless `expected` is the present version's number when it is stored, and while another one is
         generated, but by its own job.
         """
-        version_id, title = new_id(), artifact.named.title
-        searched = f"{title}\n{written.content}"[:_EMBEDDED]
-        (embedded,) = await self._memory.embed([searched], principal=principal, request_id=request_id)
-        blobs, blob = self._runner.contexts.blobs(principal), None
+        version_id = new_id()
+        embedded = await self._embed(principal, artifact, written, request_id=request_id)
         data = written.content.encode()
-        if len(data) > IN_ROW_BYTES:
-            blob = f"{version_folder(artifact.id, version_id)}/content"
+        blob = f"{version_folder(artifact.id, version_id)}/content" if len(data) > IN_ROW_BYTES else None
+        kept: Detail | None = None
         try:
             if blob is not None:
-                await blobs.put(blob, data)
+                await self._runner.contexts.blobs(principal).put(blob, data)
             async with self._db.tenant(principal) as conn:
                 if isinstance(artifact, New):
                     await artifacts.insert(conn, org_id=principal.org_id, new=artifact)
@@ -169,18 +171,62 @@ class ArtifactVersions:
                     valid=is_valid(written.checks),
                     blob=blob,
                 )
-                after = await require(conn, artifact.id)
-                memory_id = await self._remember(conn, principal, after, written, embedded)
-                after = replace(after, memory_id=memory_id)
-                action = "artifact.created" if after.version == 1 else "artifact.changed"
-                await audit(conn, principal, request_id, action, f"artifact:{artifact.id}", {"version": after.version})
-                kept = await artifacts.version(conn, artifact.id, after.version)
+                kept = await self._present(conn, principal, artifact.id, written, embedded, request_id=request_id)
         except BaseException:
             if blob is not None:
-                await asyncio.shield(forget_blobs(blobs, version_folder(artifact.id, version_id)))
+                await asyncio.shield(self._forget(principal, artifact.id, version_id, uncertain=kept is not None))
             raise
-        await self._progress.publish(principal, artifact.id, "ready", outcome(after))
-        return Detail(artifact=after, version=kept, content=written.content)
+        await self._progress.publish(principal, artifact.id, "ready", outcome(kept.artifact))
+        return kept
+
+    async def _present(
+        self,
+        conn: Connection,
+        principal: Principal,
+        artifact_id: UUID,
+        written: Written,
+        embedded: Embedded,
+        *,
+        request_id: str,
+    ) -> Detail:
+        """The artifact with the version just added, which is found from now on, and stands in the audit log."""
+        after = await require(conn, artifact_id)
+        memory_id = await self._remember(conn, principal, after, written, embedded)
+        action = "artifact.created" if after.version == 1 else "artifact.changed"
+        await audit(conn, principal, request_id, action, f"artifact:{artifact_id}", {"version": after.version})
+        return Detail(
+            artifact=replace(after, memory_id=memory_id),
+            version=await artifacts.version(conn, artifact_id, after.version),
+            content=written.content,
+        )
+
+    async def _embed(
+        self, principal: Principal, artifact: Artifact | New, written: Written, *, request_id: str
+    ) -> Embedded:
+        """The meaning of a version."""
+        searched = f"{artifact.named.title}\n{written.content}"[:_EMBEDDED]
+        (embedded,) = await self._memory.embed([searched], principal=principal, request_id=request_id)
+        return embedded
+
+    async def _forget(self, principal: Principal, artifact_id: UUID, version_id: UUID, *, uncertain: bool) -> None:
+        """Delete the object of a version that was not stored; `uncertain`: it failed in the COMMIT, or after it."""
+        if not (uncertain and await self._may_be_kept(principal, artifact_id, version_id)):
+            await forget_blobs(self._runner.contexts.blobs(principal), version_folder(artifact_id, version_id))
+
+    async def _may_be_kept(self, principal: Principal, artifact_id: UUID, version_id: UUID) -> bool:
+        """Whether a version is there, or that cannot be told.
+
+        An artifact's row cannot be locked before a COMMIT under way is over. One that is not there may be a new one
+        whose COMMIT goes on: its objects are the sweep's, if it stays away.
+        """
+        try:
+            async with self._db.tenant(principal) as conn:
+                if await artifacts.find(conn, artifact_id, lock=True) is None:
+                    return True
+                return await artifacts.has_version(conn, artifact_id, version_id)
+        except NeuroEdgeError as error:
+            log.warning("version_object_left", artifact_id=str(artifact_id), detail=error.detail)
+            return True
 
     async def _remember(
         self, conn: Connection, principal: Principal, artifact: Artifact, written: Written, embedded: Embedded

@@ -8,9 +8,12 @@ so a conversation that must stay local may not call it.
 """
 
 import asyncio
+import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final, Literal
 
 import structlog
@@ -211,9 +214,7 @@ def _no_tool(server: str, tool: str) -> NotFound:
 
 def _check(tool: RemoteTool, arguments: Mapping[str, Any]) -> None:
     """Raises TooLarge or InvalidInput."""
-    import jsonschema
     import referencing
-    import referencing.exceptions
 
     try:
         size = len(to_json(dict(arguments)))
@@ -221,11 +222,12 @@ def _check(tool: RemoteTool, arguments: Mapping[str, Any]) -> None:
         raise InvalidInput("the arguments are no JSON") from error
     if size > MAX_ARGUMENT_BYTES:
         raise TooLarge(f"the arguments are larger than {MAX_ARGUMENT_BYTES} bytes")
-    # The empty registry: a schema of a stranger must not make this process fetch the URLs it refers to.
-    validator = jsonschema.Draft202012Validator(dict(tool.input_schema), registry=referencing.Registry())
     try:
-        wrong = list(validator.iter_errors(dict(arguments)))
-    except (referencing.exceptions.Unresolvable, jsonschema.exceptions.SchemaError, TypeError) as error:
+        # The empty registry: a schema of a stranger must not make this process fetch the URLs it refers to.
+        wrong = list(
+            _validator()(dict(tool.input_schema), registry=referencing.Registry()).iter_errors(dict(arguments))
+        )
+    except Exception as error:  # what is no schema, or refers to nothing or to itself, breaks the validator anyhow
         raise InvalidInput(f"the schema of the tool {tool.name[:100]} is none that can be checked") from error
     if wrong:
         raise InvalidInput(
@@ -235,3 +237,16 @@ def _check(tool: RemoteTool, arguments: Mapping[str, Any]) -> None:
                 {"loc": tuple(one.absolute_path), "msg": one.message[:500], "type": one.validator} for one in wrong
             ],
         )
+
+
+@cache
+def _validator() -> Any:
+    """The validator of JSON Schema, but for patterns that only JavaScript knows, such as \\p{L}: the server checks
+    those."""
+    from jsonschema import Draft202012Validator, validators
+
+    def pattern(validator: Any, wanted: str, instance: Any, schema: Any) -> Iterator[Any]:
+        with suppress(re.error):
+            yield from Draft202012Validator.VALIDATORS["pattern"](validator, wanted, instance, schema)
+
+    return validators.extend(Draft202012Validator, {"pattern": pattern})  # type: ignore[no-untyped-call]

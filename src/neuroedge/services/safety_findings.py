@@ -1,7 +1,7 @@
 """What is found in a text of what a policy's rules look for: by the moderation engine, presidio and a parser."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -11,6 +11,7 @@ from neuroedge.contract.models import ENTITIES
 from neuroedge.engines.language.moderation import Input, Output
 from neuroedge.infra.personal_data import LONGEST_CHARS, NationalIdentifiers
 from neuroedge.kit import personal_data
+from neuroedge.kit.passages import passages
 from neuroedge.kit.personal_data import Found, apart
 from neuroedge.services.safety_policy import Action, Category, Rule, Stage
 
@@ -19,6 +20,8 @@ _NAME_TYPES: Final = {"PERSON": "PERSON", "GPE": "LOCATION", "LOC": "LOCATION", 
 _NAMES_CHARS: Final = 100_000
 """A parser needs a second for so much; of a longer text only the beginning is looked through for names."""
 _BATCH_CHARS: Final = 5_000
+_OVERLAP_CHARS: Final = 200
+"""Of two batches, so that a name stands whole in one of them; no name is longer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,23 +115,31 @@ async def _by_engine(
 
 
 async def _names(text: str, rule: Rule, ctx: EngineContext, *, stage: Stage, into: Findings) -> None:
-    pieces = [text[i : i + _BATCH_CHARS] for i in range(0, min(len(text), _NAMES_CHARS), _BATCH_CHARS)]
+    batches = list(_batches(text[:_NAMES_CHARS]))
     try:
         async with ctx.models.lease(ENTITIES) as parser:
-            parsed = await parser.parse(pieces)
+            parsed = await parser.parse([text[start:end] for start, end in batches])
     except NeuroEdgeError as error:
         if not error.retryable:
             raise
         into.unchecked.append(error.code)
         return
     hits = []
-    for number, piece in enumerate(parsed):
+    for (at, _), piece in zip(batches, parsed, strict=True):
         for name in piece.names:
             if (kind := _NAME_TYPES.get(name.label)) is not None:
                 first, last = piece.tokens[name.first], piece.tokens[name.stop - 1]
-                at = number * _BATCH_CHARS
                 hits.append(Found(at + first.start, at + last.end, kind, 0.85))
     _add_places("names", rule, hits, stage=stage, into=into)
+
+
+def _batches(text: str) -> Iterator[tuple[int, int]]:
+    """(start, end) of whole sentences up to _BATCH_CHARS, each with the words before it."""
+    for start, end in passages(text, max_chars=_BATCH_CHARS):
+        latest = max(0, start - _OVERLAP_CHARS)
+        earliest = max(0, latest - _OVERLAP_CHARS)
+        space = max(text.rfind(" ", earliest, latest), text.rfind("\n", earliest, latest))
+        yield space + 1 or latest, end
 
 
 def _add_places(category: Category, rule: Rule, hits: list[Found], *, stage: Stage, into: Findings) -> None:

@@ -286,6 +286,14 @@ async def version(conn: Connection, artifact_id: UUID, number: int) -> Version |
     return _opened_version(conn, row) if row else None
 
 
+async def has_version(conn: Connection, artifact_id: UUID, version_id: UUID) -> bool:
+    """Whether the artifact has the version of this id."""
+    cursor = await conn.execute(
+        "SELECT 1 FROM artifact_versions WHERE artifact_id = %s AND id = %s", [artifact_id, version_id]
+    )
+    return await cursor.fetchone() is not None
+
+
 async def versions(conn: Connection, artifact_id: UUID, *, limit: int, before: int | None = None) -> list[Version]:
     """Newest first, those below the number `before`."""
     cursor = await conn.execute(

@@ -256,9 +256,10 @@ async def delete(conn: Connection, *, session_id: UUID, message_id: UUID) -> lis
 
 
 async def abandoned(conn: Connection, before: datetime, *, limit: int) -> list[Message]:
-    """Messages that were begun before that time and have not ended; the transaction must see all of them."""
+    """Messages that were begun, or taken up again, before that time and have not ended; the transaction must see all of
+    them."""
     cursor = await conn.execute(
-        f"SELECT {_COLUMNS} FROM chat_messages WHERE state = 'running' AND created_at < %s ORDER BY id LIMIT %s",
+        f"SELECT {_COLUMNS} FROM chat_messages WHERE state = 'running' AND updated_at < %s ORDER BY id LIMIT %s",
         [before, limit],
     )
     return [_opened(conn, row) for row in await cursor.fetchall()]

@@ -17,7 +17,7 @@ from psycopg.conninfo import conninfo_to_dict
 from neuroedge.contract.errors import Unavailable, VaultLocked
 from neuroedge.contract.vault import Keys
 
-HEAD = "0023"
+HEAD = "0024"
 """Newest revision; a test compares it with the migration scripts, so that start-up need not import Alembic."""
 _SEALED_SINCE = "0003"
 """Before this revision content was stored in plain text."""

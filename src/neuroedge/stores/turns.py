@@ -1,8 +1,8 @@
-"""The assistant's turns: which process answers which message, since when, and whether it shall stop.
+"""The assistant's turns: who answers which message, since when, and whether it shall stop.
 
-A turn is running as long as a process is named as its worker. That process says every second that it lives; a turn
-whose worker has been silent may be taken over by another one, which goes on from the last checkpoint. The same second
-brings the worker the news that its turn is cancelled, or that the session is gone.
+A turn is running as long as a worker is named: one run of it, in one process. It says every second that it lives; a
+turn whose worker has been silent may be taken over by another one, which goes on from the last checkpoint. The same
+second brings the worker the news that its turn is cancelled or taken over, or that the session is gone.
 """
 
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class Turn:
     fingerprint: bytes
     """Hash of all that was asked for."""
     worker: UUID | None
-    """The process that answers; None when it is over."""
+    """The run that answers; None when it is over."""
     silent: bool
     """Nothing was heard of the worker for SILENT_AFTER."""
 

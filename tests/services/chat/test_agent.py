@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from neuroedge.contract.chat import ToolCallPart
+from neuroedge.contract.chat import Tool, ToolCallPart
 from neuroedge.contract.engine import Engine, EngineInput, EngineOutput
 from neuroedge.contract.errors import InvalidInput
 from neuroedge.contract.ports import Memory
@@ -16,6 +16,7 @@ from neuroedge.contract.principal import MANAGE_ORG, Principal
 from neuroedge.infra.breaker import Breakers
 from neuroedge.infra.mcp_client import Endpoint, McpClient, McpServer
 from neuroedge.infra.queue import JobQueue
+from neuroedge.runtimes.remote_llm.anthropic_chat import body
 from neuroedge.services.chat.agent import Limits, choice_schema
 from neuroedge.services.chat.tools import Toolbox, calculated
 from neuroedge.services.engines import Registry
@@ -25,7 +26,7 @@ from neuroedge.stores.ids import new_id
 from neuroedge.stores.postgres import Database
 from tests.fakes import make_context
 from tests.mcp_servers import Served, serving
-from tests.services.chat.assistant_bench import DOCUMENT, AssistantBench, ScriptedLLM, said, trace_of
+from tests.services.chat.assistant_bench import DOCUMENT, AssistantBench, Saying, ScriptedLLM, said, trace_of
 
 pytestmark = pytest.mark.anyio
 TASK = "Calculate the sum of 1250 and 389."
@@ -82,6 +83,60 @@ async def test_tools_of_allowed_mcp_servers_are_offered_and_cited(
         assert "web__echo" not in offered
         assert "calculate" in offered
         await bench.assistant.settled()
+
+
+@pytest.mark.parametrize("model", ["small", "anthropic/large"])
+async def test_a_tool_whose_schema_is_odd_costs_no_turn(
+    db: Database, caller: Principal, tmp_path: Path, model: str
+) -> None:
+    """The model is told, and answers without it."""
+    queue = JobQueue(db.pool)
+    await queue.open()
+    async with serving(Served()) as url:
+        endpoint = Endpoint(name="web", server=McpServer(url=url, tools=("unknown_type",)))
+        mcp = McpTools(db=db, endpoints=[endpoint], client=McpClient(), breakers=Breakers())
+        bench = AssistantBench(db, queue, tmp_path, mcp=mcp, llm=ScriptedLLM(model_id=model))
+        session = await bench.chats.create(caller, request_id="r")
+        small: list[Saying] = [chosen("web__unknown_type", text="x"), chosen("answer", text="I could not find it.")]
+        large: list[Saying] = [called("web__unknown_type", '{"text": "x"}'), "I could not find it."]
+        bench.llm.script["agent"] = small if model == "small" else large
+        events = await bench.ask(caller, session.id, TASK, tools=True)
+        assert events[-1].name == "done"
+        assert "none that can be checked" in bench.llm.asked("agent")[1].messages[-1].content
+        await bench.assistant.settled()
+
+
+async def test_a_tool_that_breaks_is_told_to_the_model(
+    bench: AssistantBench, caller: Principal, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it breaks of ours, the turn goes on; what it was stands in the log alone."""
+
+    async def breaks(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("secret details")
+
+    monkeypatch.setattr(Toolbox, "run", breaks)
+    bench.llm.script["agent"] = [chosen("calculate", formula="1+1"), chosen("answer", text="I could not find it.")]
+    events = await bench.ask(caller, session.id, TASK, tools=True)
+    assert events[-1].name == "done"
+    assert "error: calculate failed" in bench.llm.asked("agent")[1].messages[-1].content
+    assert trace_of(events, "agent")[0]["error"] == "internal"
+
+
+async def test_a_large_model_at_its_limit_is_told_of_the_tools_it_may_not_use(
+    db: Database, tmp_path: Path, caller: Principal
+) -> None:
+    """Its earlier calls stand in the messages, and Anthropic refuses those without the tools they call."""
+    queue = JobQueue(db.pool)
+    await queue.open()
+    llm = ScriptedLLM(model_id="anthropic/large")
+    bench = AssistantBench(db, queue, tmp_path, llm=llm, limits=Limits(steps=2))
+    session = await bench.chats.create(caller, request_id="r")
+    llm.script["agent"] = [called("calculate", '{"formula": "1+1"}'), "Two."]
+    events = await bench.ask(caller, session.id, TASK, tools=True)
+    assert trace_of(events, "agent")[-1]["limit"] == "2 steps"
+    first, last = (body(request, model="m") for request in llm.asked("agent"))
+    assert first["tool_choice"] == {"type": "auto"}
+    assert (last["tools"], last["tool_choice"]) == (first["tools"], {"type": "none"})
 
 
 async def test_a_small_model_chooses_tools_by_json(bench: AssistantBench, caller: Principal, session: Session) -> None:
@@ -312,7 +367,19 @@ def test_formulas_are_calculated(formula: str, value: str) -> None:
 
 @pytest.mark.parametrize(
     "formula",
-    ["", "1/0", "9**9**9", "2**1000", "__import__('os')", "a + 1", "'a'*9", "1 if 1 else 2", "(" * 150, "True + 1"],
+    [
+        "",
+        "1/0",
+        "9**9**9",
+        "*".join(["1000000000**100"] * 6),
+        "2**1000",
+        "__import__('os')",
+        "a + 1",
+        "'a'*9",
+        "1 if 1 else 2",
+        "(" * 150,
+        "True + 1",
+    ],
 )
 def test_what_is_no_formula_is_refused(formula: str) -> None:
     """At once, without running anything."""
@@ -328,3 +395,21 @@ async def test_the_schema_of_a_choice_names_every_tool() -> None:
     schema = choice_schema(box.tools)
     names = [choice["properties"]["tool"]["const"] for choice in schema["anyOf"]]
     assert names == ["search", "list_documents", "read_document", "calculate", "answer"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "kept"),
+    [
+        ({"properties": {"q": True, "n": {"type": "integer", "minimum": 1}}, "required": ["q"]}, ({"n"}, ["q"])),
+        ({"properties": {"q": {"type": "any"}, "n": {"type": ["integer", "null"]}}}, ({"n"}, [])),
+        ({"properties": 5, "required": 5}, (set(), [])),
+        ({"properties": None, "required": [1, "q"]}, (set(), ["q"])),
+    ],
+)
+def test_what_is_odd_in_a_strangers_schema_constrains_nothing(
+    parameters: dict[str, Any], kept: tuple[set[str], list[str]]
+) -> None:
+    """The rest does."""
+    first, _ = choice_schema([Tool(name="t", parameters=parameters)])["anyOf"]
+    arguments = first["properties"]["arguments"]
+    assert (set(arguments["properties"]), arguments["required"]) == kept

@@ -350,7 +350,7 @@ async def test_a_broken_export_makes_no_session(
 
 
 async def test_the_sweep_ends_what_a_crash_cut_off(bench: Bench, caller: Principal, session: Session) -> None:
-    """An answer that began long ago fails with a reason and can be asked for again; a fresh one goes on."""
+    """An answer that began long ago fails with a reason and can be asked for again; one taken up just now goes on."""
     question = await bench.chats.append(caller, session.id, parent_id=None, role="user", content="Why?")
     old, fresh = [
         await bench.chats.append(
@@ -359,7 +359,8 @@ async def test_the_sweep_ends_what_a_crash_cut_off(bench: Bench, caller: Princip
         for _ in range(2)
     ]
     async with bench.db.tenant(caller) as conn:
-        await conn.execute("UPDATE chat_messages SET created_at = now() - interval '2 hours' WHERE id = %s", [old.id])
+        await conn.execute("UPDATE chat_messages SET created_at = now() - interval '2 hours'")
+        await conn.execute("UPDATE chat_messages SET updated_at = now() - interval '2 hours' WHERE id = %s", [old.id])
     assert await bench.sweep.run() >= 1
     ended = await bench.chats.message(caller, session.id, old.id)
     assert ended.state == "failed"

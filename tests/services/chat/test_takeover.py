@@ -1,21 +1,28 @@
 """Turns whose process died: gone on with where that is safe, ended with a way on where it is not."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
 
-from neuroedge.contract.errors import Overloaded
+from neuroedge.contract.errors import Conflict, Overloaded, ProviderBroke, Unavailable
 from neuroedge.contract.principal import Principal
+from neuroedge.infra.queue import JobQueue
+from neuroedge.services.chat import heartbeat
 from neuroedge.services.chat.asking import Asked, Question
-from neuroedge.services.chat.state import Options, State
+from neuroedge.services.chat.state import Event, Options, State
 from neuroedge.services.chat.takeover import Takeovers
 from neuroedge.services.chat.turn import Turn
 from neuroedge.services.chat.workflow import STEPS
+from neuroedge.stores import turns
 from neuroedge.stores.chat_messages import Message
 from neuroedge.stores.chat_sessions import Session
+from neuroedge.stores.ids import new_id
 from neuroedge.stores.postgres import Database
 from tests.services.chat.assistant_bench import AssistantBench
 
@@ -75,7 +82,7 @@ async def _unheard(event: Any) -> None:
 async def _silent(db: Database, caller: Principal) -> None:
     async with db.tenant(caller) as conn:
         await conn.execute("UPDATE turns SET seen_at = now() - interval '1 minute'")
-        await conn.execute("UPDATE chat_messages SET created_at = now() - interval '1 minute'")
+        await conn.execute("UPDATE chat_messages SET updated_at = now() - interval '1 minute'")
 
 
 def takeovers(bench: AssistantBench, db: Database, *, allowed: int = 100) -> Takeovers:
@@ -189,3 +196,196 @@ async def test_a_turn_whose_session_is_deleted_meanwhile_holds_up_nothing(
     await takeovers(bench, db).run()
     async with db.tenant(caller) as conn:
         assert await (await conn.execute("SELECT * FROM turns")).fetchall() == []
+
+
+async def with_file(bench: AssistantBench, caller: Principal, session: Session) -> Question:
+    """A question about an attached file."""
+    file = await bench.attachments.add(bench.upload(FACT, "note.txt"), caller, session.id, request_id="r")
+    return Question(text=QUESTION, attachments=(file.id,))
+
+
+def reads(bench: AssistantBench, monkeypatch: pytest.MonkeyPatch, wait: Callable[[], Awaitable[Any]]) -> None:
+    """Let attachments be read after `wait`."""
+    real = bench.attachments.read
+
+    async def read(*asked: Any) -> Any:
+        await wait()
+        return await real(*asked)
+
+    monkeypatch.setattr(bench.attachments, "read", read)
+
+
+async def test_a_question_whose_attachment_is_read_for_long_is_not_taken_for_a_dead_one(
+    bench: AssistantBench, db: Database, caller: Principal, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is read for longer than a worker may be silent, while one looks for turns to take over."""
+    monkeypatch.setattr(turns, "SILENT_AFTER", timedelta(seconds=1))
+    monkeypatch.setattr(heartbeat, "EVERY_S", 0.1)
+    bench.llm.script["answer"] = [FACT]
+
+    async def wait() -> None:
+        await asyncio.sleep(2)
+        await takeovers(bench, db).run()
+
+    reads(bench, monkeypatch, wait)
+    question = await with_file(bench, caller, session)
+    asked = await bench.assistant.begin(caller, session.id, question, request_id="r")
+    events = [event async for event in bench.assistant.events(asked)]
+    assert (events[-1].name, (await message(bench, caller, asked)).state) == ("done", "done")
+
+
+async def test_a_question_can_be_cancelled_while_its_attachment_is_read(
+    bench: AssistantBench, caller: Principal, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is over at once, for who waits for it too."""
+    monkeypatch.setattr(heartbeat, "EVERY_S", 0.1)
+    reading = asyncio.Event()
+
+    async def wait() -> None:
+        reading.set()
+        await asyncio.Event().wait()
+
+    reads(bench, monkeypatch, wait)
+    question = await with_file(bench, caller, session)
+    begin = asyncio.create_task(bench.assistant.begin(caller, session.id, question, request_id="r"))
+    await reading.wait()
+    (_, waits) = await bench.chats.path(caller, session.id)
+    assert (await bench.assistant.cancel(caller, session.id, waits.id)).state == "cancelled"
+    asked = await begin
+    assert (asked.turn_id, asked.message.state) == (None, "cancelled")
+
+
+@pytest.mark.parametrize("stored", [True, False])
+async def test_a_question_that_cannot_be_read_leaves_no_message_that_waits(
+    bench: AssistantBench,
+    db: Database,
+    caller: Principal,
+    session: Session,
+    monkeypatch: pytest.MonkeyPatch,
+    stored: bool,
+) -> None:
+    """It fails with the reason; where the database is away just then, as soon as a worker sees it."""
+
+    async def wait() -> None:
+        raise Conflict("still being read")
+
+    async def away(*_: Any, **__: Any) -> Message:
+        raise Unavailable("the database is away")
+
+    reads(bench, monkeypatch, wait)
+    question = await with_file(bench, caller, session)
+    with monkeypatch.context() as patched:
+        if not stored:
+            patched.setattr(bench.chats, "finish", away)
+        with pytest.raises(Conflict, match="still being read"):
+            await bench.assistant.begin(caller, session.id, question, request_id="r", idempotency_key="k")
+    if not stored:
+        await _silent(db, caller)
+        await takeovers(bench, db).run()
+    found = (await bench.chats.path(caller, session.id))[-1]
+    assert found.error is not None
+    assert (found.state, found.error.code) == ("failed", "conflict" if stored else "interrupted")
+    async with db.tenant(caller) as conn:
+        assert (await turns.of_key(conn, caller.user_id, "k") is None) is stored
+
+
+class Halting:
+    """Holds the first run at its second word for ever, and every later one until it is let go."""
+
+    def __init__(self) -> None:
+        self.reached, self.go, self._pieces = asyncio.Event(), asyncio.Event(), 0
+
+    async def __call__(self, kind: str) -> None:
+        """Wait."""
+        if kind == "answer":
+            self._pieces += 1
+            if self._pieces == 2:
+                self.reached.set()
+                await asyncio.Event().wait()
+            elif self._pieces > 2:
+                await self.go.wait()
+
+
+async def listening(bench: AssistantBench, asked: Asked) -> list[Event]:
+    """All events."""
+    return [event async for event in bench.assistant.events(asked)]
+
+
+@pytest.mark.parametrize("here", [True, False])
+async def test_who_was_taken_over_writes_nothing_over_its_successors_answer(
+    bench: AssistantBench, db: Database, caller: Principal, session: Session, tmp_path: Path, here: bool
+) -> None:
+    """A stalled run that wakes hears that it is not its turn any more, also when its own process goes on with it."""
+    queue = JobQueue(db.pool)
+    await queue.open()
+    (tmp_path / "other").mkdir()
+    other = bench if here else AssistantBench(db, queue, tmp_path / "other", llm=bench.llm)
+    bench.llm.script["answer"] = [FACT]
+    bench.llm.before_piece = halting = Halting()
+    await bench.remember(FACT)
+    asked = await bench.assistant.begin(caller, session.id, Question(text=QUESTION), request_id="r")
+    first = asyncio.create_task(listening(bench, asked))
+    await halting.reached.wait()
+    again: Asked | None = None
+    while again is None:
+        await _silent(db, caller)
+        try:
+            again = await other.assistant.resume(caller, session.id, asked.message.id, request_id="r2")
+        except Conflict:
+            continue  # it said just now that it lives
+    second = asyncio.create_task(listening(other, again))
+    async with asyncio.timeout(10):
+        heard = await first
+    assert isinstance(heard[-1].data["error"], Conflict)
+    assert (await message(bench, caller, asked)).state == "running"
+    halting.go.set()
+    assert (await second)[-1].name == "done"
+    found = await message(bench, caller, asked)
+    assert (found.state, found.content) == ("done", "Sheila lives in Texas [1].")
+    await other.assistant.settled()
+
+
+async def test_a_run_that_breaks_before_it_hears_of_its_successor_stores_nothing(
+    bench: AssistantBench, db: Database, caller: Principal, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a stall broke is not how the answer ends."""
+    monkeypatch.setattr(heartbeat, "EVERY_S", 60.0)
+
+    async def breaks(kind: str) -> None:
+        async with db.tenant(caller) as conn:
+            await conn.execute("UPDATE turns SET worker = %s", [new_id()])
+        raise ProviderBroke("the provider stalled")
+
+    bench.llm.script["answer"] = [FACT]
+    bench.llm.before_piece = breaks
+    await bench.remember(FACT)
+    asked = await bench.assistant.begin(caller, session.id, Question(text=QUESTION), request_id="r")
+    assert (await listening(bench, asked))[-1].name == "error"
+    assert (await message(bench, caller, asked)).state == "running"
+
+
+async def test_a_question_that_is_half_stored_is_not_stored(
+    bench: AssistantBench, caller: Principal, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database goes away in the middle; the next question is answered as if that one had never been."""
+
+    async def away(*_: Any, **__: Any) -> None:
+        raise Unavailable("the database is away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(turns, "set_message", away)
+        patched.setattr(turns, "delete", away)
+        with pytest.raises(Unavailable):
+            await bench.assistant.begin(caller, session.id, Question(text="Lost?"), request_id="r")
+    bench.llm.script["answer"] = [FACT]
+    await bench.remember(FACT)
+    assert (await bench.ask(caller, session.id, QUESTION))[-1].name == "done"
+    assert (await bench.chats.path(caller, session.id))[0].content == QUESTION
+
+
+async def test_a_message_that_waits_without_a_turn_can_be_cancelled(
+    bench: AssistantBench, db: Database, caller: Principal, session: Session
+) -> None:
+    """By its user: whoever began it is not there any more."""
+    waits = await bench.chats.append(caller, session.id, parent_id=None, role="assistant", content="", state="running")
+    assert (await bench.assistant.cancel(caller, session.id, waits.id)).state == "cancelled"

@@ -4,9 +4,9 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from neuroedge.contract.errors import Forbidden
+from neuroedge.contract.errors import Forbidden, InvalidInput
 from neuroedge.contract.principal import Principal
 from neuroedge.http import assistant_answer
 from neuroedge.http.assistant_answer import Answered
@@ -14,7 +14,7 @@ from neuroedge.http.auth import RequestId, Runner, ThePlatform
 from neuroedge.http.dialects.sessions import begun
 from neuroedge.http.platform import Platform
 from neuroedge.kit.artifact_checks import Type
-from neuroedge.services.artifact_drafts import ArtifactDraft
+from neuroedge.services.artifact_drafts import MAX_INSTRUCTION, ArtifactDraft, Text, Title
 from neuroedge.services.chat.asking import Question
 from neuroedge.services.chat.state import Options
 
@@ -93,12 +93,30 @@ class SemanticOut(BaseModel):
 class GenerateIn(_Body):
     """What to make."""
 
-    prompt: str = Field(min_length=1, max_length=20_000)
+    prompt: Text = Field(min_length=1, max_length=MAX_INSTRUCTION)
     type: Type = "document"
-    title: str | None = Field(default=None, max_length=200)
+    title: Title | None = None
     language: str | None = Field(default=None, max_length=50, description="Of code.")
     session_id: UUID | None = Field(default=None, alias="sessionId")
     max_tokens: int = Field(default=1024, alias="maxTokens", ge=16, le=32_768)
+
+    def draft(self) -> ArtifactDraft:
+        """As the service takes it. Raises InvalidInput."""
+        try:
+            return ArtifactDraft(
+                type=self.type,
+                title=self.title,
+                format=(self.language or "python") if self.type == "code" else None,
+                instruction=self.prompt,
+                session_id=self.session_id,
+                max_tokens=self.max_tokens,
+            )
+        except ValidationError as error:
+            raise InvalidInput(
+                "the artifact cannot be made",
+                hint="code needs the name of its language",
+                errors=error.errors(include_url=False, include_input=False, include_context=False),
+            ) from error
 
 
 class GenerateOut(BaseModel):
@@ -173,14 +191,7 @@ async def semantic(body: SemanticIn, principal: Runner, platform: ThePlatform, r
 async def generate(body: GenerateIn, principal: Runner, platform: ThePlatform, request_id: RequestId) -> GenerateOut:
     """A document, code, table, diagram, JSON or slides, checked; /v1/artifacts has its versions."""
     await _check_place(body, principal, platform)
-    draft = ArtifactDraft(
-        type=body.type,
-        title=body.title,
-        format=(body.language or "python") if body.type == "code" else None,
-        instruction=body.prompt,
-        session_id=body.session_id,
-        max_tokens=body.max_tokens,
-    )
+    draft = body.draft()
     made = await platform.artifacts.create(principal, draft, request_id=request_id)
     return GenerateOut(
         id=made.artifact.id,

@@ -114,7 +114,7 @@ async def events(
     request: Request,
     last_event_id: sse.LastEventId = None,
 ) -> EventSourceResponse:
-    """Server-sent events: `queued`, `progress`, `step`, then `done` or `failed`; earlier ones are sent first."""
+    """Server-sent events: `queued`, `progress`, `step`, then `done`, `failed` or `deleted`; earlier ones come first."""
     followed = await platform.recording_progress.follow(principal, recording_id, after=last_event_id)
     return sse.answer(followed, request)
 

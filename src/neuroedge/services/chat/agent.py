@@ -13,6 +13,8 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
 
+import structlog
+
 from neuroedge.contract.chat import ChatMessage, ChatModel, ChatRequest, Policy, Tool, ToolCall
 from neuroedge.contract.engine import EngineContext, Usage
 from neuroedge.contract.errors import NeuroEdgeError
@@ -23,11 +25,14 @@ from neuroedge.services.chat.packing import RESERVE_TOKENS
 from neuroedge.services.chat.state import shortened
 from neuroedge.services.chat.tools import Toolbox
 
+log = structlog.get_logger(__name__)
+
 ANSWER: Final = "answer"
 _CALLS_A_STEP: Final = 4
 _SHORT_CHARS: Final = 200
 _LOCAL: Final = "local/"
 _ENOUGH: Final = "Answer now with what you know. Use no tool."
+_TYPES: Final = ("string", "integer", "number", "boolean", "object", "array", "null")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,10 +98,8 @@ async def step(
     began, before = time.perf_counter(), usage.prompt_tokens + usage.completion_tokens
     over = _over(work, limits)
     messages, left_out = await _fitting([_message(kept) for kept in work["messages"]], llm, max_tokens)
-    tools = [] if over else toolbox.tools
-    if over:
-        messages = [*messages, ChatMessage(role="user", content=_ENOUGH)]
-    text, calls = await _asked(messages, tools, llm=llm, ctx=ctx, policy=policy, usage=usage, max_tokens=max_tokens)
+    request = _request(messages, toolbox.tools, llm, may_call=not over, max_tokens=max_tokens)
+    text, calls = await _asked(request, ctx=ctx, policy=policy, usage=usage)
     spent = usage.prompt_tokens + usage.completion_tokens - before
     seconds = time.perf_counter() - began
     traced: dict[str, Any] = {"step": work["steps"] + 1, "seconds": round(seconds, 3), "tokens": spent}
@@ -156,6 +159,11 @@ async def _run(call: ToolCall, toolbox: Toolbox, seen: Sequence[Sequence[str]], 
     except NeuroEdgeError as error:
         text = f"error: {error.detail}{f' ({error.hint})' if error.hint else ''}"
         trace["error"] = error.code
+    except Exception:
+        # A tool's schema and its words are a stranger's: whatever they break, the other tools still work.
+        log.exception("tool_failed", tool=call.name)
+        text = f"error: {call.name} failed"
+        trace["error"] = NeuroEdgeError.code
     if found := signs(text):
         trace["untrusted"] = found
         text = f"{UNTRUSTED}\n{text}"
@@ -186,23 +194,21 @@ def _over(work: Work, limits: Limits) -> str | None:
     return None
 
 
+def _request(
+    messages: Sequence[ChatMessage], tools: Sequence[Tool], llm: ChatModel, *, may_call: bool, max_tokens: int
+) -> ChatRequest:
+    if not may_call:
+        messages = [*messages, ChatMessage(role="user", content=_ENOUGH)]
+    if not calls_natively(llm):
+        schema = choice_schema(tools) if may_call else None
+        return ChatRequest(messages, max_tokens=max_tokens, json_schema=schema)
+    # Some providers refuse messages with calls in them where no tools are told.
+    return ChatRequest(messages, max_tokens=max_tokens, tools=tools, tool_choice="auto" if may_call else "none")
+
+
 async def _asked(
-    messages: Sequence[ChatMessage],
-    tools: Sequence[Tool],
-    *,
-    llm: ChatModel,
-    ctx: EngineContext,
-    policy: Policy,
-    usage: Usage,
-    max_tokens: int,
+    request: ChatRequest, *, ctx: EngineContext, policy: Policy, usage: Usage
 ) -> tuple[str, list[ToolCall]]:
-    native = calls_natively(llm)
-    request = ChatRequest(
-        messages,
-        max_tokens=max_tokens,
-        tools=tools if native else (),
-        json_schema=choice_schema(tools) if tools and not native else None,
-    )
     text = ""
     parts: dict[int, dict[str, str]] = {}
     async with aclosing(ctx.llm.stream(request, policy=policy)) as deltas:
@@ -213,7 +219,7 @@ async def _asked(
                 call = parts.setdefault(part.index, {"id": "", "name": "", "arguments": ""})
                 call["id"], call["name"] = part.id or call["id"], part.name or call["name"]
                 call["arguments"] += part.arguments
-    if tools and not native:
+    if request.json_schema is not None:
         return _choice(text)
     return text.strip(), [ToolCall(**{**call, "id": call["id"] or f"call_{i}"}) for i, call in sorted(parts.items())]
 
@@ -236,11 +242,23 @@ def choice_schema(tools: Sequence[Tool]) -> dict[str, Any]:
 
 
 def _inlined(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Only what constrains: titles and lengths make the grammar large."""
+    """Only what constrains: titles and lengths make the grammar large. What is no schema constrains nothing."""
+    told, required = parameters.get("properties"), parameters.get("required")
     properties = {
-        name: {"type": about["type"]} for name, about in parameters.get("properties", {}).items() if "type" in about
+        name: {"type": about["type"]}
+        for name, about in (told.items() if isinstance(told, Mapping) else ())
+        if isinstance(about, Mapping) and _is_type(about.get("type"))
     }
-    return {"type": "object", "properties": properties, "required": list(parameters.get("required", []))}
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": [name for name in required if isinstance(name, str)] if isinstance(required, list) else [],
+    }
+
+
+def _is_type(told: Any) -> bool:
+    """Whether this is a type, or a choice of types, of JSON Schema."""
+    return told in _TYPES if isinstance(told, str) else isinstance(told, list) and all(one in _TYPES for one in told)
 
 
 def _choice(text: str) -> tuple[str, list[ToolCall]]:

@@ -6,24 +6,30 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal
+from typing import Any, Final
 from uuid import UUID
+
+import structlog
 
 from neuroedge.contract.engine import Usage
 from neuroedge.contract.errors import Conflict, NeuroEdgeError, NotFound
 from neuroedge.contract.principal import Principal
 from neuroedge.contract.vault import Cipher
 from neuroedge.services.chat.attachments import Attachments
+from neuroedge.services.chat.checks import own, require_message
+from neuroedge.services.chat.heartbeat import beat
 from neuroedge.services.chat.packing import uncovered
 from neuroedge.services.chat.sessions import Chats
 from neuroedge.services.chat.state import Attached, Options, SaidTurn, State, Summary, options_of, usage_of
 from neuroedge.services.chat.workflow import Workflow
 from neuroedge.stores import chat_messages, turns
-from neuroedge.stores.chat_messages import Failure, Message
+from neuroedge.stores.chat_messages import Body, Failure, Message
+from neuroedge.stores.chat_sessions import Session
 from neuroedge.stores.ids import new_id
-from neuroedge.stores.postgres import Database
+from neuroedge.stores.postgres import Connection, Database
 
-Ending = Literal["cancelled", "gone"]
+log = structlog.get_logger(__name__)
+
 INTERRUPTED: Final = Failure(
     code="interrupted",
     detail="the server stopped while it answered",
@@ -69,10 +75,11 @@ class Asked:
     """The assistant's."""
     turn_id: UUID | None = None
     """None: the answer is there already."""
+    worker: UUID = field(default_factory=new_id)
+    """This run, as its turn names it: one that takes it over, in this process or another, has another id."""
     state: State | None = None
     """None: go on from the last checkpoint."""
     options: Options = field(default_factory=Options)
-    ending: Ending | None = None
     said: list[str] = field(default_factory=list)
     cited: list[dict[str, Any]] = field(default_factory=list)
     task: "asyncio.Task[None] | None" = None
@@ -81,15 +88,11 @@ class Asked:
 class Asking:
     """Begins turns, and finds those that were begun."""
 
-    def __init__(
-        self, *, db: Database, chats: Chats, attachments: Attachments, workflow: Workflow, worker: UUID
-    ) -> None:
-        """`worker`: this process, as turns name it."""
+    def __init__(self, *, db: Database, chats: Chats, attachments: Attachments, workflow: Workflow) -> None:
         self._db = db
         self._chats = chats
         self._attachments = attachments
         self._workflow = workflow
-        self._worker = worker
 
     async def begin(
         self,
@@ -102,49 +105,42 @@ class Asking:
     ) -> Asked:
         """Keep the question and the place for its answer. Raises as Assistant.begin does."""
         session = await self._chats.get(principal, session_id)
-        settings = session.settings
-        options = replace(
-            question.options,
-            model=question.options.model or session.model,
-            local_only=question.options.local_only or settings.local_only,
-        )
+        options = _within(question.options, session)
         fingerprint = question.fingerprint(session_id, (await self._db.known(principal.org_id)).cipher)
         if idempotency_key is not None:
             before = await self._made(principal, idempotency_key, fingerprint, request_id=request_id)
             if before is not None:
                 return before
-        turn_id = new_id()
+        turn_id, worker = new_id(), new_id()
+        # In one transaction, so that no message waits for an answer without a turn that tells who is at it.
         async with self._db.tenant(principal) as conn:
-            new = await turns.insert(
+            await own(conn, principal, session_id)
+            if not await turns.insert(
                 conn,
                 org_id=principal.org_id,
                 user_id=principal.user_id,
                 turn_id=turn_id,
                 session_id=session_id,
-                worker=self._worker,
+                worker=worker,
                 idempotency_key=idempotency_key,
                 fingerprint=fingerprint,
-            )
-        if not new:
-            raise _answering()
-        message: Message | None = None
-        try:
-            asked, message = await self._kept(principal, session_id, question, session.leaf_id)
-            async with self._db.tenant(principal) as conn:
-                await turns.set_message(conn, turn_id, message.id)
-            state = await self._begun(principal, session_id, asked, options, settings.system_prompt)
-        except BaseException as error:
-            await self._given_up(principal, turn_id, message, error)
-            raise
-        return Asked(
+            ):
+                raise _answering()
+            asked, message = await self._kept(conn, principal, session, question)
+            await turns.set_message(conn, turn_id, message.id)
+        if question.reply_to is None:
+            await self._chats.tell(principal, asked)
+        await self._chats.tell(principal, message)
+        begun = Asked(
             principal=principal,
             request_id=request_id,
             session_id=session_id,
             message=message,
             turn_id=turn_id,
-            state=state,
+            worker=worker,
             options=options,
         )
+        return await self._opened(begun, turn_id, asked, session.settings.system_prompt)
 
     async def resume(self, principal: Principal, session_id: UUID, message_id: UUID, *, request_id: str) -> Asked:
         """Take a turn over whose process died; of one that is over, its answer. Raises as Assistant.resume does."""
@@ -160,7 +156,7 @@ class Asking:
             raise _answering()
         state = await self._workflow.state(principal, turn.id)
         async with self._db.tenant(principal) as conn:
-            if not await turns.take_over(conn, turn.id, worker=self._worker):
+            if not await turns.take_over(conn, turn.id, worker=over.worker):
                 raise _answering()
             if message.state != "running":
                 await chat_messages.reopen(conn, message_id)
@@ -170,17 +166,44 @@ class Asking:
             return over
         return replace(over, turn_id=turn.id, options=options_of(state))
 
-    async def _given_up(
-        self, principal: Principal, turn_id: UUID, message: Message | None, error: BaseException
-    ) -> None:
-        """What could not begin leaves no turn, and no message that waits for an answer."""
-        async with self._db.tenant(principal) as conn:
-            await turns.delete(conn, turn_id)
-        if message is not None:
-            told = error if isinstance(error, NeuroEdgeError) else NeuroEdgeError("the question could not be read")
-            failure = Failure(code=told.code, detail=told.detail, hint=told.hint)
-            with suppress(NotFound):
-                await self._chats.finish(principal, message.id, content="", state="failed", error=failure)
+    async def _opened(self, begun: Asked, turn_id: UUID, asked: Message, system_prompt: str | None) -> Asked:
+        """With the state to begin with. That may have to wait for attachments: the turn is said to live meanwhile, and
+        one that is cancelled meanwhile is over."""
+        principal = begun.principal
+        reading = asyncio.create_task(
+            self._begun(principal, begun.session_id, asked, begun.options, system_prompt), name="chat-reading"
+        )
+        beating = asyncio.create_task(beat(self._db, principal, turn_id, worker=begun.worker), name="chat-beat")
+        try:
+            await asyncio.wait((reading, beating), return_when=asyncio.FIRST_COMPLETED)
+            if reading.done():
+                return replace(begun, state=reading.result())
+            if beating.result() == "gone":
+                raise Conflict("the question was taken for one whose process had died", hint="ask again")
+            message = await self._chats.finish(principal, begun.message.id, content="", state="cancelled")
+            async with self._db.tenant(principal) as conn:
+                await turns.finish(conn, turn_id, worker=begun.worker)
+            return replace(begun, turn_id=None, message=message)
+        except BaseException as error:
+            await self._given_up(begun, turn_id, error)
+            raise
+        finally:
+            reading.cancel()
+            beating.cancel()
+            await asyncio.gather(reading, beating, return_exceptions=True)
+
+    async def _given_up(self, begun: Asked, turn_id: UUID, error: BaseException) -> None:
+        """What could not begin leaves no message that waits for an answer, and no turn; where that cannot be stored
+        now, it is left as by a process that died (takeover.py)."""
+        told = error if isinstance(error, NeuroEdgeError) else NeuroEdgeError("the question could not be read")
+        failure = Failure(code=told.code, detail=told.detail, hint=told.hint)
+        try:
+            with suppress(NotFound, Conflict):  # deleted, or ended by somebody else
+                await self._chats.finish(begun.principal, begun.message.id, content="", state="failed", error=failure)
+            async with self._db.tenant(begun.principal) as conn:
+                await turns.delete(conn, turn_id)
+        except NeuroEdgeError as late:
+            log.warning("question_not_given_up", message_id=str(begun.message.id), code=late.code)
 
     async def _made(
         self, principal: Principal, idempotency_key: str, fingerprint: bytes, *, request_id: str
@@ -200,24 +223,24 @@ class Asking:
         return await self.resume(principal, turn.session_id, turn.message_id, request_id=request_id)
 
     async def _kept(
-        self, principal: Principal, session_id: UUID, question: Question, leaf_id: UUID | None
+        self, conn: Connection, principal: Principal, session: Session, question: Question
     ) -> tuple[Message, Message]:
         """The user's message and the assistant's, which is empty yet."""
         if question.reply_to is not None:
-            asked = await self._chats.message(principal, session_id, question.reply_to)
+            asked = await require_message(conn, session.id, question.reply_to)
             if asked.role != "user":
                 raise Conflict("only a user's message can be answered", hint="give the id of a question")
         else:
-            asked = await self._chats.append(
+            asked = await self._chats.append_in(
+                conn,
                 principal,
-                session_id,
-                parent_id=question.parent_id or leaf_id,
+                session.id,
+                parent_id=question.parent_id or session.leaf_id,
                 role="user",
-                content=question.text,
-                attachments=question.attachments,
+                body=Body(content=question.text, attachments=list(question.attachments)),
             )
-        message = await self._chats.append(
-            principal, session_id, parent_id=asked.id, role="assistant", content="", state="running"
+        message = await self._chats.append_in(
+            conn, principal, session.id, parent_id=asked.id, role="assistant", body=Body(), state="running"
         )
         return asked, message
 
@@ -259,6 +282,15 @@ class Asking:
         async with self._db.tenant(principal) as conn:
             turn = await turns.of_message(conn, message_id)
         return (await self._workflow.state(principal, turn.id)).get("summary") if turn else None
+
+
+def _within(options: Options, session: Session) -> Options:
+    """With what the session says where they say nothing, and never less strict."""
+    return replace(
+        options,
+        model=options.model or session.model,
+        local_only=options.local_only or session.settings.local_only,
+    )
 
 
 def _interrupted(message: Message) -> bool:

@@ -17,8 +17,9 @@ from neuroedge.contract.errors import Conflict, DeadlineExceeded, NeuroEdgeError
 from neuroedge.contract.principal import Principal
 from neuroedge.services.artifacts import Artifacts
 from neuroedge.services.chat.agent import Limits
-from neuroedge.services.chat.asking import Asked, Asking, Ending, Question
+from neuroedge.services.chat.asking import Asked, Asking, Question
 from neuroedge.services.chat.attachments import Attachments
+from neuroedge.services.chat.heartbeat import beat
 from neuroedge.services.chat.intent import Examples
 from neuroedge.services.chat.sessions import Chats
 from neuroedge.services.chat.state import Event, Options, State
@@ -32,7 +33,6 @@ from neuroedge.services.safety import Safety
 from neuroedge.stores import turns
 from neuroedge.stores.chat_messages import Failure, Message, Usage
 from neuroedge.stores.chat_messages import State as MessageState
-from neuroedge.stores.ids import new_id
 from neuroedge.stores.postgres import Database
 
 log = structlog.get_logger(__name__)
@@ -42,7 +42,6 @@ ENGINES: Final = ("knowledge", "ranking", "emotion", "moderation", "embedding")
 TURN_S: Final = 600.0
 MAX_TURNS: Final = 8
 """Of one user in one process at the same time."""
-_BEAT_S: Final = 1.0
 _STORE_S: Final = 15.0
 _CANCEL_S: Final = 15.0
 
@@ -76,8 +75,7 @@ class Assistant:
         self._engines = engines
         self._mcp = mcp
         self._examples = Examples()
-        self._worker = new_id()
-        self._asking = Asking(db=db, chats=chats, attachments=attachments, workflow=self._workflow, worker=self._worker)
+        self._asking = Asking(db=db, chats=chats, attachments=attachments, workflow=self._workflow)
         self._running: dict[UUID, Asked] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -161,7 +159,6 @@ class Assistant:
         finally:
             # Not waited for: whoever leaves may be cancelled again and again. The task stores its end by itself.
             if not task.done():
-                asked.ending = asked.ending or "cancelled"
                 task.cancel()
 
     async def cancel(self, principal: Principal, session_id: UUID, message_id: UUID) -> Message:
@@ -171,12 +168,11 @@ class Assistant:
             return message
         async with self._db.tenant(principal) as conn:
             turn = await turns.of_message(conn, message_id)
-            if turn is None:
-                raise NotFound(f"no turn answers with message {message_id}")
-            await turns.cancel(conn, turn.id)
+            if turn is not None:
+                await turns.cancel(conn, turn.id)
         if (here := self._running.get(message_id)) is not None:
-            _stop(here, "cancelled")
-        elif turn.abandoned:
+            _stop(here)
+        elif turn is None or turn.abandoned:
             with suppress(Conflict):
                 await self._chats.finish(principal, message_id, content="", state="cancelled")
         with suppress(TimeoutError):
@@ -188,12 +184,13 @@ class Assistant:
 
     async def _work(self, asked: Asked, turn_id: UUID, queue: "asyncio.Queue[Event | None]") -> None:
         """Run the turn and store how it ended."""
-        beat = asyncio.create_task(self._beat(asked, turn_id))
+        beating = asyncio.create_task(self._beat(asked, turn_id))
         try:
             last = await self._ended(asked, turn_id, queue)
         finally:
-            beat.cancel()
-            self._running.pop(asked.message.id, None)
+            beating.cancel()
+            if self._running.get(asked.message.id) is asked:  # and not the run that took it over
+                del self._running[asked.message.id]
         queue.put_nowait(last)
 
     async def _ended(self, asked: Asked, turn_id: UUID, queue: "asyncio.Queue[Event | None]") -> Event:
@@ -237,10 +234,15 @@ class Assistant:
         return Event(name="done", data={**told, "intent": state["intent"]})
 
     async def _cut(self, asked: Asked, turn_id: UUID, how: MessageState, error: NeuroEdgeError | None) -> Event:
-        """What came so far is kept, with the reason why no more came."""
+        """What came so far is kept, with the reason why no more came; nothing by a run that was taken over."""
         failure = Failure(code=error.code, detail=error.detail, hint=error.hint) if error else None
         try:
             async with asyncio.timeout(_STORE_S):
+                async with self._db.tenant(asked.principal) as conn:
+                    standing = await turns.seen(conn, turn_id, worker=asked.worker)
+                if standing == "gone":
+                    await self._chats.message(asked.principal, asked.session_id, asked.message.id)
+                    return Event(name="error", data={"error": _taken_over()})
                 message = await self._chats.finish(
                     asked.principal,
                     asked.message.id,
@@ -262,20 +264,11 @@ class Assistant:
 
     async def _over(self, asked: Asked, turn_id: UUID) -> None:
         async with self._db.tenant(asked.principal) as conn:
-            await turns.finish(conn, turn_id, worker=self._worker)
+            await turns.finish(conn, turn_id, worker=asked.worker)
 
     async def _beat(self, asked: Asked, turn_id: UUID) -> None:
-        """Say every second that this process lives, and hear whether it shall go on."""
-        while True:
-            await asyncio.sleep(_BEAT_S)
-            try:
-                async with self._db.tenant(asked.principal) as conn:
-                    standing = await turns.seen(conn, turn_id, worker=self._worker)
-            except Unavailable:
-                continue
-            if standing != "mine":
-                _stop(asked, standing)
-                return
+        await beat(self._db, asked.principal, turn_id, worker=asked.worker)
+        _stop(asked)
 
     async def _turn(self, asked: Asked, tell: Callable[[Event], Any]) -> Turn:
         ctx = self._runner.context(asked.principal, request_id=asked.request_id)
@@ -303,7 +296,10 @@ class Assistant:
         )
 
 
-def _stop(asked: Asked, why: Ending) -> None:
-    asked.ending = why
+def _stop(asked: Asked) -> None:
     if asked.task is not None:
         asked.task.cancel()
+
+
+def _taken_over() -> Conflict:
+    return Conflict("another worker goes on with this answer", hint="read the message again in a while")

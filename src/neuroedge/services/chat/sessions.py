@@ -244,11 +244,15 @@ class Chats:
             model=model,
         )
         async with self._db.tenant(principal) as conn:
-            message = await self._append(
+            message = await self.append_in(
                 conn, principal, session_id, parent_id=parent_id, role=role, body=body, state=state
             )
-        await tell(self._progress, principal.org_id, message)
+        await self.tell(principal, message)
         return message
+
+    async def tell(self, principal: Principal, message: Message) -> None:
+        """Let listeners know of a message that was added, once that is stored."""
+        await tell(self._progress, principal.org_id, message)
 
     async def finish(
         self,
@@ -291,7 +295,7 @@ class Chats:
             if state == "done" and content.strip():
                 await remember_later(self._queue, conn, principal, [message_id])
             finished = await require_message(conn, message.session_id, message_id)
-        await tell(self._progress, principal.org_id, finished)
+        await self.tell(principal, finished)
         return finished
 
     async def edit(
@@ -312,10 +316,10 @@ class Chats:
                 raise Conflict("this message is being generated", hint="cancel it, or wait until it has ended")
             kept = before.attachments if attachments is None else attachments
             body = Body(content=content, attachments=list(kept))
-            message = await self._append(
-                conn, principal, session_id, parent_id=before.parent_id, role=before.role, body=body, state="done"
+            message = await self.append_in(
+                conn, principal, session_id, parent_id=before.parent_id, role=before.role, body=body
             )
-        await tell(self._progress, principal.org_id, message)
+        await self.tell(principal, message)
         return message
 
     async def delete_message(self, principal: Principal, session_id: UUID, message_id: UUID) -> None:
@@ -346,7 +350,7 @@ class Chats:
             await chat_messages.set_feedback(conn, message_id, feedback)
             return await require_message(conn, session_id, message_id)
 
-    async def _append(
+    async def append_in(
         self,
         conn: Connection,
         principal: Principal,
@@ -355,8 +359,9 @@ class Chats:
         parent_id: UUID | None,
         role: Role,
         body: Body,
-        state: State,
+        state: State = "done",
     ) -> Message:
+        """As `append`, in the caller's transaction; nobody is told."""
         session = await own(conn, principal, session_id)
         if role == "user":
             check_words(body)

@@ -231,11 +231,11 @@ def calculated(formula: str) -> str:
     """The value of an arithmetic formula, written short. Raises InvalidInput."""
     try:
         value = _value(ast.parse(formula.replace(",", "").strip(), mode="eval").body)
+        return f"{value:.12g}" if isinstance(value, float) else str(value)
     except (SyntaxError, ValueError, ArithmeticError, TypeError, RecursionError, MemoryError) as error:
         raise InvalidInput(
             f"{formula!r} cannot be calculated", hint="numbers, + - * / // % ** and parentheses"
         ) from error
-    return f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
 def _value(node: ast.AST) -> float:
