@@ -10,11 +10,12 @@ from uuid import UUID
 import numpy as np
 import pytest
 
-from neuroedge.contract.errors import Conflict
+from neuroedge.contract.errors import Conflict, Unavailable
 from neuroedge.contract.principal import Principal
+from neuroedge.infra.blobs import TenantBlobs
 from neuroedge.infra.queue import JobQueue
 from neuroedge.kit.federated import signing, weights
-from neuroedge.services import federated_rounds, housekeeping
+from neuroedge.services import housekeeping
 from neuroedge.services.federated import Federations
 from neuroedge.services.federated_drafts import (
     FederationClientDraft,
@@ -151,8 +152,8 @@ async def test_a_worker_killed_after_the_round_was_closed_leaves_no_objects(
         raise ConnectionAbortedError
 
     with monkeypatch.context() as patched:
-        patched.setattr(federated_rounds, "forget_blob", killed)
-        patched.setattr(federated_rounds, "forget_blobs", killed)
+        patched.setattr(TenantBlobs, "delete", killed)
+        patched.setattr(TenantBlobs, "delete_prefix", killed)
         with pytest.raises(ConnectionAbortedError):
             await rounds.advance(caller.org_id, opened)
     assert (await federations.round(caller, federation, opened)).state == "closed"
@@ -191,15 +192,62 @@ async def test_two_workers_at_once_change_the_model_once(db: Database, tmp_path:
 
 
 async def test_a_revoked_clients_update_has_no_part(db: Database, tmp_path: Path) -> None:
-    """Revoked after it was sent: too few are left, and the round fails."""
+    """Revoked after it was sent: too few are left, the round waits for others, and fails when it is ended."""
     federations, rounds, _ = _parts(db, tmp_path)
     caller = await new_principal(db)
     federation, opened = await _collected(federations, caller)
     client = (await federations.clients(caller, federation))[0]
     await federations.revoke(caller, federation, client.id, request_id="r")
     await rounds.advance(caller.org_id, opened)
+    assert (await federations.round(caller, federation, opened)).state == "collecting"
+    await federations.end(caller, federation, opened, request_id="r")
+    await rounds.advance(caller.org_id, opened)
     found = await federations.round(caller, federation, opened)
-    assert (found.state, found.told["error_code"]) == ("failed", "not_combinable")
+    assert (found.state, found.told["error_code"]) == ("failed", "too_few_clients")
+
+
+async def test_an_update_whose_storing_was_not_confirmed_is_kept(
+    db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database committed, and its answer was lost: the client sends again, and the round has the update."""
+    federations, rounds, contexts = _parts(db, tmp_path)
+    caller = await new_principal(db)
+    federation, opened, [client, _], [key, _] = await _opened(federations, caller, clients=2, min_clients=1)
+    sent, keep = _update(federation, opened, client, key, 1.0), federations._keep
+
+    async def unconfirmed(*args: Any) -> Any:
+        await keep(*args)
+        raise Unavailable("the database does not answer")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(federations, "_keep", unconfirmed)
+        with pytest.raises(Unavailable):
+            await federations.submit(caller, federation, opened, sent)
+    assert (await federations.submit(caller, federation, opened, sent)).known
+    assert await contexts.blobs(caller).count(f"{folder(federation)}/rounds") == 1
+    await federations.end(caller, federation, opened, request_id="r")
+    await rounds.advance(caller.org_id, opened)
+    assert (await federations.round(caller, federation, opened)).state == "closed"
+
+
+async def test_updates_that_could_not_be_deleted_are_deleted_by_the_jobs_next_attempt(
+    db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store was away for a moment when the round ended: the job fails, and the queue tries it again."""
+    federations, rounds, contexts = _parts(db, tmp_path)
+    caller = await new_principal(db)
+    federation, opened = await _collected(federations, caller)
+
+    async def away(*args: Any) -> Any:
+        raise Unavailable("the objects could not be deleted")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(TenantBlobs, "delete_prefix", away)
+        with pytest.raises(Unavailable):
+            await rounds.advance(caller.org_id, opened)
+    assert (await federations.round(caller, federation, opened)).state == "closed"
+    await rounds.advance(caller.org_id, opened)
+    assert await contexts.blobs(caller).count(f"{folder(federation)}/rounds") == 0
 
 
 async def test_revoking_the_last_client_that_is_awaited_lets_the_round_be_combined(

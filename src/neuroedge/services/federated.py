@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
-from neuroedge.contract.errors import Conflict, NotFound
+from neuroedge.contract.errors import Conflict, Forbidden, InvalidInput, NotFound
 from neuroedge.contract.principal import Principal
 from neuroedge.engines.decision.federated import MAX_NUMBERS
 from neuroedge.kit.federated import secure, weights
@@ -249,13 +249,16 @@ class Federations:
         if draft.kind not in ("update", "masked"):
             return await self._keep(principal, federation, round_id, client, draft, {**told, "payload": draft.payload})
         blobs, name = self._contexts.blobs(principal), f"rounds/{round_id}/{new_id()}"
-        kept = None
+        place = f"{folder(federation_id)}/{name}"
+        await blobs.put(place, payload)
         try:
-            await blobs.put(f"{folder(federation_id)}/{name}", payload)
             kept = await self._keep(principal, federation, round_id, client, draft, {**told, "blob": name})
-        finally:
-            if kept is None or kept.known:
-                await asyncio.shield(forget_blob(blobs, f"{folder(federation_id)}/{name}"))
+        except (Conflict, Forbidden, InvalidInput, NotFound):
+            await asyncio.shield(forget_blob(blobs, place))
+            raise
+        # After another error the message may be stored all the same; then the end of the round deletes its object.
+        if kept.known:
+            await asyncio.shield(forget_blob(blobs, place))
         return kept
 
     async def _keep(

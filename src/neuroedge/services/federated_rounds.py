@@ -15,14 +15,14 @@ from uuid import UUID
 import numpy as np
 import structlog
 
-from neuroedge.contract.errors import Conflict, NotFound
+from neuroedge.contract.errors import Conflict, NeuroEdgeError, NotFound
 from neuroedge.infra.blobs import TenantBlobs
 from neuroedge.infra.queue import TASK_QUEUE, JobQueue
 from neuroedge.kit.federated import aggregation, privacy, secure, weights
 from neuroedge.kit.federated.aggregation import Adam, Combined
 from neuroedge.services.federated_drafts import FederationSettings
 from neuroedge.services.federated_secure import revealed
-from neuroedge.services.housekeeping import forget_blob, forget_blobs, service_principal
+from neuroedge.services.housekeeping import forget_blob, service_principal
 from neuroedge.services.run_engine import Contexts
 from neuroedge.stores import federated as store
 from neuroedge.stores import ledgers
@@ -111,7 +111,10 @@ class FederatedRounds:
             if found is not None and found.finished_at is None:
                 await _failed(conn, found, code)
         if found is not None:
-            await self._forget_round(org_id, found)
+            try:
+                await self._forget_round(org_id, found)
+            except NeuroEdgeError as error:
+                log.warning("federated_round_not_forgotten", round_id=str(round_id), detail=error.detail)
 
     async def _moved(self, conn: Connection, org_id: UUID, found: Round) -> Round:
         """One phase further, when everybody has answered or the deadline has passed."""
@@ -119,6 +122,8 @@ class FederatedRounds:
         assert federation is not None
         settings = FederationSettings.model_validate(federation.told["settings"])
         answered = await store.senders(conn, found.id, found.phase)
+        if found.phase == "update":  # a revoked client's is left out of what is combined
+            answered &= await _able(conn, found)
         late = datetime.now(UTC) >= found.deadline
         if not late and await _awaited(conn, found) - answered:
             if found.deadline - datetime.now(UTC) < _CLOCKS_DIFFER:
@@ -146,11 +151,10 @@ class FederatedRounds:
         blobs = self._contexts.blobs(service)
         try:
             outcome = await self._outcome(blobs, service.org_id, found)
-        except NotFound:  # the federation was deleted meanwhile
-            return
-        except ValueError as error:
+        except (NotFound, ValueError) as error:  # where the federation was deleted meanwhile, there is nothing to fail
             log.warning("federated_round_failed", round_id=str(found.id), detail=str(error))
             await self.fail(org_id, found.id, code="not_combinable")
+            await self._forget_round(org_id, found)
             return
         names = {"weights": str(new_id())} | ({"state": str(new_id())} if outcome.state else {})
         await blobs.put(f"{folder(found.federation_id)}/{names['weights']}", outcome.weights)
@@ -234,14 +238,14 @@ class FederatedRounds:
 
     async def _forget_round(self, org_id: UUID, found: Round) -> None:
         """Delete the updates of a round that has ended, which say more of the clients' data than the model does, and
-        the objects of the version before."""
+        the objects of the version before. Raises Unavailable, for the job to be tried again."""
         service = service_principal(org_id)
         blobs = self._contexts.blobs(service)
         async with self._db.tenant(service) as conn:
             federation = await store.find(conn, found.federation_id)
         for name in federation.told.get("superseded", ()) if federation else ():
-            await forget_blob(blobs, f"{folder(found.federation_id)}/{name}")
-        await forget_blobs(blobs, f"{folder(found.federation_id)}/rounds/{found.id}")
+            await blobs.delete(f"{folder(found.federation_id)}/{name}")
+        await blobs.delete_prefix(f"{folder(found.federation_id)}/rounds/{found.id}")
 
 
 def folder(federation_id: UUID) -> str:
@@ -307,9 +311,13 @@ def _stepped(
     )
 
 
+async def _able(conn: Connection, found: Round) -> set[UUID]:
+    return {client.id for client in await store.clients(conn, found.federation_id) if not client.revoked}
+
+
 async def _awaited(conn: Connection, found: Round) -> set[UUID]:
     """Who is to answer in the phase; who was revoked cannot, and counts as one that left."""
-    able = {client.id for client in await store.clients(conn, found.federation_id) if not client.revoked}
+    able = await _able(conn, found)
     if found.phase in _BEFORE:
         return able & await store.senders(conn, found.id, _BEFORE[found.phase])
     return able
