@@ -342,6 +342,31 @@ async def test_a_call_that_holds_a_model_gets_another_one_while_the_device_is_gi
     await pool.close()
 
 
+async def test_a_pause_frees_what_is_idle_before_it_waits(tmp_path: Path, machine: Any) -> None:
+    """A call with a model in hand may need that room for its next one, though others wait for what is idle."""
+    pool = make(tmp_path, {"a": 40, "b": 40, "d": 40}, budget_mib=100)
+    await learn_sizes(pool, "abd")
+    await use(pool, "d")
+    wanted = asyncio.Event()
+
+    async def other() -> None:
+        await wanted.wait()
+        await use(pool, "d")
+
+    waiting = asyncio.create_task(other())
+    async with pool.lease(ref("a")):
+        pausing = asyncio.create_task(pool.pause())
+        wanted.set()
+        await asyncio.sleep(0.01)
+        with call_scope(timeout_s=5):
+            await use(pool, "b")
+    await pausing
+    assert in_memory(pool) == set()
+    await pool.resume()
+    await waiting
+    await pool.close()
+
+
 async def test_a_resume_that_is_cut_off_is_finished_by_the_next(tmp_path: Path, machine: Any) -> None:
     """What was not loaded again yet is remembered."""
     pool = make(tmp_path, {"a": 10, "b": 10}, budget_mib=100)

@@ -209,18 +209,18 @@ class Pool:
                 log.warning("warm_up_failed", model=name, code=error.code, detail=error.detail)
 
     async def pause(self) -> None:
-        """Let go of all models and load none until `resume`: another process has the device for itself."""
+        """Let go of all models and begin nothing until `resume`: another process has the device for itself.
+
+        A call that holds a model may still ask for another one: else it would wait for the end of its own pause.
+        """
         self._open.clear()
-        # A call that holds a model may still ask for another one: else it would wait for the end of its own pause.
         while there := [slot for slot in self.slots() if slot.loaded is not None or slot.loading is not None]:
-            if loading := [slot.loading for slot in there if slot.loading is not None]:
-                await asyncio.wait(loading)
-            there = [slot for slot in there if slot.loaded is not None]
-            self._paused.update(dict.fromkeys(slot.entry.id for slot in there))
-            for slot in there:
-                if (loaded := slot.loaded) is not None:
-                    await loaded.unused()
-                    await self._residents.free(slot, loaded, reason="pause")
+            self._paused.update(dict.fromkeys(slot.entry.id for slot in there if slot.loaded is not None))
+            idle = [(slot, slot.loaded) for slot in there if slot.loaded is not None and not slot.leases]
+            for slot, loaded in idle:  # first, as what still loads may need their room
+                await self._residents.free(slot, loaded, reason="pause")
+            if not idle:
+                await _first_of(there)
 
     async def resume(self) -> None:
         """Load again what `pause` let go; one that is cancelled leaves the rest to the next."""
@@ -312,6 +312,8 @@ class Pool:
             if slot.state == "loading":
                 slot.failed(failure)
                 self._metrics.load_failed(slot.entry.id, failure.code)
+            if failure is error:
+                raise
             raise failure from error
         finally:
             slot.loading = None
@@ -338,7 +340,10 @@ class Pool:
         except Exception as error:
             reservation.cancel()
             await asyncio.to_thread(memory.give_back)
-            raise load_error(error, entry) from error
+            failure = load_error(error, entry)
+            if failure is error:
+                raise
+            raise failure from error
 
     async def _reserve(self, slot: Slot) -> Reservation:
         entry = slot.entry
@@ -375,6 +380,17 @@ class Pool:
             due = slot.failed_for_s() > min(RETRY_FAILED_S * 2 ** (slot.failures - 1), LONGEST_RETRY_FAILED_S)
             if due and slot.loading is None and self.catalogue.present(slot.entry):
                 await self.warm_up([slot.entry.id])
+
+
+async def _first_of(slots: Collection[Slot]) -> None:
+    """Return when one of these models is held by nobody, or one of the loads has ended."""
+    free = [asyncio.create_task(slot.loaded.unused()) for slot in slots if slot.loaded is not None]
+    try:
+        loads = [slot.loading for slot in slots if slot.loading is not None]
+        await asyncio.wait([*free, *loads], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for each in free:
+            each.cancel()
 
 
 def _retrieve(done: "asyncio.Task[None]") -> None:

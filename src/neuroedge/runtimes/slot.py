@@ -133,7 +133,8 @@ class Slot:
         self._failed_at = time.monotonic()
 
     def refused(self, error: NeuroEdgeError) -> None:
-        """A load was not begun: there was no room. That says nothing against the model."""
+        """A load was not begun: there was no room, or its files were never fetched. That says nothing against the
+        model."""
         self.state, self.error, self.error_code = "unloaded", error.detail, error.code
 
     def emptied(self) -> None:

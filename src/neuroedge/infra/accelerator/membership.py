@@ -23,7 +23,7 @@ class Participant(Protocol):
     """Whoever has models on the device, as the model pool."""
 
     async def pause(self) -> None:
-        """Unload what is idle on the device, wait for what is in use, refuse loads until `resume`.
+        """Unload what is idle on the device, wait for what is in use, begin nothing new until `resume`.
 
         May be cancelled, when the device was given back meanwhile; `resume` follows then, and after a failure.
         """
