@@ -359,15 +359,18 @@ def _renamed(named: Named, changes: ArtifactChanges) -> Named:
 
 def _renaming(principal: Principal, changes: ArtifactChanges) -> Also:
     """What of the changes makes no version; done in the transaction of what does."""
+    anew = changes.content is not None or (changes.instruction is not None and not changes.background)
 
     async def rename(conn: Connection, artifact: Artifact) -> None:
         org_id, memory_id = principal.org_id, artifact.memory_id
         if changes.title is not None or changes.tags is not None:
             named = _renamed(artifact.named, changes)
             await artifacts.rename(conn, artifact.id, named=named)
-            if memory_id is not None and (found := await memories.find(conn, org_id=org_id, ids=[memory_id])):
-                item = item_of(found[0], {"title": named.title, "tags": list(named.tags)})
-                await memories.rewrite(conn, org_id=org_id, memory_id=memory_id, item=item)
+            # A new version writes its memory anew by itself, and would wait for the graph with the corpus in hand.
+            if memory_id is not None and not anew:
+                for found in await memories.find(conn, org_id=org_id, ids=[memory_id]):
+                    item = item_of(found, {"title": named.title, "tags": list(named.tags)})
+                    await memories.rewrite(conn, org_id=org_id, memory_id=memory_id, item=item)
         if changes.visibility is not None:
             owner, seen = artifact.user_id, changes.visibility
             await artifacts.set_visibility(

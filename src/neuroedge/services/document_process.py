@@ -256,9 +256,9 @@ class DocumentProcess:
                     conn, org_id=principal.org_id, user_id=document.user_id, document_id=document.id, items=items
                 )
             await documents.finish(conn, document.id, chunks=plan.total)
-            await self._knowledge.document_stored(
-                conn, principal, document.id, asked=said.extract, request_id=request_id
-            )
+            # In its owner's name: whoever sent another file may not see it any more.
+            owner = replace(principal, user_id=document.user_id)
+            await self._knowledge.document_stored(conn, owner, document.id, asked=said.extract, request_id=request_id)
         await self._forget(blobs, f"{folder}/work")
         for name in await blobs.folders(folder_of(document.id)):
             if name.isdigit() and int(name) < document.version:

@@ -102,8 +102,9 @@ class MemoryMerge:
     async def _keep(self, conn: Connection, principal: Principal, rows: Sequence[Memory]) -> None:
         kept, others = rows[0], rows[1:]
         item = item_of(kept, united(kept, others))
-        await memories.rewrite(conn, org_id=principal.org_id, memory_id=kept.id, item=item)
+        # The graph is locked by what is deleted, and before the corpus.
         await memories.delete(conn, org_id=principal.org_id, ids=[row.id for row in others])
+        await memories.rewrite(conn, org_id=principal.org_id, memory_id=kept.id, item=item)
 
 
 def grouped(ids: Sequence[UUID], twins: Sequence[Twin]) -> list[Group]:

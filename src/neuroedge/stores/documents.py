@@ -242,11 +242,12 @@ async def keep_chunks(conn: Connection, *, org_id: UUID, document_id: UUID, kept
 async def name_chunks(conn: Connection, *, org_id: UUID, ids: Sequence[UUID], filename: str, source: str) -> None:
     """Let chunks that were kept tell which file they are of now."""
     for start in range(0, len(ids), _NAMED_AT_ONCE):
+        items = {}
         for memory in await memories.find(conn, org_id=org_id, ids=ids[start : start + _NAMED_AT_ONCE], lock=True):
             named = {"metadata": {**memory.metadata, "filename": filename}, "source": source}
             if named != {"metadata": memory.metadata, "source": memory.source}:
-                item = memories.item_of(memory, named)
-                await memories.rewrite(conn, org_id=org_id, memory_id=memory.id, item=item)
+                items[memory.id] = memories.item_of(memory, named)
+        await memories.relabel(conn, org_id=org_id, items=items)
 
 
 async def chunk_ids(conn: Connection, *, org_id: UUID, document_id: UUID, limit: int, after: int = -1) -> list[UUID]:

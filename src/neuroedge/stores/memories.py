@@ -164,6 +164,17 @@ async def rewrite(conn: Connection, *, org_id: UUID, memory_id: UUID, item: NewM
     return True
 
 
+async def relabel(conn: Connection, *, org_id: UUID, items: Mapping[UUID, NewMemory]) -> None:
+    """Give rows other metadata, sources and tags. Their titles and contents, so what they are found by, must be those
+    they have."""
+    async with conn.cursor() as cursor:
+        await cursor.executemany(
+            "UPDATE memories SET sealed = %s, content_mac = %s, facets = %s, updated_at = now()"
+            " WHERE org_id = %s AND id = %s",
+            [(*_hidden(conn.vault, memory_id, item), org_id, memory_id) for memory_id, item in items.items()],
+        )
+
+
 async def delete(conn: Connection, *, org_id: UUID, ids: Sequence[UUID]) -> int:
     """Delete those of these rows the caller may see; how many."""
     cursor = await conn.execute("DELETE FROM memories WHERE org_id = %s AND id = ANY(%s)", [org_id, list(ids)])

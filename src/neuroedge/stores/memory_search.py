@@ -66,7 +66,8 @@ async def ask_nearest(conn: Connection, near: Near, *, org_id: UUID, where: Memo
     """Among few rows with the facets asked for exactly, else by the index, whose iterative scan goes on until enough
     rows pass the filter.
 
-    The scan has its bounds, and behind them the rows are compared one by one: where a filter let too few pass.
+    The scan has its bounds, and behind them the rows are compared one by one: where a filter let too few pass. Without
+    a filter it ends at them: where the nearest rows are chat messages or others' private ones, fewer are found.
     """
     few = await _few_with_facets(conn, org_id, where)
     conditions, values = restricted(conn.vault, org_id, where)
@@ -127,10 +128,10 @@ def _whole(chosen: str, limit: int) -> str:
 
 async def _number(rows: Rows) -> int:
     """How many rows there are; they can still be fetched."""
-    number = len(await rows.fetchall())
-    if number:
-        await rows.scroll(0, mode="absolute")
-    return number
+    if await rows.fetchone() is None:
+        return 0
+    await rows.scroll(0, mode="absolute")
+    return rows.rowcount
 
 
 def options(where: MemoryFilter) -> Mapping[str, str]:

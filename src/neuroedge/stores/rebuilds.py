@@ -187,9 +187,10 @@ async def reweigh(conn: Connection, *, org_id: UUID, after: UUID | None, limit: 
         return None
     last: UUID = rows[-1]["id"]
     stale = [row["id"] for row in rows if (row["length"] > 0) != conn.underived.hashes(row["memory_type"])]
-    await rederive(conn, org_id=org_id, ids=stale)
     nameless = [row["id"] for row in rows if not conn.underived.hashes(row["memory_type"])]
-    await knowledge.forget(conn, org_id=org_id, memory_ids=nameless)  # the graph holds keyed hashes of words of names
+    # The graph holds keyed hashes of words of names. It comes before the corpus: else two could wait for one another.
+    await knowledge.forget(conn, org_id=org_id, memory_ids=nameless)
+    await rederive(conn, org_id=org_id, ids=stale)
     rows = [row for row in rows if row["id"] not in stale]
     stats = await (
         await conn.execute("SELECT documents, words FROM corpus_stats WHERE org_id = %s", [org_id])

@@ -54,15 +54,14 @@ async def rename(
     )
     labels = {row["id"]: row["label"] for row in await cursor.fetchall()}
     said = await said_of(conn, recording_id)
-    changed = 0
+    items = {}
     for memory in await memories.find(conn, org_id=org_id, ids=list(labels), lock=True):
         kept = {name: value for name, value in memory.metadata.items() if name not in SPEAKER_KEYS}
         metadata = {**said[labels[memory.id]], **kept}
         if metadata != memory.metadata:
-            item = memories.item_of(memory, {"metadata": metadata})
-            await memories.rewrite(conn, org_id=org_id, memory_id=memory.id, item=item)
-            changed += 1
-    return changed, max(labels, default=None)
+            items[memory.id] = memories.item_of(memory, {"metadata": metadata})
+    await memories.relabel(conn, org_id=org_id, items=items)
+    return len(items), max(labels, default=None)
 
 
 async def forget_gone(conn: Connection, recording_id: UUID) -> int:

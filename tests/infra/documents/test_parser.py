@@ -206,6 +206,19 @@ async def test_quotes_doubled_late_in_a_csv_part_no_cell(tmp_path: Path) -> None
     assert blocks[-1].text.splitlines()[-1] == '| 999 | Doe, Jane | She said "no, never" and left |'
 
 
+@pytest.mark.parametrize(
+    ("data", "row"),
+    [
+        ("id,name\n1,'Smith, J'\n2,'Doe, Jane'\n", "| 2 | Doe, Jane |"),
+        ("id;name\n1;'Smith; J'\n2;'it''s; her'\n", "| 2 | it's; her |"),
+    ],
+)
+async def test_single_quotes_around_cells_are_none_of_their_text(data: str, row: str, tmp_path: Path) -> None:
+    """Where a CSV is written so, and has no others."""
+    _, blocks = await _parsed(tmp_path, "a.csv", data)
+    assert blocks[-1].text.splitlines()[-1] == row
+
+
 @pytest.mark.parametrize("data", ["a,b", "a,b\n\n", "\na,b\n", '"a",b\n,\n'])
 async def test_a_csv_of_a_header_alone_is_a_table(data: str, tmp_path: Path) -> None:
     """Whatever empty lines stand around it."""

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -215,16 +214,24 @@ def reads(bench: AssistantBench, monkeypatch: pytest.MonkeyPatch, wait: Callable
     monkeypatch.setattr(bench.attachments, "read", read)
 
 
+async def _long_unseen(db: Database, caller: Principal) -> bool:
+    async with db.tenant(caller) as conn:
+        cursor = await conn.execute("SELECT seen_at < now() - interval '30 seconds' AS silent FROM turns")
+        return bool((await cursor.fetchall())[0]["silent"])
+
+
 async def test_a_question_whose_attachment_is_read_for_long_is_not_taken_for_a_dead_one(
     bench: AssistantBench, db: Database, caller: Principal, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is read for longer than a worker may be silent, while one looks for turns to take over."""
-    monkeypatch.setattr(turns, "SILENT_AFTER", timedelta(seconds=1))
+    """While it is read its turn shows that somebody is at it, to a worker that looks for turns to take over."""
     monkeypatch.setattr(heartbeat, "EVERY_S", 0.1)
     bench.llm.script["answer"] = [FACT]
 
     async def wait() -> None:
-        await asyncio.sleep(2)
+        await _silent(db, caller)
+        async with asyncio.timeout(30):
+            while await _long_unseen(db, caller):  # noqa: ASYNC110 - what is waited for lies in the database
+                await asyncio.sleep(0.05)
         await takeovers(bench, db).run()
 
     reads(bench, monkeypatch, wait)

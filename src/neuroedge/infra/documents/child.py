@@ -264,15 +264,17 @@ def _paragraphs(text: str) -> Iterator[Block]:
 
 def _tables(text: str) -> Iterator[Block]:
     """The rows of a CSV in tables of some hundred, each with the header."""
-    # Of the sniffer only what separates cells: what it says of quotes rests on those of the first lines.
-    shape: dict[str, Any] = {"delimiter": ",", "skipinitialspace": False}
+    # Not all the sniffer says of quotes, which rests on those of the first lines: later ones may be doubled.
+    shape: dict[str, Any] = {"delimiter": ",", "skipinitialspace": False, "quotechar": '"'}
     try:
         sniffed = csv.Sniffer().sniff(text[:8192], delimiters=",;\t|")
-        shape = {"delimiter": sniffed.delimiter, "skipinitialspace": sniffed.skipinitialspace}
+        shape |= {"delimiter": sniffed.delimiter, "skipinitialspace": sniffed.skipinitialspace}
+        if sniffed.quotechar == "'" and '"' not in text[:8192]:
+            shape["quotechar"] = "'"
     except csv.Error:  # one column, or too irregular: commas then
         pass
     csv.field_size_limit(len(text) + 1)
-    reader = csv.reader(io.StringIO(text, newline=""), quotechar='"', doublequote=True, **shape)
+    reader = csv.reader(io.StringIO(text, newline=""), doublequote=True, **shape)
     header: list[str] | None = None
     rows: list[list[str]] = []
     written = False
