@@ -91,6 +91,13 @@ class Reader:
 class Bench:
     """Services over the test's database, the runner's part played here."""
 
+    @classmethod
+    async def opened(cls, db: Database, folder: Path, *, reader: Reader | None = None) -> "Bench":
+        """With a queue of its own."""
+        queue = JobQueue(db.pool)
+        await queue.open()
+        return cls(db, queue, folder, reader=reader)
+
     def __init__(self, db: Database, queue: JobQueue, folder: Path, *, reader: Reader | None = None) -> None:
         self.db = db
         self.folder = folder
@@ -173,9 +180,7 @@ class Bench:
 @pytest.fixture
 async def bench(db: Database, tmp_path: Path) -> Bench:
     """Everything a document needs but a worker."""
-    queue = JobQueue(db.pool)
-    await queue.open()
-    return Bench(db, queue, tmp_path)
+    return await Bench.opened(db, tmp_path)
 
 
 @pytest.fixture
@@ -356,9 +361,7 @@ async def test_without_an_encoder_nothing_is_taken_in(bench: Bench, caller: Prin
 
 async def test_scans_go_through_the_page_reader(db: Database, caller: Principal, tmp_path: Path) -> None:
     """An image, and the pages of a PDF that hold no text, in their place between the others."""
-    queue = JobQueue(db.pool)
-    await queue.open()
-    bench = Bench(db, queue, tmp_path, reader=Reader())
+    bench = await Bench.opened(db, tmp_path, reader=Reader())
     image = await bench.done(caller, samples.PNG, "scan.png")
     assert await bench.texts(caller, image.id) == ["Scanned invoice 4711."]
     mixed = await bench.done(caller, samples.pdf([[(12, "First page.")], [], [(12, "Third page.")]]), "mixed.pdf")
@@ -368,10 +371,8 @@ async def test_scans_go_through_the_page_reader(db: Database, caller: Principal,
 
 async def test_a_scanned_page_is_read_once(db: Database, caller: Principal, tmp_path: Path) -> None:
     """A job cut off goes on with the page it had not read; what was kept for that is gone in the end."""
-    queue = JobQueue(db.pool)
-    await queue.open()
     reader = Reader()
-    bench = Bench(db, queue, tmp_path, reader=reader)
+    bench = await Bench.opened(db, tmp_path, reader=reader)
     added = await bench.add(caller, samples.pdf([[], [], [(12, "Third page.")], []]), "scan.pdf")
     assert added.document is not None
     reader.breaks_at = 4
@@ -392,11 +393,9 @@ async def test_a_scan_of_a_hundred_pages_goes_on_where_it_was_cut_off(
     db: Database, caller: Principal, tmp_path: Path
 ) -> None:
     """Each page is read once, by the first worker or the second, and all of them are found in their order."""
-    queue = JobQueue(db.pool)
-    await queue.open()
     reader = Reader()
     reader.pages, reader.breaks_at = 100, 60
-    bench = Bench(db, queue, tmp_path, reader=reader)
+    bench = await Bench.opened(db, tmp_path, reader=reader)
     added = await bench.add(caller, samples.PNG, "archive.tiff")
     assert added.document is not None
     with pytest.raises(Unavailable):
@@ -410,11 +409,9 @@ async def test_a_scan_of_a_hundred_pages_goes_on_where_it_was_cut_off(
 
 async def test_a_page_of_an_image_file_is_read_once(db: Database, caller: Principal, tmp_path: Path) -> None:
     """Of several pages those read before the job was cut off are not read again, not even when all of them were."""
-    queue = JobQueue(db.pool)
-    await queue.open()
     reader = Reader()
     reader.pages = 3
-    bench = Bench(db, queue, tmp_path, reader=reader)
+    bench = await Bench.opened(db, tmp_path, reader=reader)
     added = await bench.add(caller, samples.PNG, "fax.tiff")
     assert added.document is not None
     reader.breaks_at = 3

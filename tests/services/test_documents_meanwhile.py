@@ -12,7 +12,6 @@ from neuroedge.contract.errors import InvalidInput, NotFound, Unavailable
 from neuroedge.contract.models import Embeddings
 from neuroedge.contract.ports import MemoryFilter
 from neuroedge.contract.principal import Principal
-from neuroedge.infra.queue import JobQueue
 from neuroedge.services.divisions import Divisions
 from neuroedge.services.document_process import BATCH
 from neuroedge.services.documents import Labels
@@ -106,11 +105,9 @@ async def test_pages_that_were_read_stay_read_when_the_batches_go(
     db: Database, caller: Principal, tmp_path: Path
 ) -> None:
     """Optical character recognition does not depend on the encoder."""
-    queue = JobQueue(db.pool)
-    await queue.open()
     reader = Reader()
     reader.pages = 3
-    bench = Bench(db, queue, tmp_path, reader=reader)
+    bench = await Bench.opened(db, tmp_path, reader=reader)
     added = await bench.add(caller, samples.PNG, "fax.tiff")
     assert added.document is not None
     _switching(bench, caller)

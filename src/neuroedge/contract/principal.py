@@ -1,7 +1,7 @@
 """Who is asking: the only source of a tenant anywhere in NeuroEdge."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 from uuid import UUID
 
 Role = Literal["owner", "admin", "member", "viewer"]
@@ -17,6 +17,10 @@ ROLE_PERMISSIONS: dict[Role, frozenset[str]] = {
     "member": frozenset({READ, WRITE, RUN_ENGINES}),
     "viewer": frozenset({READ}),
 }
+
+
+NOBODY: Final = UUID(int=0)
+"""The user id of the platform itself, in whose name an organisation's own work goes on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from neuroedge.contract.errors import Forbidden, Unauthenticated
 from neuroedge.contract.ports import Clock
-from neuroedge.contract.principal import ROLE_PERMISSIONS, Principal
+from neuroedge.contract.principal import NOBODY, ROLE_PERMISSIONS, Principal
 from neuroedge.infra.tokens import AccessTokens, Passwords, new_refresh_token, parse_refresh_token
 from neuroedge.settings import Settings
 from neuroedge.stores import accounts, ledgers
@@ -141,7 +141,7 @@ class Accounts:
 
 
 PROBE = Principal(
-    user_id=uuid.UUID(int=0),
+    user_id=NOBODY,
     org_id=uuid.UUID(int=0),
     username="probe",
     role="owner",

@@ -181,10 +181,8 @@ class DocumentProcess:
     ) -> int:
         """Cut the blocks, and keep the batches of new chunks that are not kept yet; how many batches there are."""
         cipher = (await self._db.known(principal.org_id)).cipher
-        models, model = (
-            self._runner.context(principal, request_id=request_id).models,
-            TEXT_EMBEDDING.named(making.model),
-        )
+        models = self._runner.context(principal, request_id=request_id).models
+        model = TEXT_EMBEDDING.named(making.model)
         cut = chunks(
             read_blocks(blocks),
             capacity_tokens=making.capacity_tokens,

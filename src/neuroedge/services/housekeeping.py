@@ -8,7 +8,7 @@ from uuid import UUID
 import structlog
 
 from neuroedge.contract.errors import NeuroEdgeError, VaultLocked
-from neuroedge.contract.principal import ROLE_PERMISSIONS, Principal
+from neuroedge.contract.principal import NOBODY, ROLE_PERMISSIONS, Principal
 from neuroedge.infra.blobs import TenantBlobs
 
 log = structlog.get_logger(__name__)
@@ -61,7 +61,7 @@ async def in_each(organisations: Iterable[UUID], act: Callable[[UUID], Awaitable
 def service_principal(org_id: UUID) -> Principal:
     """The platform itself, acting inside one organisation."""
     return Principal(
-        user_id=UUID(int=0),
+        user_id=NOBODY,
         org_id=org_id,
         username="neuroedge",
         role="owner",

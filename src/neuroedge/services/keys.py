@@ -14,7 +14,7 @@ from uuid import UUID
 import structlog
 
 from neuroedge.contract.errors import NeuroEdgeError, NotFound, Unavailable
-from neuroedge.contract.principal import Principal
+from neuroedge.contract.principal import NOBODY, Principal
 from neuroedge.contract.vault import Keys
 from neuroedge.infra.queue import TASK_QUEUE, JobQueue
 from neuroedge.stores import key_rotation, ledgers, resealing
@@ -176,4 +176,4 @@ def _place(org_id: UUID) -> str:
 
 def _service(org_id: UUID) -> Principal:
     """The platform itself, acting inside one organisation."""
-    return Principal(user_id=UUID(int=0), org_id=org_id, username="neuroedge", role="owner", permissions=frozenset())
+    return Principal(user_id=NOBODY, org_id=org_id, username="neuroedge", role="owner", permissions=frozenset())

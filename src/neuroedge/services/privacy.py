@@ -17,7 +17,7 @@ from uuid import UUID
 import structlog
 
 from neuroedge.contract.errors import Conflict, Forbidden, InvalidInput, NotFound, Unavailable
-from neuroedge.contract.principal import MANAGE_ORG, Principal
+from neuroedge.contract.principal import MANAGE_ORG, NOBODY, Principal
 from neuroedge.infra.cache.tiered import TieredCache
 from neuroedge.infra.events import Events
 from neuroedge.infra.queue import TASK_QUEUE, JobQueue
@@ -347,4 +347,4 @@ async def _allow(conn: Connection, principal: Principal, subject: UUID | None) -
 
 def _service(org_id: UUID) -> Principal:
     """The platform itself, acting inside one organisation."""
-    return Principal(user_id=UUID(int=0), org_id=org_id, username="neuroedge", role="owner", permissions=frozenset())
+    return Principal(user_id=NOBODY, org_id=org_id, username="neuroedge", role="owner", permissions=frozenset())

@@ -3,10 +3,9 @@
 from typing import Final
 from uuid import UUID
 
+from neuroedge.contract.principal import NOBODY
 from neuroedge.stores.postgres import Connection
 
-NOBODY: Final = UUID(int=0)
-"""The platform itself, in whose name an organisation's own work goes on."""
 _THINGS: Final = {"document_id": "documents", "artifact_id": "artifacts", "recording_id": "recordings"}
 """What a job may be about, by the argument that names it; whoever owns it waits for the job."""
 _THEIRS: Final = "j.status = 'todo' AND j.args ->> 'org_id' = %(org)s::text AND j.args ->> 'user_id' = %(user)s::text"

@@ -28,12 +28,14 @@ class Flight:
         self.keep = True
         """False once the organisation was forgotten: the values go to those who wait, and nowhere else."""
         self.task: asyncio.Task[None] | None = None
-        self.failed = False
+
+    @property
+    def failed(self) -> bool:
         """Whether it ended without a value for every key."""
+        return any(outcome.done() and outcome.exception() is not None for outcome in self.outcomes.values())
 
     def fail(self, error: Exception) -> None:
         """Give all who wait for a missing key the error."""
-        self.failed |= bool(self.missing)
         for key in self.missing:
             outcome = self.outcomes[key]
             if not outcome.done():
