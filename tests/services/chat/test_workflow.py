@@ -18,8 +18,10 @@ from neuroedge.contract.principal import Principal
 from neuroedge.infra.queue import JobQueue
 from neuroedge.infra.vault import Vault, new_master_key
 from neuroedge.services.chat import assistant as assistants
+from neuroedge.services.chat import heartbeat
 from neuroedge.services.chat.asking import Question
 from neuroedge.services.chat.state import Event, Options
+from neuroedge.stores import chat_sessions
 from neuroedge.stores.chat_sessions import Session
 from neuroedge.stores.ids import new_id
 from neuroedge.stores.postgres import Database
@@ -272,6 +274,35 @@ async def test_cancel_works_from_this_process_and_from_another(
     await listening
     assert (heard[-1].name, heard[-1].data["reason"]) == ("done", "cancelled")
     assert await canceller.assistant.cancel(caller, session.id, asked.message.id) == message
+
+
+async def test_stopped_twice_the_end_is_stored_and_told(
+    bench: AssistantBench, caller: Principal, session: Session, db: Database
+) -> None:
+    """The second stop, the heartbeat's or the user's, comes while the first one's end waits for the database."""
+    bench.llm.script["converse"] = ["Hello my friend"]
+    paused = Pausing(bench, "converse")
+    asked = await bench.assistant.begin(
+        caller, session.id, Question(text=SMALL_TALK, options=Options(include_context=False)), request_id="r"
+    )
+    heard: list[Event] = []
+
+    async def listen() -> None:
+        heard.extend([event async for event in bench.assistant.events(asked)])
+
+    listening = asyncio.create_task(listen())
+    await paused.reached.wait()
+    async with db.tenant(caller) as conn:
+        await chat_sessions.lock(conn, session.id)
+        first = asyncio.create_task(bench.assistant.cancel(caller, session.id, asked.message.id))
+        await asyncio.sleep(1.5 * heartbeat.EVERY_S)
+        second = asyncio.create_task(bench.assistant.cancel(caller, session.id, asked.message.id))
+        await asyncio.sleep(0.2)
+        assert not listening.done()
+    await listening
+    assert (heard[-1].name, heard[-1].data["reason"]) == ("done", "cancelled")
+    assert heard[-1].data["message"].content == "Hello"
+    assert (await first).content == (await second).content == "Hello"
 
 
 async def test_deleting_the_session_ends_the_answer_with_a_clear_error(

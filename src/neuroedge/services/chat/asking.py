@@ -83,6 +83,14 @@ class Asked:
     said: list[str] = field(default_factory=list)
     cited: list[dict[str, Any]] = field(default_factory=list)
     task: "asyncio.Task[None] | None" = None
+    ending: bool = False
+    """It is told to stop, or has its answer; whatever happens now, how it ended is stored and told."""
+
+    def stop(self) -> None:
+        """End the work at once, and keep what came so far. The second of several stops finds nothing to do."""
+        if self.task is not None and not self.ending:
+            self.ending = True
+            self.task.cancel()
 
 
 class Asking:

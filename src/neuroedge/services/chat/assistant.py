@@ -77,12 +77,13 @@ class Assistant:
         self._examples = Examples()
         self._asking = Asking(db=db, chats=chats, attachments=attachments, workflow=self._workflow)
         self._running: dict[UUID, Asked] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], Asked] = {}
+        """Every run, also one that was taken over."""
 
     async def settled(self) -> None:
         """Cancel what runs and wait until it is stored; before the database is closed."""
-        for task in self._tasks:
-            task.cancel()
+        for asked in self._tasks.values():
+            asked.stop()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_STORE_S)
 
@@ -149,8 +150,8 @@ class Assistant:
         queue: asyncio.Queue[Event | None] = asyncio.Queue()
         task = asked.task = asyncio.create_task(self._work(asked, asked.turn_id, queue))
         self._running[asked.message.id] = asked
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = asked
+        task.add_done_callback(self._tasks.pop)
         # However it ends, nobody waits for more.
         task.add_done_callback(lambda _: queue.put_nowait(None))
         try:
@@ -158,8 +159,7 @@ class Assistant:
                 yield event
         finally:
             # Not waited for: whoever leaves may be cancelled again and again. The task stores its end by itself.
-            if not task.done():
-                task.cancel()
+            asked.stop()
 
     async def cancel(self, principal: Principal, session_id: UUID, message_id: UUID) -> Message:
         """Stop a running turn, whichever process is at it; the message as it ended. Raises NotFound, Conflict."""
@@ -171,7 +171,7 @@ class Assistant:
             if turn is not None:
                 await turns.cancel(conn, turn.id)
         if (here := self._running.get(message_id)) is not None:
-            _stop(here)
+            here.stop()
         elif turn is None or turn.abandoned:
             with suppress(Conflict):
                 await self._chats.finish(principal, message_id, content="", state="cancelled")
@@ -204,6 +204,7 @@ class Assistant:
         try:
             async with asyncio.timeout(TURN_S):
                 state = await self._workflow.run(asked.principal, turn_id, asked.state, await self._turn(asked, tell))
+            asked.ending = True
             return await self._stored(asked, turn_id, state)
         except asyncio.CancelledError:
             return await self._cut(asked, turn_id, "cancelled", None)
@@ -235,6 +236,7 @@ class Assistant:
 
     async def _cut(self, asked: Asked, turn_id: UUID, how: MessageState, error: NeuroEdgeError | None) -> Event:
         """What came so far is kept, with the reason why no more came; nothing by a run that was taken over."""
+        asked.ending = True
         failure = Failure(code=error.code, detail=error.detail, hint=error.hint) if error else None
         try:
             async with asyncio.timeout(_STORE_S):
@@ -268,7 +270,7 @@ class Assistant:
 
     async def _beat(self, asked: Asked, turn_id: UUID) -> None:
         await beat(self._db, asked.principal, turn_id, worker=asked.worker)
-        _stop(asked)
+        asked.stop()
 
     async def _turn(self, asked: Asked, tell: Callable[[Event], Any]) -> Turn:
         ctx = self._runner.context(asked.principal, request_id=asked.request_id)
@@ -294,11 +296,6 @@ class Assistant:
             safety=self._safety,
             artifacts=self._artifacts,
         )
-
-
-def _stop(asked: Asked) -> None:
-    if asked.task is not None:
-        asked.task.cancel()
 
 
 def _taken_over() -> Conflict:
