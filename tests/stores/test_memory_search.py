@@ -11,6 +11,7 @@ from neuroedge.contract.ports import Memory, MemoryFilter, NewMemory
 from neuroedge.contract.principal import Principal
 from neuroedge.stores import indexes, memories, memory_search
 from neuroedge.stores.indexes import KINDS, SEARCH_OPTIONS, Kind
+from neuroedge.stores.memory_filters import CHAT_MESSAGE
 from neuroedge.stores.postgres import Database
 from neuroedge.stores.tenant_memories import TenantMemories
 from tests.stores.conftest import KEYS, Migrated, new_principal
@@ -150,6 +151,26 @@ async def test_a_scan_that_ends_before_enough_rows_pass_is_no_end(
     assert [found.rows[hit.id].content for hit in found.dense] == [f"row {300 + n}" for n in (6, 5, 4, 3, 2)]
 
 
+@pytest.mark.parametrize("score_all", [True, False])
+async def test_without_a_filter_too_the_end_of_a_scan_is_no_end(bounded: Database, score_all: bool) -> None:
+    """Behind hundreds of chat messages, which are found only where they are asked for."""
+    caller = await new_principal(bounded)
+    store = TenantMemories(bounded, caller)
+    asked, aside = unit(1), unit(2)
+    items = [(asked + 0.1 * unit(n), CHAT_MESSAGE) for n in range(300)] + [
+        (0.2 * n * aside - asked, "fact") for n in range(7)
+    ]
+    await store.add(
+        [
+            NewMemory(content=f"row {n}", embedding=vector, embedding_model=MODEL, memory_type=kind)
+            for n, (vector, kind) in enumerate(items)
+        ]
+    )
+    found = await store.search(query="row", vector=asked, model=MODEL, limit=5, score_all=score_all)
+    assert [found.rows[hit.id].content for hit in found.dense] == [f"row {300 + n}" for n in (6, 5, 4, 3, 2)]
+    assert len(found.keyword) == 5
+
+
 async def test_with_a_filter_an_index_is_read_further(bounded: Database) -> None:
     """For that search alone, whatever the connection's own bound."""
     caller = await new_principal(bounded)
@@ -164,10 +185,10 @@ async def test_with_a_filter_an_index_is_read_further(bounded: Database) -> None
     assert [await bound(where) for where in filters] == [1, 40_000, 1]
 
 
-async def test_all_rows_are_compared_only_where_a_filter_let_too_few_pass(
+async def test_all_rows_are_compared_only_where_the_index_brought_too_few(
     db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not for a search without one, nor where enough were found, nor where the few with a facet were compared."""
+    """Not where enough were found, nor where the few with a facet were compared."""
     caller = await new_principal(db)
     await _fill(db, caller, 20)
     compared: list[int] = []
@@ -180,7 +201,8 @@ async def test_all_rows_are_compared_only_where_a_filter_let_too_few_pass(
     monkeypatch.setattr(memory_search, "_compared", counting)
     store = TenantMemories(db, caller)
     for where, limit, times in (
-        (MemoryFilter(), 30, 0),
+        (MemoryFilter(), 20, 0),
+        (MemoryFilter(), 30, 1),
         (MemoryFilter(memory_type="note"), 20, 0),
         (MemoryFilter(memory_type="note"), 30, 1),
         (MemoryFilter(tags=["rare"]), 30, 1),

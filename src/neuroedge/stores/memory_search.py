@@ -67,28 +67,45 @@ async def ask_nearest(conn: Connection, near: Near, *, org_id: UUID, where: Memo
     rows pass the filter.
 
     The scan has its bounds, and behind them the rows are compared one by one: where a filter let too few pass. Without
-    a filter it ends at them: where the nearest rows are chat messages or others' private ones, fewer are found.
+    a filter this waits for no rows, so that the next statement can be sent: `may_be_more` says whether to `ask_every`.
     """
     few = await _few_with_facets(conn, org_id, where)
-    conditions, values = restricted(conn.vault, org_id, where)
-    values |= {"vector": HalfVector(near.vector), "model": near.model, "few": few}
-    table = table_of(len(near.vector))
-    joined = (
-        f"FROM {table} v JOIN memories m ON m.org_id = v.org_id AND m.id = v.memory_id"
-        f" WHERE v.org_id = %(org)s AND v.model = %(model)s AND {conditions}"
-    )
+    joined, values = _may_be_found(conn, near, org_id, where)
     if few is not None:
         # They passed the filter already.
         passed = (
-            f"FROM {table} v WHERE v.org_id = %(org)s AND v.model = %(model)s AND v.memory_id = ANY(%(few)s::uuid[])"
+            f"FROM {table_of(len(near.vector))} v WHERE v.org_id = %(org)s AND v.model = %(model)s"
+            " AND v.memory_id = ANY(%(few)s::uuid[])"
         )
-        return await conn.execute(_compared(passed, near.limit), values)
+        return await conn.execute(_compared(passed, near.limit), {**values, "few": few})
     settings, statement = _by_index(near, joined)
     await _tune(conn, settings)
     rows = await conn.execute(_planned(statement, org_id, where), values)
     if where == MemoryFilter() or near.kind == "ivfflat" or await _number(rows) >= near.limit:
         return rows
+    return await ask_every(conn, near, org_id=org_id, where=where)
+
+
+def may_be_more(near: Near, where: MemoryFilter, found: int) -> bool:
+    """Whether a search by the index may have ended at its bounds before it `found` enough: where the nearest rows are
+    chat messages, others' private ones, or another organisation's."""
+    return where == MemoryFilter() and near.kind != "ivfflat" and found < near.limit
+
+
+async def ask_every(conn: Connection, near: Near, *, org_id: UUID, where: MemoryFilter) -> Rows:
+    """By comparing all rows that may be found."""
+    joined, values = _may_be_found(conn, near, org_id, where)
     return await conn.execute(_compared(joined, near.limit), values)
+
+
+def _may_be_found(conn: Connection, near: Near, org_id: UUID, where: MemoryFilter) -> tuple[str, dict[str, Any]]:
+    """The rows that pass the filter and have a vector of the model, and the values of this SQL."""
+    conditions, values = restricted(conn.vault, org_id, where)
+    joined = (
+        f"FROM {table_of(len(near.vector))} v JOIN memories m ON m.org_id = v.org_id AND m.id = v.memory_id"
+        f" WHERE v.org_id = %(org)s AND v.model = %(model)s AND {conditions}"
+    )
+    return joined, values | {"vector": HalfVector(near.vector), "model": near.model}
 
 
 def _by_index(near: Near, joined: str) -> tuple[Mapping[str, str | int], str]:

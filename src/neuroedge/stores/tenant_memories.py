@@ -1,7 +1,7 @@
 """The Memories port: what one caller may see of what is remembered."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +14,21 @@ from neuroedge.contract.vault import Cipher
 from neuroedge.kit.fusion import reciprocal_rank_fusion
 from neuroedge.stores import knowledge_walks, memories, memory_search
 from neuroedge.stores.postgres import Connection, Database
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wanted:
+    """What one search is for."""
+
+    query: str
+    dense: memory_search.Near | None
+    limit: int
+    where: MemoryFilter
+    score_all: bool
+    names: Sequence[str]
+    keep: int | None
+    every: bool = False
+    """Whether all rows are compared, without the index by meaning."""
 
 
 class TenantMemories:
@@ -42,31 +57,46 @@ class TenantMemories:
         keep: int | None = None,
     ) -> Found:
         """By meaning and by words, in one transaction; statements go out together where one needs no other's rows."""
-        org_id, dense = self._principal.org_id, None
+        dense = None
         if vector is not None:
             kind = await self._db.index_kind(len(vector))
             dense = memory_search.Near(vector=vector, model=model, limit=limit, kind=kind)
+        wanted = _Wanted(
+            query=query, dense=dense, limit=limit, where=where, score_all=score_all, names=names, keep=keep
+        )
+        found = await self._search(wanted)
+        if dense is None or not memory_search.may_be_more(dense, where, len(found.dense)):
+            return found
+        return await self._search(replace(wanted, every=True))
+
+    async def _search(self, wanted: "_Wanted") -> Found:
+        org_id, dense, where = self._principal.org_id, wanted.dense, wanted.where
+        by_meaning = memory_search.ask_every if wanted.every else memory_search.ask_nearest
         async with self._db.reading(self._principal, options=memory_search.options(where)) as conn:
             cipher = conn.vault
-            near = None if dense is None else await memory_search.ask_nearest(conn, dense, org_id=org_id, where=where)
-            worded = await memory_search.ask_matching(conn, org_id=org_id, query=query, limit=limit, where=where)
-            related = await self._about(conn, names, limit=limit, where=where)
-            if related or score_all:
+            near = None if dense is None else await by_meaning(conn, dense, org_id=org_id, where=where)
+            worded = await memory_search.ask_matching(
+                conn, org_id=org_id, query=wanted.query, limit=wanted.limit, where=where
+            )
+            related = await self._about(conn, wanted.names, limit=wanted.limit, where=where)
+            if related or wanted.score_all:
                 found, sealed = await _fetched(near, worded)
                 found = replace(found, related=related)
-                ids = _first(found, keep)
-                if score_all:
-                    bm25 = await memory_search.bm25_of(conn, org_id=org_id, ids=ids, query=query)
+                ids = _first(found, wanted.keep)
+                if wanted.score_all:
+                    bm25 = await memory_search.bm25_of(conn, org_id=org_id, ids=ids, query=wanted.query)
                     found = replace(found, bm25=bm25)
-                if score_all and vector is not None:
-                    cosines = await memory_search.cosines_of(conn, org_id=org_id, ids=ids, vector=vector, model=model)
+                if wanted.score_all and dense is not None:
+                    cosines = await memory_search.cosines_of(
+                        conn, org_id=org_id, ids=ids, vector=dense.vector, model=dense.model
+                    )
                     found = replace(found, cosines=cosines)
                 others = [i for i in ids if i not in sealed]
                 rows = await memories.find(conn, org_id=org_id, ids=others) if others else []
                 opened = {row.id: row for row in rows} | _opened(ids, sealed, cipher)
                 return replace(found, rows={i: opened[i] for i in ids if i in opened})
         found, sealed = await _fetched(near, worded)
-        return replace(found, rows=_opened(_first(found, keep), sealed, cipher))
+        return replace(found, rows=_opened(_first(found, wanted.keep), sealed, cipher))
 
     async def _about(self, conn: Connection, names: Sequence[str], *, limit: int, where: MemoryFilter) -> list[Scored]:
         """What mentions things of these names, or things said to be connected with them; score 1 / rank."""
