@@ -60,6 +60,14 @@ def test_grouping_sequences_by_length_changes_no_result() -> None:
         skill = moved
 
 
+def test_of_a_long_sequence_the_first_answers_are_fitted_to() -> None:
+    """And all of them tell where the student stands now."""
+    rng = np.random.default_rng(4)
+    first, rest = [*(rng.random(bkt.FIT_ANSWERS - 9) < 0.7).tolist(), *[True] * 9], [False] * 500
+    assert bkt.fit([first + rest, [True, False]]) == bkt.fit([first, [True, False]])
+    assert bkt.mastery(first + rest, bkt.DEFAULT)[0] < bkt.mastery(first, bkt.DEFAULT)[0]
+
+
 def test_one_long_sequence_among_many_short_ones_takes_no_more_cells_than_twice_the_answers() -> None:
     """One student of 10,000 answers and 10,000 students of one."""
     sequences = [[True] * 10_000, *([[False]] * 10_000), *([[True, False, True]] * 50)]

@@ -18,7 +18,11 @@ Numbers = NDArray[np.float64]
 
 MAX_GUESS: Final = 0.30
 MAX_SLIP: Final = 0.10
+FIT_ANSWERS: Final = 1_000
+"""Of each student the first so many answers are fitted to: who learns a skill has learnt it by then, and each more
+takes time in every step of EM."""
 _LOW: Final = 0.01
+_LEAST_ODDS: Final = 1e-300
 _STEPS: Final = 200
 _TOLERANCE: Final = 1e-4
 
@@ -49,8 +53,8 @@ class Fit:
 
 
 def fit(sequences: Sequence[Sequence[bool]], *, start: Skill = DEFAULT) -> Fit:
-    """By EM from the answers of each student in the order of time. Raises ValueError without any."""
-    groups = _groups(sequences)
+    """By EM from the first FIT_ANSWERS answers of each student in the order of time. Raises ValueError without any."""
+    groups = _groups([sequence[:FIT_ANSWERS] for sequence in sequences])
     if not groups:
         raise ValueError("no answers")
     skill, steps, converged, likelihood = start, 0, False, -np.inf
@@ -65,27 +69,38 @@ def fit(sequences: Sequence[Sequence[bool]], *, start: Skill = DEFAULT) -> Fit:
 
 def mastery(answers: Sequence[bool], skill: Skill) -> tuple[float, float]:
     """Probability that the skill is mastered after these answers, and that the next one is right."""
-    known = skill.known_at_first
+    against = _against(skill.known_at_first)
     for correct in answers:
-        known = _update(known, correct, skill)
-    return known, known * (1 - skill.slip) + (1 - known) * skill.guess
+        against = _update(against, correct, skill)
+    return 1 / (1 + against), _right(against, skill)
 
 
 def predictions(answers: Sequence[bool], skill: Skill) -> list[float]:
     """Before each answer, the probability that it is right."""
-    known, told = skill.known_at_first, []
+    against, told = _against(skill.known_at_first), []
     for correct in answers:
-        told.append(known * (1 - skill.slip) + (1 - known) * skill.guess)
-        known = _update(known, correct, skill)
+        told.append(_right(against, skill))
+        against = _update(against, correct, skill)
     return told
 
 
-def _update(known: float, correct: bool, skill: Skill) -> float:
+def _against(known: float) -> float:
+    """The odds that a skill is not mastered. A probability would come to 1 after some hundred right answers, from where
+    no wrong one moves it."""
+    return (1 - known) / known
+
+
+def _right(against: float, skill: Skill) -> float:
+    known = 1 / (1 + against)
+    return known * (1 - skill.slip) + (1 - known) * skill.guess
+
+
+def _update(against: float, correct: bool, skill: Skill) -> float:
     """Bayes' rule on one answer, then the chance to have learnt."""
     if_known = 1 - skill.slip if correct else skill.slip
     if_not = skill.guess if correct else 1 - skill.guess
-    posterior = known * if_known / (known * if_known + (1 - known) * if_not)
-    return posterior + (1 - posterior) * skill.learn
+    posterior = against * if_not / if_known
+    return max(posterior * (1 - skill.learn) / (1 + posterior * skill.learn), _LEAST_ODDS)
 
 
 def _values(skill: Skill) -> tuple[float, float, float, float]:

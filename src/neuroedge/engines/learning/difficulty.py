@@ -4,7 +4,8 @@ Task: answers of students to items in; out come item difficulties and abilities 
 probabilities of right answers, and mastery of skills.
 Method: Rasch and two-parameter logistic models by marginal maximum likelihood (Bock & Aitkin 1981), Elo ratings
 (Pelánek 2016) and Best-LR (Gervet et al. 2020); `auto` takes the one with the lowest log loss on each student's last
-answers, held out of the fit. Mastery by Bayesian knowledge tracing (Corbett & Anderson 1995), guess and slip bounded.
+answers, held out of the fit. Mastery by Bayesian knowledge tracing (Corbett & Anderson 1995), guess and slip bounded,
+fitted to each student's first 1,000 answers at a skill.
 Model: none is shipped; everything is estimated from the answers of the call. Licence: own code.
 Limits: answers to one item by a student are taken as independent given ability; difficulties hold for the students who
 answered, on a scale whose zero is these students' mean. Below the stated minimum nothing is predicted. An estimate says
