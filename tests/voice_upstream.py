@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,19 +24,22 @@ class VoiceUpstream:
         self.status = 200
         self.body: bytes | None = None
         """Instead of sound."""
-        self.wait_s = 0.0
+        self.may_answer = threading.Event()
+        """While it is not set, whoever asks waits."""
+        self.may_answer.set()
         self.broken_after: int | None = None
         """Answers that are well before each fails."""
 
     def forget(self) -> None:
         """As new."""
         self.asked, self.keys = [], []
-        self.status, self.body, self.wait_s, self.broken_after = 200, None, 0.0, None
+        self.status, self.body, self.broken_after = 200, None, None
+        self.may_answer.set()
 
     def answer(self, asked: dict[str, Any]) -> tuple[int, bytes]:
         """Status and body: a tenth of a second of tone for each letter."""
         self.asked.append(asked)
-        time.sleep(self.wait_s)
+        self.may_answer.wait()
         if self.broken_after is not None and len(self.asked) > self.broken_after:
             return 500, b'{"error": {"message": "broken"}}'
         if self.status != 200:
@@ -75,6 +77,7 @@ def running_voice_upstream() -> Iterator[VoiceUpstream]:
     try:
         yield upstream
     finally:
+        upstream.may_answer.set()
         server.shutdown()
         thread.join()
         server.server_close()

@@ -14,12 +14,13 @@ from neuroedge.cli import serve
 from neuroedge.contract.errors import Unavailable
 from neuroedge.settings import Settings
 from tests.conftest import environment
+from tests.external import free_port
 
 
 def run(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """`neuroedge ...`, to its end."""
     return subprocess.run(
-        [sys.executable, "-m", "neuroedge", *arguments], capture_output=True, text=True, env=env, timeout=120
+        [sys.executable, "-m", "neuroedge", *arguments], capture_output=True, text=True, env=env, timeout=300
     )
 
 
@@ -220,10 +221,10 @@ def test_doctor_tells_what_is_wrong_and_how_to_mend_it(tmp_path: Path) -> None:
 
 @pytest.mark.models
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_the_demo_hears_remembers_and_answers(tmp_path: Path, models_dir: Path) -> None:
     """The whole main job from the command line, twice on the same data."""
-    env = environment(tmp_path / "data", models_dir, COLUMNS="160")
+    env = environment(tmp_path / "data", models_dir, COLUMNS="160", NEUROEDGE_PORT=str(free_port()))
     first = run("demo", env=env)
     assert first.returncode == 0, first.stderr
     for text in ("transcribed", "2 speaker(s)", "memories", "[1] S", "Not in the recording", "/docs", "token"):

@@ -24,6 +24,7 @@ class TrialInput(EngineInput):
     log: str = Field(description="File that gets a line at each beginning, end and cancellation of a run.")
     name: str = Field(default="trial", description="Begins each of those lines.")
     seconds: float = Field(default=0.0, description="How long a run takes.")
+    hold: str = Field(default="", description="File that a run waits for first; none by default.")
     fail: int = Field(default=0, description="How many of the first runs fail.")
     how: Literal["away", "crash", "mistake"] = Field(default="away", description="How they fail.")
     letters: int = Field(default=1, ge=0, description="Length of the answer.")
@@ -49,6 +50,8 @@ class Trial(Engine[TrialInput, TrialOutput]):
         before = started(log, payload.name)
         _write(log, f"{payload.name} begins")
         try:
+            while _held(payload):
+                await self._sleep(0.05, ctx)
             await self._sleep(payload.seconds, ctx)
         except asyncio.CancelledError:
             _write(log, f"{payload.name} is cancelled")
@@ -67,6 +70,10 @@ class Trial(Engine[TrialInput, TrialOutput]):
         for step in range(steps):
             await ctx.progress("sleeping", step / steps)
             await asyncio.sleep(seconds / steps)
+
+
+def _held(payload: TrialInput) -> bool:
+    return bool(payload.hold) and not Path(payload.hold).exists()
 
 
 def started(log: Path, name: str = "trial") -> int:

@@ -39,7 +39,7 @@ def test_an_update_goes_to_the_round_and_aggregate_ends_it(account: httpx.Client
     assert account.post("/api/v1/federated/update", json=body).json()["duplicate"]
     assert account.post("/api/v1/federated/update", json={**body, "numSamples": 8}).status_code == 403
     account.post("/api/v1/federated/aggregate", json=aggregate)
-    until = time.monotonic() + 30
+    until = time.monotonic() + 90
     while (told := account.post("/api/v1/federated/aggregate", json=aggregate).json())["status"] != "closed":
         assert time.monotonic() < until, told
         time.sleep(0.2)

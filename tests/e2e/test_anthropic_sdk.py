@@ -77,5 +77,5 @@ def test_errors_by_the_class_the_sdk_has_for_them(server: Server, client: anthro
 
 def test_a_key_of_anthropics_own_is_no_token_of_ours(server: Server) -> None:
     """401 in Anthropic's shape."""
-    answer = httpx.post(f"{server.url}/v1/messages", json=BRIEF, headers={"x-api-key": "sk-ant-x"})
+    answer = httpx.post(f"{server.url}/v1/messages", json=BRIEF, headers={"x-api-key": "sk-ant-x"}, timeout=60)
     assert (answer.status_code, answer.json()["error"]["type"]) == (401, "authentication_error")

@@ -3,12 +3,14 @@
 import json
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.conftest import SampleCall, Server
+from tests.conftest import SampleCall, Server, running_server
+from tests.upstreams import Reply, Upstream, running_upstream
 
 pytestmark = pytest.mark.models
 MANUAL = b"# Boiler manual\n\nThe safety valve of the boiler is tested in May by Anna Schmidt.\n"
@@ -19,6 +21,31 @@ def caller(server: Server) -> Iterator[httpx.Client]:
     """The owner of an organisation that the tests share."""
     with server.new_account() as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def talker(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterator[tuple[httpx.Client, Upstream]]:
+    """A caller whose model `house/talker` says what it is told to."""
+    folder = tmp_path_factory.mktemp("unending")
+    providers = folder / "providers.toml"
+    with running_upstream() as upstream:
+        providers.write_text(
+            f'[[provider]]\nname = "house"\nwire = "openai"\nbase_url = "{upstream.openai_url}"\nprivate = true\n'
+            '[[provider.model]]\nname = "talker"\n'
+        )
+        settings = {"NEUROEDGE_LLM_PROVIDERS": str(providers)}
+        with running_server(folder / "data", models_dir, **settings) as server, server.new_account() as client:
+            yield client, upstream
+
+
+@pytest.fixture
+def unending(talker: tuple[httpx.Client, Upstream]) -> httpx.Client:
+    """A caller whose model `house/talker` takes ten minutes for its answer."""
+    client, upstream = talker
+    upstream.script(
+        "talker", Reply(text='{"intent": "small_talk"}'), Reply(text="A ship sailed on and on. " * 300, pause_s=0.3)
+    )
+    return client
 
 
 def begin(client: httpx.Client, **more: Any) -> str:
@@ -114,49 +141,47 @@ def test_the_same_key_gives_the_same_answer(caller: httpx.Client, document_id: s
     assert caller.post(path, json={"content": "Else?"}, headers=headers).status_code == 409
 
 
-def test_a_running_answer_is_cancelled(caller: httpx.Client) -> None:
+def test_a_running_answer_is_cancelled(unending: httpx.Client) -> None:
     """By another connection; the stream ends with what came so far."""
-    session_id = begin(caller)
+    session_id = begin(unending, model="house/talker")
     body = {
-        "content": "Hello! Tell me a very long story about a ship.",
+        "content": "Hello! Tell me a story about a ship.",
         "stream": True,
         "include_context": False,
-        "max_tokens": 2000,
     }
-    with caller.stream("POST", f"/v1/sessions/{session_id}/messages", json=body) as answer:
+    with unending.stream("POST", f"/v1/sessions/{session_id}/messages", json=body) as answer:
         message_id = answer.headers["x-message-id"]
         lines = answer.iter_lines()
         next(line for line in lines if line.startswith("event: token"))
         cancelled: list[httpx.Response] = []
         path = f"/v1/sessions/{session_id}/messages/{message_id}/cancel"
-        other = threading.Thread(target=lambda: cancelled.append(caller.post(path)))
+        other = threading.Thread(target=lambda: cancelled.append(unending.post(path)))
         other.start()
         rest = "\n".join(lines)
         other.join()
     assert cancelled[0].json()["state"] == "cancelled"
     assert '"reason": "cancelled"' in rest
-    kept = caller.get(f"/v1/sessions/{session_id}/messages/{message_id}").json()
+    kept = unending.get(f"/v1/sessions/{session_id}/messages/{message_id}").json()
     assert kept["state"] == "cancelled"
     assert kept["content"]
 
 
-def test_a_session_deleted_during_a_stream_ends_it(caller: httpx.Client) -> None:
+def test_a_session_deleted_during_a_stream_ends_it(unending: httpx.Client) -> None:
     """With an error event; nothing is left."""
-    session_id = begin(caller)
+    session_id = begin(unending, model="house/talker")
     body = {
-        "content": "Hello! Tell me a very long story about a whale.",
+        "content": "Hello! Tell me a story about a ship.",
         "stream": True,
         "include_context": False,
-        "max_tokens": 2000,
     }
-    with caller.stream("POST", f"/v1/sessions/{session_id}/messages", json=body) as answer:
+    with unending.stream("POST", f"/v1/sessions/{session_id}/messages", json=body) as answer:
         lines = answer.iter_lines()
         next(line for line in lines if line.startswith("event: token"))
-        assert caller.delete(f"/v1/sessions/{session_id}").status_code == 204
+        assert unending.delete(f"/v1/sessions/{session_id}").status_code == 204
         rest = "\n".join(lines)
     assert "event: error" in rest
     assert "deleted" in rest
-    assert caller.get(f"/v1/sessions/{session_id}").status_code == 404
+    assert unending.get(f"/v1/sessions/{session_id}").status_code == 404
 
 
 @pytest.mark.parametrize(

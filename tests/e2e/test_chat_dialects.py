@@ -96,7 +96,7 @@ def test_shikshasetu_tells_errors_in_its_own_words(caller: httpx.Client, server:
         told = answer.json()
         assert set(told) == {"error", "message", "request_id"}
         assert (told["error"], told["request_id"]) == (code, answer.headers["x-request-id"])
-    with httpx.Client(base_url=server.url) as nobody:
+    with httpx.Client(base_url=server.url, timeout=60) as nobody:
         refused = nobody.post("/api/v2/chat", json={"message": "x"})
         assert (refused.status_code, refused.json()["error"]) == (401, "unauthenticated")
         health = nobody.get("/api/v2/health").json()

@@ -80,35 +80,35 @@ def test_an_engine_that_raises_is_a_500_that_tells_nothing(faulty: Server, clien
     assert "secret" not in answer.text
     assert 'engine="acme_raising",outcome="internal"' in client.get("/metrics").text
     assert client.post("/v1/engines/acme_holding/run", json={}).status_code == 200
-    assert client.get("/ready").status_code == 200
+    until(lambda: client.get("/ready").status_code == 200, seconds=60)
 
 
 @pytest.mark.models
 def test_the_model_of_a_caller_that_left_is_free_again(client: httpx.Client) -> None:
-    """Its engine is cancelled within a second or so, not when it would have ended."""
+    """Its engine is cancelled soon, not when it would have ended: then its outcome would be another."""
 
     async def leave() -> None:
         async with httpx.AsyncClient(base_url=client.base_url, headers=client.headers, timeout=60) as leaver:
             call = asyncio.create_task(leaver.post("/v1/engines/acme_holding/run", json={"seconds": 50}))
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while not leases(client):  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
             call.cancel()
             await asyncio.gather(call, return_exceptions=True)
 
     asyncio.run(leave())
-    until(lambda: leases(client) == 0, seconds=5)
-    until(lambda: 'engine="acme_holding",outcome="cancelled"' in client.get("/metrics").text, seconds=5)
+    until(lambda: leases(client) == 0, seconds=60)
+    until(lambda: 'engine="acme_holding",outcome="cancelled"' in client.get("/metrics").text, seconds=60)
 
 
 def test_a_stream_whose_listener_left_ends(client: httpx.Client) -> None:
-    """A listener hangs up in mid-stream: the request ends within seconds, though the task it tells of waits on."""
+    """A listener hangs up in mid-stream: the request ends, though the task it tells of waits for an hour."""
     order = {"engine": "acme_holding", "payload": {}, "delay_s": 3600}
     task = client.post("/v1/tasks", json=order).json()
     with client.stream("GET", f"/v1/tasks/{task['id']}/events") as stream:
         assert next(stream.iter_lines())
     ended = 'neuroedge_http_request_seconds_count{method="GET",route="/v1/tasks/{task_id}/events"'
-    until(lambda: ended in client.get("/metrics").text, seconds=10)
+    until(lambda: ended in client.get("/metrics").text, seconds=60)
     client.post(f"/v1/tasks/{task['id']}/cancel")
 
 
@@ -142,7 +142,7 @@ def test_no_memory_for_a_model_is_503_and_passes(faulty: Server, client: httpx.C
     finally:
         resource.prlimit(pid, resource.RLIMIT_AS, (hard, hard))
     assert client.post("/v1/engines/chat/run", json=question).status_code == 200
-    assert client.get("/ready").status_code == 200
+    until(lambda: client.get("/ready").status_code == 200, seconds=60)
 
 
 @pytest.mark.models
@@ -152,7 +152,7 @@ def test_the_callers_deadline_ends_the_call(client: httpx.Client) -> None:
     answer = client.post("/v1/engines/acme_holding/run", json={"seconds": 50}, headers={"X-Request-Timeout": "0.5"})
     assert answer.status_code == 408
     assert answer.json()["code"] == "deadline_exceeded"
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 40
     assert leases(client) == 0
 
 

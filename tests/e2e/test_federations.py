@@ -21,7 +21,7 @@ def _npz(given: dict[str, np.ndarray]) -> str:
 
 
 def _federation(client: httpx.Client, **settings: Any) -> str:
-    draft = {"name": "digits", "weights": {"npz": _npz(ZEROS)}, "settings": {"deadline_s": 60, **settings}}
+    draft = {"name": "digits", "weights": {"npz": _npz(ZEROS)}, "settings": {"deadline_s": 600, **settings}}
     answer = client.post("/v1/federations", json=draft)
     assert answer.status_code == 201, answer.text
     return str(answer.json()["id"])
@@ -43,7 +43,7 @@ def _open(http: httpx.Client, federation: str) -> str:
 
 
 def _ended(http: httpx.Client, federation: str, round_id: str) -> dict[str, Any]:
-    until = time.monotonic() + 60
+    until = time.monotonic() + 90
     while (told := http.get(f"/v1/federations/{federation}/rounds/{round_id}").json())["state"] not in (
         "closed",
         "failed",
@@ -105,12 +105,24 @@ def test_too_few_clients_by_the_deadline_fail_the_round(account: httpx.Client) -
     """The deadline's own job ends it; the model stays, and the next round can open."""
     federation = _federation(account, deadline_s=1)
     one, *_ = _clients(account, federation, 2)
-    round_id = _open(account, federation)
-    one.send_update(round_id, TRUTH)
+    round_id = _with_one_update(account, federation, one)
     told = _ended(account, federation, round_id)
     assert (told["state"], told["error_code"]) == ("failed", "too_few_clients")
     assert one.weights()[0] == 0
     assert _open(account, federation)
+
+
+def _with_one_update(http: httpx.Client, federation: str, one: Participation) -> str:
+    """A round of one second that an update came to in time, as not all do on a busy machine."""
+    until = time.monotonic() + 90
+    while True:
+        round_id = _open(http, federation)
+        try:
+            one.send_update(round_id, TRUTH)
+            return round_id
+        except ParticipationError:
+            assert time.monotonic() < until
+            assert _ended(http, federation, round_id)["state"] == "failed"
 
 
 @pytest.mark.parametrize("left", ["ended by hand", "revoked"])
@@ -142,7 +154,7 @@ def _phase(http: httpx.Client, federation: str, round_id: str) -> str:
 
 
 def _steps(parts: list[SecureRound], done: Callable[[], bool]) -> None:
-    until = time.monotonic() + 60
+    until = time.monotonic() + 90
     while not done():
         assert time.monotonic() < until
         for part in parts:

@@ -19,7 +19,7 @@ def _remember(client: httpx.Client) -> None:
 
 def _read_all(client: httpx.Client) -> dict[str, Any]:
     assert client.post("/v1/knowledge/extract").status_code == 202
-    for _ in range(300):
+    for _ in range(900):
         standing: dict[str, Any] = client.get("/v1/knowledge").json()
         if standing["read"] == standing["memories"]:
             return standing
@@ -28,7 +28,7 @@ def _read_all(client: httpx.Client) -> dict[str, Any]:
 
 
 def _found_by_itself(client: httpx.Client, name: str) -> dict[str, Any]:
-    for _ in range(600):
+    for _ in range(900):
         if found := _find(client, name):
             return found[0]
         time.sleep(0.1)

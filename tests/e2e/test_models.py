@@ -43,7 +43,7 @@ def show(client: httpx.Client, model_id: str) -> dict[str, Any]:
 
 def test_what_is_to_be_warm_is_loaded_without_a_request(boss: httpx.Client) -> None:
     """The role's model, at the start; no other one."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while show(boss, VAD)["state"] != "ready" and time.monotonic() < deadline:
         time.sleep(0.1)
     warm = show(boss, VAD)
@@ -110,6 +110,7 @@ def test_a_wrong_body_is_422(boss: httpx.Client) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_fifty_loads_and_unloads_do_not_grow(small: Server, boss: httpx.Client) -> None:
     """Resident memory after each unload stays where it was after the first few."""
     process, after = psutil.Process(small.process.pid), []

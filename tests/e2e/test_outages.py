@@ -22,7 +22,9 @@ from tests.external import ExternalPostgres, ExternalServer, ExternalValkey, ext
 
 pytestmark = pytest.mark.slow
 FEW_S = 20.0
-"""Some 5 s are promised for an answer during an outage and for recovery after it; the rest is for a busy machine."""
+"""Some 5 s are promised for an answer during an outage; the rest is for a busy machine."""
+WAIT_S = 60.0
+"""As long is waited for what comes by itself, on a machine that may stand still meanwhile."""
 
 
 @dataclass
@@ -35,8 +37,12 @@ class Installation:
 
     def ready(self) -> dict[str, str]:
         """The status of each check of /ready."""
-        checks = httpx.get(f"{self.server.url}/ready", timeout=FEW_S).json()["checks"]
+        checks = httpx.get(f"{self.server.url}/ready", timeout=WAIT_S).json()["checks"]
         return {name: check["status"] for name, check in checks.items()}
+
+    def shows(self, **wanted: str) -> bool:
+        """Whether these checks of /ready have these statuses, at the same time."""
+        return wanted.items() <= self.ready().items()
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +69,7 @@ def outage(external: ExternalServer, how: str) -> Iterator[None]:
         external.start()
 
 
-def until(wanted: Callable[[], bool], *, within_s: float = FEW_S) -> None:
+def until(wanted: Callable[[], bool], *, within_s: float = WAIT_S) -> None:
     """Wait for something to be so."""
     deadline = time.monotonic() + within_s
     while not wanted():
@@ -74,7 +80,7 @@ def until(wanted: Callable[[], bool], *, within_s: float = FEW_S) -> None:
 def login(server: Server, username: str) -> httpx.Response:
     """Log an account of the tests in."""
     body = {"username": username, "password": PASSWORD}
-    return httpx.post(f"{server.url}/auth/login", json=body, timeout=FEW_S)
+    return httpx.post(f"{server.url}/auth/login", json=body, timeout=WAIT_S)
 
 
 def username(client: httpx.Client) -> str:
@@ -102,7 +108,7 @@ def state(client: httpx.Client, task_id: str) -> str | None:
 
 def events_of(client: httpx.Client, task_id: str) -> str:
     """What a listener to a task hears until its end."""
-    return client.get(f"/v1/tasks/{task_id}/events", timeout=3 * FEW_S).text
+    return client.get(f"/v1/tasks/{task_id}/events", timeout=WAIT_S).text
 
 
 def assert_unavailable(answer: httpx.Response) -> None:
@@ -120,9 +126,8 @@ def test_without_valkey_everything_but_events_goes_on(how: str, installation: In
     with server.new_account() as client:
         name = username(client)
         with outage(installation.valkey, how):
-            until(lambda: installation.ready()["cache"] == "failed")
-            assert installation.ready()["database"] == "ok"
-            assert httpx.get(f"{server.url}/health").status_code == 200
+            until(lambda: installation.shows(cache="failed", database="ok"))
+            assert httpx.get(f"{server.url}/health", timeout=WAIT_S).status_code == 200
             for answer in (
                 login(server, name),
                 client.post("/v1/engines/trial/run", json=trial()),
@@ -134,7 +139,7 @@ def test_without_valkey_everything_but_events_goes_on(how: str, installation: In
             assert "event: succeeded" in events_of(client, task_id)
         until(lambda: installation.ready()["cache"] == "ok")
         # For some seconds after a hang nobody waits for events, to be rid of it in time.
-        until(lambda: "event: started" in events_of(client, submit(client)), within_s=2 * FEW_S)
+        until(lambda: "event: started" in events_of(client, submit(client)))
 
 
 @pytest.mark.parametrize("how", ["stopped", "hangs"])
@@ -144,9 +149,8 @@ def test_without_postgres_whoever_needs_it_is_told_to_come_again(how: str, insta
     with server.new_account() as client:
         name = username(client)
         with outage(installation.postgres, how):
-            until(lambda: installation.ready()["database"] == "failed")
-            assert installation.ready()["cache"] == "ok"
-            assert httpx.get(f"{server.url}/health").status_code == 200
+            until(lambda: installation.shows(database="failed", cache="ok"))
+            assert httpx.get(f"{server.url}/health", timeout=WAIT_S).status_code == 200
             with ThreadPoolExecutor(8) as callers:
                 answers = [callers.submit(client.get, "/v1/recordings") for _ in range(20)]
                 refused = [login(server, name), *(answer.result() for answer in answers)]
@@ -167,11 +171,11 @@ def test_the_worker_outlives_an_outage_of_postgres(how: str, installation: Insta
     """A task under way is finished, one that waits is run, and new ones are heard of by notification again."""
     with installation.server.new_account() as client:
         running, waiting = submit(client, seconds=8), submit(client, seconds=0.1)
-        until(lambda: state(client, running) == "running")
+        until(lambda: state(client, running) != "queued")
         with outage(installation.postgres, how):
             time.sleep(7)
         tasks = (running, waiting)
-        until(lambda: {state(client, each) for each in tasks} == {"succeeded"}, within_s=4 * FEW_S)
+        until(lambda: {state(client, each) for each in tasks} == {"succeeded"}, within_s=2 * WAIT_S)
         until(lambda: listeners(installation.postgres) >= 2)
         last = submit(client)
         until(lambda: state(client, last) == "succeeded")
@@ -194,7 +198,7 @@ def test_a_recording_processed_across_an_outage_is_finished(
     """PostgreSQL stops in the middle of the work, or Valkey hangs."""
     with installation.server.new_account() as client:
         recording = send(client, sample_call.wav)
-        until(lambda: client.get(f"/v1/recordings/{recording['id']}").json()["status"] == "running")
+        until(lambda: client.get(f"/v1/recordings/{recording['id']}").json()["status"] != "queued")
         time.sleep(1)
         external: ExternalServer = getattr(installation, what)
         with outage(external, "stopped" if what == "postgres" else "hangs"):
@@ -213,19 +217,19 @@ def test_an_embedded_server_that_is_killed_comes_back_by_itself(what: str, tmp_p
     with running_server(data_dir, models_dir, **installed(tmp_path / "site")) as server, server.new_account() as client:
         name = username(client)
         task_id = submit(client, seconds=5)
-        until(lambda: state(client, task_id) == "running")
+        until(lambda: state(client, task_id) != "queued")
         pidfile = data_dir / ("postgres/postmaster.pid" if what == "postgres" else "valkey/valkey.pid")
         psutil.Process(int(pidfile.read_text().splitlines()[0])).kill()
-        until(lambda: restarts(server, what) == 1)
-        until(lambda: httpx.get(f"{server.url}/ready", timeout=FEW_S).status_code == 200)
+        until(lambda: restarts(server, what) >= 1)
+        until(lambda: httpx.get(f"{server.url}/ready", timeout=WAIT_S).status_code == 200)
         assert login(server, name).status_code == 200
-        until(lambda: state(client, task_id) == "succeeded", within_s=4 * FEW_S)
+        until(lambda: state(client, task_id) == "succeeded", within_s=2 * WAIT_S)
         until(lambda: "event: started" in events_of(client, submit(client)))
         assert server.process.poll() is None
 
 
 def restarts(server: Server, what: str) -> float:
     """How often the server started an embedded one again."""
-    text = httpx.get(f"{server.url}/metrics").text
+    text = httpx.get(f"{server.url}/metrics", timeout=WAIT_S).text
     found = re.search(rf'^neuroedge_embedded_restarts_total{{server="{what}"}} (\S+)$', text, re.MULTILINE)
     return float(found[1]) if found else 0.0

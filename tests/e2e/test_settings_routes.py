@@ -86,7 +86,8 @@ def test_a_switch_without_a_stated_purpose_is_refused(refused: httpx.Client, bod
 def test_members_see_but_do_not_switch(server: Server, account: httpx.Client) -> None:
     """Only who manages the organisation may; the key of a program that runs engines may not."""
     key = account.post("/v1/api-keys", json={"name": "runner", "scopes": ["read", "engines:run"]}).json()
-    with httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {key['key']}"}) as program:
+    headers = {"Authorization": f"Bearer {key['key']}"}
+    with httpx.Client(base_url=server.url, headers=headers, timeout=60) as program:
         assert program.get("/v1/settings/switches").status_code == 200
         assert program.put("/v1/settings/switches", json=ON).status_code == 403
         assert program.put("/v1/settings/glossary", json={"terms": ["x"]}).status_code == 403

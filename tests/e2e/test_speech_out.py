@@ -51,7 +51,7 @@ def networked(tmp_path_factory: pytest.TempPathFactory, models_dir: Path, upstre
     folder = tmp_path_factory.mktemp("networked")
     (folder / "providers.toml").write_text(
         f'[[provider]]\nname = "room"\nwire = "openai"\nbase_url = "{upstream.url}"\n'
-        '[[provider.voice]]\nmodel = "tts-1"\nvoices = ["alloy", "nova"]\nanswer_s = 3\n'
+        '[[provider.voice]]\nmodel = "tts-1"\nvoices = ["alloy", "nova"]\nanswer_s = 60\n'
     )
     more = {"NEUROEDGE_LLM_PROVIDERS": str(folder / "providers.toml")}
     with running_server(folder / "data", models_dir, **more) as running:

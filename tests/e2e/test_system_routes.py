@@ -7,9 +7,9 @@ from tests.conftest import Server
 
 def test_health_and_ready_need_no_token(server: Server) -> None:
     """Liveness with the version; readiness with each check's latency."""
-    health = httpx.get(f"{server.url}/health")
+    health = httpx.get(f"{server.url}/health", timeout=60)
     assert health.json()["status"] == "ok"
-    ready = httpx.get(f"{server.url}/ready")
+    ready = httpx.get(f"{server.url}/ready", timeout=60)
     assert ready.status_code == 200
     assert set(ready.json()["checks"]) == {"database", "cache", "models"}
     assert all(check["status"] == "ok" for check in ready.json()["checks"].values())
@@ -17,8 +17,8 @@ def test_health_and_ready_need_no_token(server: Server) -> None:
 
 def test_the_openapi_page_and_document_are_served(server: Server) -> None:
     """Problems are documented on every route that needs a token."""
-    assert httpx.get(f"{server.url}/docs").status_code == 200
-    document = httpx.get(f"{server.url}/openapi.json").json()
+    assert httpx.get(f"{server.url}/docs", timeout=60).status_code == 200
+    document = httpx.get(f"{server.url}/openapi.json", timeout=60).json()
     assert "Problem" in document["components"]["schemas"]
     responses = document["paths"]["/v1/recordings"]["post"]["responses"]
     assert {"202", "401", "413", "422"} <= set(responses)

@@ -29,6 +29,12 @@ def log(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def go(tmp_path: Path) -> Path:
+    """The file that runs wait for which are told so."""
+    return tmp_path / "go"
+
+
+@pytest.fixture
 def trial(tmp_path: Path) -> dict[str, str]:
     """Environment of processes that know the trial engine."""
     return {**installed(tmp_path / "site"), "NEUROEDGE_TASK_RETRY_S": "0.2"}
@@ -53,7 +59,7 @@ def working(server: Server) -> Iterator[subprocess.Popen[str]]:
 
 def running(client: httpx.Client, log: Path, **payload: Any) -> str:
     """The id of a task whose engine is at work."""
-    task_id: str = submitted(client, order(log, **{"seconds": LONG_S, **payload}))["id"]
+    task_id: str = submitted(client, order(log, **payload))["id"]
     until(client, task_id, lambda task: task["stage"] == "sleeping")
     return task_id
 
@@ -75,16 +81,17 @@ def postmaster(server: Server) -> psutil.Process:
 
 
 def test_a_killed_server_with_its_own_worker(
-    tmp_path: Path, models_dir: Path, trial: dict[str, str], log: Path
+    tmp_path: Path, models_dir: Path, trial: dict[str, str], log: Path, go: Path
 ) -> None:
     """The next start on the same data finishes what the server was at."""
     data_dir = tmp_path / "data"
     with running_server(data_dir, models_dir, **trial) as server:
         with server.new_account() as client:
             token = client.headers["Authorization"]
-            task_id = running(client, log)
+            task_id = running(client, log, hold=str(go))
         server.process.kill()
         server.process.wait()
+    go.touch()
     with (
         running_server(data_dir, models_dir, **trial) as server,
         httpx.Client(base_url=server.url, headers={"Authorization": token}, timeout=60) as client,
@@ -92,31 +99,33 @@ def test_a_killed_server_with_its_own_worker(
         resumed(client, task_id, log, begun=["trial begins"])
 
 
-def test_a_killed_worker(tmp_path: Path, models_dir: Path, trial: dict[str, str], log: Path) -> None:
+def test_a_killed_worker(tmp_path: Path, models_dir: Path, trial: dict[str, str], log: Path, go: Path) -> None:
     """Another worker takes its task over; until then the task is still shown as running."""
     with (
         running_server(tmp_path / "data", models_dir, NEUROEDGE_WORKER="external", **trial) as server,
         server.new_account() as client,
     ):
         with working(server) as first:
-            task_id = running(client, log)
+            task_id = running(client, log, hold=str(go))
             first.kill()
             first.wait()
         assert client.get(f"/v1/tasks/{task_id}").json()["state"] == "running"
+        go.touch()
         with working(server):
             resumed(client, task_id, log, begun=["trial begins"])
 
 
-def test_a_stopped_worker(tmp_path: Path, models_dir: Path, trial: dict[str, str], log: Path) -> None:
+def test_a_stopped_worker(tmp_path: Path, models_dir: Path, trial: dict[str, str], log: Path, go: Path) -> None:
     """SIGTERM gives the task back at once; nobody has to notice a missing sign of life."""
     with (
         running_server(tmp_path / "data", models_dir, NEUROEDGE_WORKER="external", **trial) as server,
         server.new_account() as client,
     ):
         with working(server) as first:
-            task_id = running(client, log, seconds=8.0)
+            task_id = running(client, log, hold=str(go))
             first.terminate()
-            assert first.wait(timeout=20) == 0
+            assert first.wait(timeout=60) == 0
+        go.touch()
         waiting = client.get(f"/v1/tasks/{task_id}").json()
         assert (waiting["state"], waiting["interrupted"]) == ("queued", 1)
         with working(server):
@@ -126,7 +135,7 @@ def test_a_stopped_worker(tmp_path: Path, models_dir: Path, trial: dict[str, str
 def test_a_killed_database(tmp_path: Path, models_dir: Path, trial: dict[str, str], log: Path) -> None:
     """The server goes on with its database back, without being started again itself, and so does its worker."""
     with running_server(tmp_path / "data", models_dir, **trial) as server, server.new_account() as client:
-        task_id = running(client, log)
+        task_id = running(client, log, seconds=LONG_S)
         postmaster(server).kill()
         assert client.get(f"/v1/tasks/{task_id}").status_code in (200, 503)
         revived = subprocess.Popen(
@@ -141,7 +150,8 @@ def test_a_killed_database(tmp_path: Path, models_dir: Path, trial: dict[str, st
         revived.wait(timeout=90)
         revived.stdout.close()
         deadline = time.monotonic() + 60
-        while client.get("/ready").status_code != 200 and time.monotonic() < deadline:
+        while client.get("/ready").status_code != 200:
+            assert time.monotonic() < deadline
             time.sleep(0.1)
         done = finished(client, task_id)
         assert done["state"] == "succeeded"
@@ -151,7 +161,9 @@ def test_a_killed_database(tmp_path: Path, models_dir: Path, trial: dict[str, st
         assert finished(client, following["id"])["state"] == "succeeded"
 
 
-def test_everything_killed_at_once(tmp_path: Path, models_dir: Path, trial: dict[str, str], log: Path) -> None:
+def test_everything_killed_at_once(
+    tmp_path: Path, models_dir: Path, trial: dict[str, str], log: Path, go: Path
+) -> None:
     """Server, worker, PostgreSQL and Valkey: the power failed; waiting and running tasks are both finished after it."""
     data_dir = tmp_path / "data"
     with (
@@ -160,12 +172,13 @@ def test_everything_killed_at_once(tmp_path: Path, models_dir: Path, trial: dict
         working(server) as worker,
     ):
         token = client.headers["Authorization"]
-        task_id = running(client, log)
+        task_id = running(client, log, hold=str(go))
         waiting = submitted(client, {**order(log, name="waiting"), "delay_s": 5})
         database, cache = postmaster(server).pid, int((data_dir / "valkey" / "valkey.pid").read_text())
         for pid in (server.process.pid, worker.pid, database, cache):
             os.kill(pid, signal.SIGKILL)
         server.process.wait()
+    go.touch()
     with (
         running_server(data_dir, models_dir, **trial) as server,
         httpx.Client(base_url=server.url, headers={"Authorization": token}, timeout=60) as client,
@@ -188,7 +201,7 @@ def test_a_task_is_cancelled_in_another_process(
         server.new_account() as client,
         working(server),
     ):
-        task_id = running(client, log, seconds=50)
+        task_id = running(client, log, seconds=600)
         assert client.post(f"/v1/tasks/{task_id}/cancel").json()["state"] == "cancelled"
         following = submitted(client, order(log, name="next"))
         assert finished(client, following["id"])["state"] == "succeeded"
@@ -197,7 +210,7 @@ def test_a_task_is_cancelled_in_another_process(
 
 
 def test_a_task_cancelled_after_its_worker_died_stays_cancelled(
-    tmp_path: Path, models_dir: Path, trial: dict[str, str], log: Path
+    tmp_path: Path, models_dir: Path, trial: dict[str, str], log: Path, go: Path
 ) -> None:
     """The one that takes over finds nothing to do; run anew, the task runs."""
     with (
@@ -205,9 +218,10 @@ def test_a_task_cancelled_after_its_worker_died_stays_cancelled(
         server.new_account() as client,
     ):
         with working(server) as first:
-            task_id = running(client, log, seconds=1.0)
+            task_id = running(client, log, hold=str(go))
             first.kill()
             first.wait()
+        go.touch()
         assert client.post(f"/v1/tasks/{task_id}/cancel").json()["state"] == "cancelled"
         assert client.post(f"/v1/tasks/{task_id}/retry").status_code == 202
         with working(server):

@@ -75,7 +75,7 @@ def set_up(client: httpx.Client, site: Site, **change: Any) -> dict[str, Any]:
 
 def settled(client: httpx.Client) -> dict[str, Any]:
     """The usage once no call is open: a failed one's error comes before its row is closed."""
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while (total := client.get("/v1/usage").json()["total"])["open"]:
         assert time.monotonic() < until
         time.sleep(0.05)

@@ -1,16 +1,21 @@
 """A worker killed in the middle: the job goes on from the last finished step and nothing is doubled."""
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import psycopg
 import pytest
+from psycopg import sql
 
+from neuroedge.bootstrap import open_servers
+from neuroedge.settings import Settings
 from tests.conftest import SampleCall, Server, running_server
 from tests.e2e.following import events, finished, send
 
@@ -37,6 +42,34 @@ def _kill(worker: subprocess.Popen[str]) -> None:
     worker.stdout.close()
 
 
+def _owner(server: Server) -> str:
+    """Where the owner of the server's database connects."""
+
+    async def address() -> str:
+        async with open_servers(Settings(data_dir=server.data_dir)) as servers:
+            return servers.postgres_owner
+
+    return asyncio.run(address())
+
+
+@contextmanager
+def _unfinished(server: Server, step: str) -> Iterator[None]:
+    """Until the block ends, no recording gets further than this step: its output waits to be stored."""
+    with psycopg.connect(_owner(server), autocommit=True) as conn:
+        conn.execute(
+            "CREATE OR REPLACE FUNCTION public.wait_for_test() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN PERFORM pg_advisory_xact_lock(7); RETURN NEW; END $$"
+        )
+        conn.execute(
+            sql.SQL(
+                "CREATE OR REPLACE TRIGGER wait_for_test BEFORE INSERT ON public.recording_steps FOR EACH ROW"
+                " WHEN (NEW.step = {}) EXECUTE FUNCTION public.wait_for_test()"
+            ).format(sql.Literal(step))
+        )
+        conn.execute("SELECT pg_advisory_lock(7)")
+        yield
+
+
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("step", ["transcribe", "emotion"])
 def test_a_killed_workers_job_is_resumed(step: str, tmp_path: Path, models_dir: Path, sample_call: SampleCall) -> None:
@@ -46,12 +79,12 @@ def test_a_killed_workers_job_is_resumed(step: str, tmp_path: Path, models_dir: 
         second = None
         try:
             with server.new_account() as client:
-                recording = send(client, sample_call.wav)
-                for _, name, data in events(client, recording["id"]):
-                    if name == "progress" and data["step"] == step:
-                        break
-                _kill(first)
-                time.sleep(0.5)
+                with _unfinished(server, step):
+                    recording = send(client, sample_call.wav)
+                    for _, name, data in events(client, recording["id"]):
+                        if name == "progress" and data["step"] == step:
+                            break
+                    _kill(first)
                 assert client.get(f"/v1/recordings/{recording['id']}").json()["status"] == "running"
                 second = _start_worker(server)
                 detail = finished(client, recording["id"])
@@ -101,7 +134,7 @@ def test_a_server_killed_with_9_starts_again(tmp_path: Path, models_dir: Path) -
         os.kill(server.process.pid, signal.SIGKILL)
         server.process.wait()
     with running_server(data_dir, models_dir) as server:
-        me = httpx.get(f"{server.url}/auth/me", headers={"Authorization": token})
+        me = httpx.get(f"{server.url}/auth/me", headers={"Authorization": token}, timeout=60)
         assert me.status_code == 200
 
 
@@ -116,8 +149,10 @@ def test_two_processes_share_the_embedded_servers(tmp_path: Path, models_dir: Pa
         )
         assert done.returncode == 0, done.stderr
         login = {"username": "second", "password": "a good password"}
-        assert httpx.post(f"{server.url}/auth/login", json=login).status_code == 200
+        assert httpx.post(f"{server.url}/auth/login", json=login, timeout=60).status_code == 200
+        owner = _owner(server)
+        psycopg.connect(owner).close()
     # Whoever is last to leave stops the servers.
     if "POSTGRES_URL" not in server.env:
         with pytest.raises(psycopg.OperationalError):
-            psycopg.connect(f"host={tmp_path / 'data' / 'postgres'} user=postgres dbname=neuroedge")
+            psycopg.connect(owner)

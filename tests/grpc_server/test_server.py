@@ -238,22 +238,23 @@ async def test_the_callers_deadline_travels_with_the_call() -> None:
 
     async def never() -> None:
         try:
-            await asyncio.sleep(60)
+            await asyncio.sleep(600)
         finally:
             ended.set()
 
     async with _listening(platform) as port:
         with _client(port, token=_token(make_principal())) as client:
-            await asyncio.to_thread(client.call, "RunInference", _echo(), timeout_s=30)
+            await asyncio.to_thread(client.call, "RunInference", _echo(), timeout_s=60)
             await asyncio.to_thread(client.call, "RunInference", _echo(), timeout_s=None)
             platform.answer = never
-            error = await _refused(client, "RunInference", _echo(), timeout_s=0.5)
+            # Time enough to reach the engine on a busy machine.
+            error = await _refused(client, "RunInference", _echo(), timeout_s=5)
             assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-            await asyncio.wait_for(ended.wait(), 10)
+            await asyncio.wait_for(ended.wait(), 30)
     # gRPC's time left is measured on two clocks, so it can be some tenths of a second above what was given.
-    assert 20 < platform.calls[0][4] < 31
+    assert 20 < platform.calls[0][4] < 61
     assert 500 < platform.calls[1][4] <= 600
-    assert 0 < platform.calls[2][4] < 1.5
+    assert 0 < platform.calls[2][4] < 6
 
 
 async def test_a_defect_tells_nothing_internal() -> None:
@@ -288,7 +289,7 @@ async def test_a_call_under_way_ends_before_the_server_does() -> None:
         await begun.wait()
         await server.stop()
         assert (await call).engine == "echo"
-        error = await _refused(client, "RunInference", _echo(), timeout_s=5)
+        error = await _refused(client, "RunInference", _echo(), timeout_s=60)
         assert error.code() is grpc.StatusCode.UNAVAILABLE
 
 
@@ -326,7 +327,7 @@ async def test_tls_by_files(tmp_path: Path) -> None:
                 if code is None:
                     assert (await asyncio.to_thread(client.call, "RunInference", _echo())).engine == "echo"
                 else:
-                    assert (await _refused(client, "RunInference", _echo(), timeout_s=5)).code() is code
+                    assert (await _refused(client, "RunInference", _echo(), timeout_s=60)).code() is code
         with _client(port, token=_token(make_principal())) as client:
             assert (await _refused(client, "RunInference", _echo(), timeout_s=5)).code() in (
                 grpc.StatusCode.UNAVAILABLE,

@@ -47,7 +47,7 @@ class ScriptedSocket:
 
     async def heard(self, kind: str, count: int) -> None:
         """Return when the client was told so many messages whose type ends like this."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while sum(message["type"].endswith(kind) for message in self.told) < count:
                 self._more.clear()
                 await self._more.wait()

@@ -1,5 +1,6 @@
 """/v1/api-keys over HTTP: made once, cut to scopes, expiring, revoked; no key makes a key."""
 
+import re
 import secrets
 import time
 from collections.abc import Iterator
@@ -29,7 +30,7 @@ def _made(client: httpx.Client, **asked: Any) -> dict[str, Any]:
 
 def _me(server: Server, key: str, *, header: str = "Authorization") -> httpx.Response:
     value = f"Bearer {key}" if header == "Authorization" else key
-    return httpx.get(f"{server.url}/auth/me", headers={header: value}, timeout=30)
+    return httpx.get(f"{server.url}/auth/me", headers={header: value}, timeout=60)
 
 
 def test_a_key_stands_for_its_user(server: Server, owner: httpx.Client) -> None:
@@ -45,7 +46,7 @@ def test_a_key_stands_for_its_user(server: Server, owner: httpx.Client) -> None:
         assert seen["admin"] is False
     listed = owner.get("/v1/api-keys")
     assert made["key"] not in listed.text
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while not _listed(owner, made["id"])["last_used_at"]:
         assert time.monotonic() < until
         time.sleep(0.05)
@@ -61,9 +62,9 @@ def test_scopes_cut_the_users_permissions(server: Server, owner: httpx.Client) -
     headers = {"Authorization": f"Bearer {key}"}
     assert _me(server, key).json()["permissions"] == ["read"]
     body = {"texts": ["x"]}
-    answer = httpx.post(f"{server.url}/v1/engines/embedding/run", headers=headers, json=body)
+    answer = httpx.post(f"{server.url}/v1/engines/embedding/run", headers=headers, json=body, timeout=60)
     assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
-    chat = httpx.post(f"{server.url}/v1/chat/completions", headers=headers, json=body)
+    chat = httpx.post(f"{server.url}/v1/chat/completions", headers=headers, json=body, timeout=60)
     assert (chat.status_code, chat.json()["error"]["type"]) == (403, "permission_error")
 
 
@@ -71,8 +72,9 @@ def test_a_key_may_be_limited_to_engines(server: Server, owner: httpx.Client) ->
     """Other engines are refused, at once and as background tasks."""
     headers = {"Authorization": f"Bearer {_made(owner, engines=['ranking'])['key']}"}
     payload = {"texts": ["x"]}
-    run = httpx.post(f"{server.url}/v1/engines/embedding/run", headers=headers, json=payload)
-    task = httpx.post(f"{server.url}/v1/tasks", headers=headers, json={"engine": "embedding", "payload": payload})
+    run = httpx.post(f"{server.url}/v1/engines/embedding/run", headers=headers, json=payload, timeout=60)
+    order = {"engine": "embedding", "payload": payload}
+    task = httpx.post(f"{server.url}/v1/tasks", headers=headers, json=order, timeout=60)
     assert run.status_code == task.status_code == 403
     assert "embedding" in run.json()["detail"]
     assert "embedding" in task.json()["detail"]
@@ -82,8 +84,9 @@ def test_a_key_cannot_manage_keys(server: Server, owner: httpx.Client) -> None:
     """Who has found one cannot make more, nor end the others."""
     made = _made(owner)
     headers = {"Authorization": f"Bearer {made['key']}"}
-    assert httpx.post(f"{server.url}/v1/api-keys", headers=headers, json={"name": "x"}).status_code == 403
-    assert httpx.delete(f"{server.url}/v1/api-keys/{made['id']}", headers=headers).status_code == 403
+    with httpx.Client(base_url=server.url, headers=headers, timeout=60) as finder:
+        assert finder.post("/v1/api-keys", json={"name": "x"}).status_code == 403
+        assert finder.delete(f"/v1/api-keys/{made['id']}").status_code == 403
 
 
 def test_a_revoked_key_ends_at_once_in_the_process_that_revokes(server: Server, owner: httpx.Client) -> None:
@@ -100,9 +103,10 @@ def test_a_revoked_key_ends_at_once_in_the_process_that_revokes(server: Server, 
 
 def test_an_expired_key_is_refused(server: Server, owner: httpx.Client) -> None:
     """To the second, though it is known to the process."""
-    soon = datetime.now(UTC) + timedelta(seconds=2)
+    soon = datetime.now(UTC) + timedelta(seconds=5)
     made = _made(owner, expires_at=soon.isoformat())
-    assert _me(server, made["key"]).status_code == 200
+    known = _me(server, made["key"]).status_code
+    assert known == 200 or datetime.now(UTC) >= soon
     while datetime.now(UTC) < soon:
         time.sleep(0.05)
     assert _me(server, made["key"]).status_code == 401
@@ -170,7 +174,13 @@ def test_wrong_keys_are_counted_by_address(tmp_path: Path, models_dir: Path) -> 
         own.new_account() as client,
     ):
         key = _made(client)["key"]
-        answers = [_me(own, "sk-ne-abcdefghijkl-wrong").status_code for _ in range(21)]
-        assert answers == [401] * 20 + [429]
+        answers: list[int] = []
+        while 429 not in answers and len(answers) < 100:
+            answers.append(_me(own, "sk-ne-abcdefghijkl-wrong").status_code)
+        assert answers[:-1] == [401] * (len(answers) - 1)
+        # Those are not counted that found no Valkey, as on a machine that stands still for a moment.
+        found = re.search(r"^neuroedge_rate_limit_unchecked_total (\S+)$", client.get("/metrics").text, re.MULTILINE)
+        assert found is not None
+        assert (answers[-1], 20 < len(answers) <= 21 + float(found[1])) == (429, True)
         assert _me(own, key).status_code == 200
         assert client.get("/auth/me").status_code == 200

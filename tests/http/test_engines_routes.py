@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 
 from neuroedge.bootstrap import build_app
 from neuroedge.contract.engine import Engine, EngineInput, EngineOutput
+from neuroedge.http import departure
 from neuroedge.http.routes.engines import build_router
 from neuroedge.settings import Settings
 from tests.fakes import make_context, make_principal
@@ -55,10 +56,12 @@ class Echo(Engine[Input, Output]):
     title = "Says what it was told"
     method = "echo"
     example = Input(text="example")
+    began = asyncio.Event()
     cancelled = False
 
     async def run(self, payload: Input, ctx: Any) -> Output:
         """Wait, then answer."""
+        self.began.set()
         try:
             await asyncio.sleep(payload.seconds)
         except asyncio.CancelledError:
@@ -340,20 +343,21 @@ class Connection:
 @pytest.mark.anyio
 async def test_a_call_whose_caller_leaves_is_cancelled(app: FastAPI) -> None:
     """At once, not when it would have ended; 499 stands in log and metrics."""
-    Echo.cancelled = False
+    Echo.began, Echo.cancelled = asyncio.Event(), False
     connection = Connection(app, {"seconds": 1000})
     request = asyncio.create_task(connection.exchange())
-    await asyncio.sleep(0.3)
+    await Echo.began.wait()
     assert not request.done()
     connection.leaves.set()
-    await asyncio.wait_for(request, 5)
+    await asyncio.wait_for(request, 60)
     assert Echo.cancelled
     assert connection.status == [499]
 
 
 @pytest.mark.anyio
-async def test_a_short_call_does_not_watch_its_caller(app: FastAPI) -> None:
+async def test_a_short_call_does_not_watch_its_caller(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
     """The body is read and nothing else; nothing is left running."""
+    monkeypatch.setattr(departure, "_WATCH_AFTER_S", 60.0)
     connection = Connection(app, {})
     before = len(asyncio.all_tasks())
     await connection.exchange()
@@ -375,11 +379,12 @@ async def test_a_long_call_whose_caller_stays_is_answered(app: FastAPI) -> None:
 @pytest.mark.anyio
 async def test_a_server_that_stops_cancels_the_call_itself(app: FastAPI) -> None:
     """That cancellation is not taken for a caller who left."""
+    Echo.began = asyncio.Event()
     connection = Connection(app, {"seconds": 1000})
     request = asyncio.create_task(connection.exchange())
-    await asyncio.sleep(0.3)
+    await Echo.began.wait()
     request.cancel()
-    await asyncio.wait([request], timeout=5)
+    await asyncio.wait([request], timeout=60)
     assert request.cancelled()
     assert connection.status == []
 

@@ -61,7 +61,7 @@ def test_large_bodies_without_a_token_are_refused_unread(anyone: httpx.Client) -
 
 def test_a_multipart_type_does_not_raise_the_limit_of_other_routes(account: httpx.Client) -> None:
     """The upload limit belongs to the routes that stream to disk."""
-    connection = http.client.HTTPConnection(account.base_url.host, account.base_url.port, timeout=10)
+    connection = http.client.HTTPConnection(account.base_url.host, account.base_url.port, timeout=60)
     connection.putrequest("POST", "/rag/search")
     connection.putheader("Authorization", account.headers["Authorization"])
     connection.putheader("Content-Type", "multipart/form-data; boundary=x")

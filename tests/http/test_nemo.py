@@ -56,7 +56,7 @@ def test_the_upload_waits_as_long_as_the_caller_and_the_server_will(
     headers = token(app, make_principal()) | ({"X-Request-Timeout": patience} if patience else {})
     began = time.monotonic()
     answer = TestClient(app).post("/transcription/upload", files={"file": ("a.wav", b"x")}, headers=headers)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
     assert answer.status_code == 408
     assert answer.json()["code"] == "deadline_exceeded"
     assert str(RECORDING) in answer.json()["hint"]

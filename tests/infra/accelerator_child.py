@@ -79,7 +79,7 @@ class Child:
         """Have the device so many times, counting who is inside."""
         most, tokens = 0, []
         for _ in range(times):
-            async with self._accelerator.exclusive(owner="contender", wait_s=60) as lease:
+            async with self._accelerator.exclusive(owner="contender", wait_s=240) as lease:
                 most = max(most, int(await self._client.incr("inside")))
                 tokens.append(lease.token)
                 await asyncio.sleep(0.005)

@@ -32,7 +32,7 @@ class ValkeyServer:
             [str(get_binary_path()), *flags], cwd=self._folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         with self.client() as client:
-            for _ in range(200):
+            for _ in range(1200):
                 try:
                     client.ping()
                 except valkey.ConnectionError:

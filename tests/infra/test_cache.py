@@ -11,6 +11,7 @@ import pytest
 from neuroedge.contract import scope
 from neuroedge.contract.errors import DeadlineExceeded, InvalidInput, Unavailable
 from neuroedge.contract.principal import Principal
+from neuroedge.infra.cache import shared
 from neuroedge.infra.cache.disk import DiskLevel
 from neuroedge.infra.cache.memory import MemoryLevel
 from neuroedge.infra.cache.shared import SharedLevel
@@ -32,15 +33,23 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
     running.stop()
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No level is given up here because the machine is busy."""
+    monkeypatch.setattr(shared, "_SOCKET_TIMEOUT_S", 60.0)
+
+
 class Node:
     """A cache as one process has it."""
 
-    def __init__(self, *, url: str | None = None, folder: Path | None = None) -> None:
+    def __init__(
+        self, *, url: str | None = None, folder: Path | None = None, timer: Callable[[], float] = time.monotonic
+    ) -> None:
         self.counts = Counts()
         self.cache = TieredCache(
-            memory=MemoryLevel(MIB),
-            shared=None if url is None else SharedLevel(url, patience_s=10),
-            disk=None if folder is None else DiskLevel(folder, limit_bytes=16 * MIB, patience_s=10),
+            memory=MemoryLevel(MIB, timer=timer),
+            shared=None if url is None else SharedLevel(url, patience_s=60),
+            disk=None if folder is None else DiskLevel(folder, limit_bytes=16 * MIB, patience_s=60),
             count=self.counts,
         )
 
@@ -112,13 +121,16 @@ async def test_disk_fills_valkey_again(nodes: Callable[..., Node], server: Valke
     assert other.counts == {("hit", "valkey"): 1, ("miss", None): 1}
 
 
-async def test_an_entry_that_moves_up_keeps_its_time(nodes: Callable[..., Node], server: ValkeyServer) -> None:
+async def test_an_entry_that_moves_up_keeps_its_time(
+    nodes: Callable[..., Node], server: ValkeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """From Valkey to memory only the time that is left goes along."""
-    who = make_principal()
-    await nodes(url=server.url).ask(who, "a", ttl_s=0.5)
-    fresh = nodes(url=server.url)
-    assert await fresh.ask(who, "a", ttl_s=60) == []
-    await asyncio.sleep(0.6)
+    who, passed_s, real = make_principal(), 0.0, time.time
+    await nodes(url=server.url).ask(who, "a", ttl_s=60)
+    fresh = nodes(url=server.url, timer=lambda: passed_s)
+    assert await fresh.ask(who, "a", ttl_s=3600) == []
+    passed_s = 61.0
+    monkeypatch.setattr(time, "time", lambda: real() + passed_s)
     assert await fresh.ask(who, "a") == [[0]]
 
 
@@ -268,7 +280,7 @@ async def test_cancelling_a_caller_is_never_swallowed(nodes: Callable[..., Node]
                 await asyncio.sleep(0)
             if not task.done():
                 task.cancel()
-                await asyncio.wait([task], timeout=5)
+                await asyncio.wait([task], timeout=60)
                 assert task.cancelled()
     await node.cache.settled()
     await node.ask(who, "a")
@@ -470,27 +482,44 @@ async def test_a_jump_of_the_clock_breaks_nothing(
 async def test_in_a_crowd_reads_go_together(nodes: Callable[..., Node], server: ValkeyServer) -> None:
     """A call asks Valkey at once, unless many wait for the computation already: then it waits for company."""
     node, free, who = nodes(url=server.url), asyncio.Event(), make_principal()
+    level, calls, computing = node.cache._levels.shared, list[asyncio.Task[list[Any]]](), 0
+    assert level is not None
 
     async def compute(positions: Sequence[int]) -> list[Any]:
+        nonlocal computing
+        computing += 1
         await free.wait()
         return [value("a")]
 
-    async def one_by_one(names: Sequence[str]) -> tuple[int, list[asyncio.Task[list[Any]]]]:
-        """Commands that calls took which come a millisecond after one another."""
-        with server.client() as client:
-            before = client.info("commandstats").get("cmdstat_mget", {"calls": 0})["calls"]
-            calls = []
-            for name in names:
-                calls.append(asyncio.create_task(node.cache.of(who).get_or_compute([name], compute, ttl_s=60)))
+    async def all_compute() -> None:
+        async with asyncio.timeout(60):
+            while computing < len(calls):  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
-            await asyncio.sleep(0.1)
-            return client.info("commandstats")["cmdstat_mget"]["calls"] - before, calls
 
-    alone, first = await one_by_one("abcdefgh")
-    crowded, second = await one_by_one("ijklmnop")
+    def call(name: str) -> None:
+        calls.append(asyncio.create_task(node.cache.of(who).get_or_compute([name], compute, ttl_s=60)))
+
+    with server.client() as client:
+
+        def reads() -> int:
+            return int(client.info("commandstats").get("cmdstat_mget", {"calls": 0})["calls"])
+
+        before = reads()
+        level._reads._linger_s = 600.0  # whoever waits for company waits in vain
+        for name in "abcdefgh":
+            call(name)
+            await all_compute()
+        alone = reads() - before
+        level._reads._linger_s = 1.0
+        for name in "ijklmnop":
+            call(name)
+            await asyncio.sleep(0.001)
+        await all_compute()
+        crowded = reads() - before - alone
     free.set()
-    assert await asyncio.gather(*first, *second) == [[value("a")]] * 16
-    assert crowded <= 2 < alone
+    assert await asyncio.gather(*calls) == [[value("a")]] * 16
+    assert alone == 8
+    assert 1 <= crowded <= 2
 
 
 async def test_closing_ends_what_is_under_way() -> None:

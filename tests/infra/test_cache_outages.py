@@ -12,6 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from neuroedge.contract.errors import Unavailable
+from neuroedge.infra.cache import shared
 from neuroedge.infra.cache.disk import DiskLevel
 from neuroedge.infra.cache.entry import key_of
 from neuroedge.infra.cache.memory import MemoryLevel
@@ -25,6 +26,8 @@ pytestmark = pytest.mark.anyio
 
 MIB = 1024 * 1024
 REST_S = 1.0
+PATIENCE_S = 60.0
+"""Of tests in which no level is slow, but the machine may be."""
 WHO = make_principal()
 
 
@@ -44,9 +47,15 @@ def counts() -> Counts:
 
 
 @pytest.fixture
-async def over_valkey(server: ValkeyServer, counts: Counts) -> AsyncIterator[TieredCache]:
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Valkey itself is waited for as long as its answers are."""
+    monkeypatch.setattr(shared, "_SOCKET_TIMEOUT_S", PATIENCE_S)
+
+
+@pytest.fixture
+async def over_valkey(server: ValkeyServer, counts: Counts, patient: None) -> AsyncIterator[TieredCache]:
     """No memory, so that every request asks Valkey."""
-    cache = TieredCache(memory=MemoryLevel(0), shared=SharedLevel(server.url), count=counts)
+    cache = TieredCache(memory=MemoryLevel(0), shared=SharedLevel(server.url, patience_s=PATIENCE_S), count=counts)
     yield cache
     await cache.close()
 
@@ -101,21 +110,27 @@ async def test_a_valkey_that_was_restarted_between_two_requests(
     assert counts["error", "valkey"] == 0
 
 
-async def test_a_frozen_valkey_costs_no_request_more_than_a_moment(
-    server: ValkeyServer, over_valkey: TieredCache, counts: Counts
-) -> None:
+async def test_a_frozen_valkey_costs_no_request_more_than_a_moment(server: ValkeyServer, counts: Counts) -> None:
     """It accepts connections and never answers: the first request waits 0.1 s, those after it not at all."""
-    await ask(over_valkey, "a")
+    cache = TieredCache(memory=MemoryLevel(0), shared=SharedLevel(server.url), count=counts)
+
+    async def hits() -> None:
+        async with asyncio.timeout(60):
+            while await ask(cache, "a"):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+
+    await hits()
+    counts.clear()
     server.freeze()
     try:
         began = time.monotonic()
         for _ in range(50):
-            assert await ask(over_valkey, "a") == 1
+            assert await ask(cache, "a") == 1
         assert 1 <= counts["error", "valkey"] <= tries(began)
     finally:
         server.thaw()
-    await asyncio.sleep(REST_S)
-    assert await ask(over_valkey, "a") == 0
+    await hits()
+    await cache.close()
 
 
 async def test_without_any_level_below_memory_all_is_computed() -> None:
@@ -180,10 +195,12 @@ async def test_a_large_value_stays_out_of_valkey(server: ValkeyServer, over_valk
     assert await ask(over_valkey, large, "a") == 1
 
 
-async def test_forgetting_while_valkey_is_away_says_so(server: ValkeyServer, tmp_path: Path) -> None:
+async def test_forgetting_while_valkey_is_away_says_so(server: ValkeyServer, tmp_path: Path, patient: None) -> None:
     """The other levels are cleared; the caller knows to come back."""
     cache = TieredCache(
-        memory=MemoryLevel(MIB), shared=SharedLevel(server.url), disk=DiskLevel(tmp_path / "cache", limit_bytes=MIB)
+        memory=MemoryLevel(MIB),
+        shared=SharedLevel(server.url, patience_s=PATIENCE_S),
+        disk=DiskLevel(tmp_path / "cache", limit_bytes=MIB, patience_s=PATIENCE_S),
     )
     await ask(cache, "a")
     server.stop()
@@ -196,7 +213,7 @@ async def test_forgetting_while_valkey_is_away_says_so(server: ValkeyServer, tmp
 
 
 FULL_DISK = """
-import asyncio, json, resource, signal, sys
+import asyncio, json, resource, signal, sys, time
 from pathlib import Path
 from neuroedge.infra.cache.disk import DiskLevel
 from neuroedge.infra.cache.memory import MemoryLevel
@@ -206,7 +223,8 @@ from tests.infra.cache_parts import Counts, Doubled, value
 
 async def main():
     who, counts, computed = make_principal(), Counts(), []
-    cache = TieredCache(memory=MemoryLevel(0), disk=DiskLevel(Path(sys.argv[1]), limit_bytes=1 << 28), count=counts)
+    disk = DiskLevel(Path(sys.argv[1]), limit_bytes=1 << 28, patience_s=60)
+    cache = TieredCache(memory=MemoryLevel(0), disk=disk, count=counts)
 
     async def ask(key):
         compute = Doubled([key])
@@ -217,16 +235,17 @@ async def main():
     large = [f"{n}" * 20_000 for n in range(10)]
     first = await ask("small")
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
+    began = time.monotonic()
     full = [await ask(key) for key in large]
     full_again = [await ask(key) for key in large]
     small = await ask("small")
-    errors = counts["error", "disk"]
+    errors, took_s = counts["error", "disk"], time.monotonic() - began
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     await asyncio.sleep(1.1)
     await ask(large[9])
     after = await ask(large[9])
     await cache.close()
-    print(json.dumps([first, sum(full), sum(full_again), small, errors, after]))
+    print(json.dumps([first, sum(full), sum(full_again), small, errors, took_s, after]))
 
 asyncio.run(main())
 """
@@ -235,18 +254,19 @@ asyncio.run(main())
 def test_a_full_disk(tmp_path: Path) -> None:
     """No file may grow: answers stay right, what is there is still read; with room again, it is written again."""
     done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(tmp_path / "cache")], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", FULL_DISK, str(tmp_path / "cache")], capture_output=True, text=True, timeout=240
     )
     assert done.returncode == 0, done.stderr
-    first, full, full_again, small, errors, after = json.loads(done.stdout.splitlines()[-1])
+    first, full, full_again, small, errors, took_s, after = json.loads(done.stdout.splitlines()[-1])
     assert (first, full, small, after) == (1, 10, 0, 0)
     assert full_again > 0
-    assert 3 <= errors < 7  # of twenty writes: most were not tried
+    assert 3 <= errors <= 3 + took_s / REST_S  # of twenty writes: most were not tried
 
 
 async def test_a_file_damaged_while_in_use_is_replaced(tmp_path: Path, counts: Counts) -> None:
     """One request finds out and is answered; later ones hit again."""
-    cache = TieredCache(memory=MemoryLevel(0), disk=DiskLevel(tmp_path, limit_bytes=MIB), count=counts)
+    disk = DiskLevel(tmp_path, limit_bytes=MIB, patience_s=PATIENCE_S)
+    cache = TieredCache(memory=MemoryLevel(0), disk=disk, count=counts)
     keys = [f"{n}" * 500 for n in range(50)]
     await ask(cache, *keys)
     for name in ("cache.sqlite", "cache.sqlite-wal"):

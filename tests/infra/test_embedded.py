@@ -49,7 +49,7 @@ def _holder(root: Path) -> subprocess.Popen[str]:
 
 
 def _end(holder: subprocess.Popen[str]) -> None:
-    out, _ = holder.communicate("\n", timeout=60)
+    out, _ = holder.communicate("\n", timeout=120)
     assert out == "let go\n"
 
 
@@ -115,7 +115,7 @@ def test_servers_killed_with_9_start_again_with_their_data(tmp_path: Path) -> No
     doomed.append(psutil.Process(int((tmp_path / "valkey" / "valkey.pid").read_text())))
     for process in doomed:
         process.kill()
-    psutil.wait_procs(doomed, timeout=10)
+    psutil.wait_procs(doomed, timeout=60)
     again = _servers(tmp_path)
     addresses = again.start()
     assert addresses.postgres_owner
@@ -223,9 +223,17 @@ def test_a_first_start_killed_with_9_during_initdb_starts_the_next_time(tmp_path
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
-    deadline = time.monotonic() + 60
+    initdb: list[psutil.Process] = []
+    deadline = time.monotonic() + 120
+    while not initdb and time.monotonic() < deadline:
+        children = psutil.Process(holder.pid).children(recursive=True)
+        initdb = [process for process in children if "initdb" in process.name()]
     while not (tmp_path / "postgres" / "PG_VERSION").exists() and time.monotonic() < deadline:
-        time.sleep(0.005)
+        for process in initdb:  # in small steps, so that it is not over before it is killed
+            process.resume()
+        time.sleep(0.002)
+        for process in initdb:
+            process.suspend()
     doomed = [*psutil.Process(holder.pid).children(recursive=True), psutil.Process(holder.pid)]
     assert [process for process in doomed if "initdb" in process.name()], "initdb was over too soon"
     for process in doomed:

@@ -51,7 +51,7 @@ def _valkey(root: Path) -> psutil.Process:
 
 def _kill(process: psutil.Process) -> None:
     process.kill()
-    psutil.wait_procs([process], timeout=10)
+    psutil.wait_procs([process], timeout=60)
 
 
 def _ping(address: str | None) -> bool:
@@ -126,7 +126,7 @@ def test_a_query_that_outlived_its_server_is_ended_before_the_next_starts(
         assert busy.is_running()
         assert servers.revive("postgres")
         with pytest.raises(psycopg.OperationalError):
-            query.result(timeout=10)
+            query.result(timeout=60)
     assert not busy.is_running()
     with psycopg.connect(addresses.postgres_owner) as conn:
         assert conn.execute("SELECT 1").fetchone() == (1,)

@@ -25,6 +25,8 @@ class Flaky(InMemoryConnector):
         self.away = False
         self.away_for = ""
         self.refused = 0
+        self.found_nothing = False
+        """Whether the last look for a job found none."""
 
     def _check(self, query: Any = None) -> None:
         if self.away or (query is not None and query == sql.queries.get(self.away_for)):
@@ -39,7 +41,10 @@ class Flaky(InMemoryConnector):
     async def execute_query_one_async(self, query: Any, **arguments: Any) -> dict[str, Any]:
         """Run a statement that gives a row."""
         self._check(query)
-        return await super().execute_query_one_async(query, **arguments)
+        row = await super().execute_query_one_async(query, **arguments)
+        if query == sql.queries["fetch_job"]:
+            self.found_nothing = row["id"] is None
+        return row
 
     async def listen_notify(self, on_notification: Any, channels: Any) -> None:
         """Listen until the connection is lost."""
@@ -65,6 +70,10 @@ class Platform:
             self.ran.append(n)
             for event in self.during:
                 await event.wait()
+
+    def idle(self) -> bool:
+        """Whether all jobs are done, and the worker has looked for more."""
+        return self.database.found_nothing and all(j["status"] == "succeeded" for j in self.database.jobs.values())
 
     async def add(self, n: int) -> None:
         """Queue a job."""
@@ -92,7 +101,7 @@ async def platform(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Platform]:
 
 
 async def _until(wanted: Any) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not wanted():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
@@ -101,7 +110,7 @@ async def test_heartbeat_and_listening_go_on_after_an_outage(platform: Platform)
     """The worker shows life again, and hears of a job at once though it would look for one in an hour only."""
     worker = platform.work()
     await platform.add(1)
-    await _until(lambda: platform.ran == [1])
+    await _until(lambda: platform.ran == [1] and platform.idle())
     platform.database.away = True
     await _until(lambda: platform.database.refused > 3)
     platform.database.away = False

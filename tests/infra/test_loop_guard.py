@@ -176,14 +176,43 @@ async def test_native_code_is_logged_while_it_runs_and_its_answer_counts(watched
     def derive(iterations: float) -> bytes:
         return hashlib.pbkdf2_hmac("sha256", b"password", b"salt", int(iterations))
 
-    started = time.monotonic()
-    derive(50_000)
-    a_second = 50_000 / (time.monotonic() - started)
+    a_second = 0.0
+    for _ in range(5):  # at its fastest: where it was held up it tells too little
+        started = time.monotonic()
+        derive(20_000)
+        a_second = max(a_second, 20_000 / (time.monotonic() - started))
+        await asyncio.sleep(0)
     with capture_logs() as logs, engine_code(Engine()):
-        assert len(derive(4 * LIMIT_S * a_second)) == 32
+        assert len(derive(6 * LIMIT_S * a_second)) == 32
         await _told(watched)
     assert [line["interrupted"] for line in logs] == [False]
     assert "pbkdf2_hmac" in logs[0]["stack"]
+
+
+async def test_a_process_that_was_stopped_is_no_block() -> None:
+    """The signal that comes late is followed by another only after half the limit, whenever the timer was due."""
+
+    async def engine() -> str:
+        with engine_code(Engine()):
+            signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
+            signal.raise_signal(signal.SIGALRM)
+            time.sleep(0.2)  # noqa: ASYNC251
+            return "done"
+
+    async with Watched(120).guard:
+        assert await asyncio.create_task(engine()) == "done"
+
+
+def test_native_code_is_told_of_only_when_the_loop_does_not_beat_after_it_was_seen() -> None:
+    """A process that was stopped is late too; it beats before the second look."""
+    guard = Watched().guard
+    guard._last = time.monotonic() - 10
+    assert guard._in_native_code() is None
+    guard._last += 1
+    assert guard._in_native_code() is None
+    told = guard._in_native_code()
+    assert told is not None
+    assert told.blocked_s > 8
 
 
 async def test_many_short_steps_in_a_row_are_no_block(watched: Watched) -> None:
@@ -202,8 +231,10 @@ async def test_a_free_loop_costs_no_signal_and_shows_its_lag(watched: Watched) -
     """The timer is wound up again before it runs down."""
     with capture_logs() as logs:
         await asyncio.sleep(2 * LIMIT_S)
+        async with asyncio.timeout(60):
+            while watched.value("lag_count") <= 3:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
     assert logs == []
-    assert watched.value("lag_count") > 3
 
 
 async def test_leaving_gives_signal_and_timer_back() -> None:

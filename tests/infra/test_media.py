@@ -420,11 +420,11 @@ async def test_a_decoding_whose_caller_left_keeps_its_slot_until_its_thread_ends
 
     def work() -> None:
         running.set()
-        gate.wait(10)
+        gate.wait(60)
         raise UnreadableMedia("seen by nobody")
 
     leaving = asyncio.create_task(slots.run(work))
-    await asyncio.to_thread(running.wait, 10)
+    await asyncio.to_thread(running.wait, 60)
     leaving.cancel()
     with pytest.raises(asyncio.CancelledError):
         await leaving

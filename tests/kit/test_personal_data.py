@@ -72,7 +72,7 @@ def test_text_made_to_be_slow_is_not(piece: str) -> None:
     """A quarter of a million characters in seconds at most: no pattern backtracks without end."""
     started = time.monotonic()
     find(piece * (250_000 // len(piece)))
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 60
 
 
 def test_check_digits() -> None:

@@ -15,7 +15,7 @@ def _start(
     def work() -> None:
         with budget.using(2, priority=priority):
             seen.append(name)
-            hold.wait(5)
+            hold.wait(60)
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -85,48 +85,55 @@ def test_nobody_waits_for_what_has_run_for_long_already() -> None:
 
 
 @pytest.mark.parametrize(("priority", "at_once"), [("normal", 1), ("low", 2)])
-def test_short_computations_leave_half_of_the_cores_to_a_long_one(priority: Priority, at_once: int) -> None:
+def test_short_computations_leave_half_of_the_cores_to_a_long_one(
+    priority: Priority, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Beside an answer that an LLM writes two embeddings go one after the other; background work keeps no core."""
-    budget, seen, hold = CoreBudget(2), list[str](), threading.Event()
+    monkeypatch.setitem(PATIENCE_S, "normal", 60.0)  # type: ignore[misc]
+    budget, seen, hold, end = CoreBudget(2), list[str](), threading.Event(), threading.Event()
     long = _start(budget, "long", seen, hold, priority)
     while not seen:
         time.sleep(0.001)
-    time.sleep(PATIENCE_S["normal"])
-    most, together = 0, threading.Barrier(2)
+    (begun,) = budget._holds
+    begun.since -= 120
 
     def embed() -> None:
-        nonlocal most
-        together.wait(5)
         with budget.using(1, priority="normal"):
-            most = max(most, budget.in_use - 2)
-            time.sleep(PATIENCE_S["normal"] / 5)
+            end.wait(60)
 
     short = [threading.Thread(target=embed) for _ in range(2)]
     for thread in short:
         thread.start()
+    beside = waiting = 0
+    while beside + waiting < 2:  # each computes or waits for that
+        time.sleep(0.001)
+        with budget._freed:
+            beside, waiting = budget.in_use - 2, budget.foreground_waiting
+    end.set()
     for thread in short:
         thread.join()
     hold.set()
     long.join()
-    assert most == at_once
+    assert beside == at_once
 
 
-def test_background_work_steps_aside_between_its_pieces() -> None:
+def test_background_work_steps_aside_between_its_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """While a person waits, `breathe` gives the cores away and takes them back afterwards."""
+    monkeypatch.setitem(PATIENCE_S, "high", 60.0)  # type: ignore[misc]
     budget, order = CoreBudget(2), list[str]()
     background_has_it, asked = threading.Event(), threading.Event()
 
     def background() -> None:
         with budget.using(2, priority="low") as hold:
             background_has_it.set()
-            asked.wait(5)
+            asked.wait(60)
             while budget.foreground_waiting == 0:
                 time.sleep(0.001)
             hold.breathe()
             order.append("background")
 
     def foreground() -> None:
-        background_has_it.wait(5)
+        background_has_it.wait(60)
         asked.set()
         with budget.using(2, priority="high"):
             order.append("foreground")

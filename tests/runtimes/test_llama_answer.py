@@ -18,7 +18,7 @@ async def _put(mailbox: Mailbox, *chunks: Chunk | None) -> None:
 
 
 async def _soon(mailbox: Mailbox) -> list[Chunk | None]:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         return await mailbox.get()
 
 
@@ -35,7 +35,7 @@ async def test_the_first_is_handed_on_at_once_and_so_is_the_end(monkeypatch: pyt
     await asyncio.sleep(0.05)
     assert not gathering.done()
     await _put(mailbox, None)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         assert await gathering == [B, C, None]
 
 
@@ -60,7 +60,7 @@ async def test_a_wake_up_from_before_does_not_end_the_rest(monkeypatch: pytest.M
     await asyncio.sleep(0.05)
     assert not resting.done()
     await _put(mailbox, None)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         assert await resting == [B, None]
 
 

@@ -298,9 +298,20 @@ async def test_a_prompt_seen_before_is_not_computed_again(small: LlamaChat) -> N
 
 
 @pytest.mark.models
-async def test_several_answers_are_written_at_the_same_time(small: LlamaChat) -> None:
+async def test_several_answers_are_written_at_the_same_time(small: LlamaChat, monkeypatch: pytest.MonkeyPatch) -> None:
     """Four begin before one has ended, each says what only it was made to say, and cores are held once."""
-    made_to_say = [f"{name} " * 15 for name in ("one", "two", "three", "four")]
+    held, server = set[int](), small._server
+
+    class Watching:
+        def handle_chat_completions(self, body: Any, on_chunk: Callable[[Any], bool]) -> None:
+            def watched(chunk: Any) -> bool:
+                held.add(small.surroundings.cores.in_use)
+                return on_chunk(chunk)
+
+            server.handle_chat_completions(body, watched)
+
+    monkeypatch.setattr(small, "_server", Watching())
+    made_to_say = [f"{name} " * 25 for name in ("one", "two", "three", "four")]
     began: list[str] = []
     began_before_an_end: list[int] = []
 
@@ -312,22 +323,22 @@ async def test_several_answers_are_written_at_the_same_time(small: LlamaChat) ->
                 if not spoken and delta.text:
                     began.append(words)
                 spoken += delta.text
-                assert delta.finish_reason or small.surroundings.cores.in_use == 1
         began_before_an_end.append(len(began))
         return str(json.loads(spoken))
 
     assert await asyncio.gather(*(said(words) for words in made_to_say)) == made_to_say
     assert min(began_before_an_end) == len(made_to_say)
+    assert held == {1}
 
 
 @pytest.mark.models
 async def test_answers_that_do_not_fit_together_wait_for_room(small: LlamaChat) -> None:
     """Three that may take most of the context each are answered one after the other, none is broken off."""
     asked = ChatMessage(role="user", content="Write the word sea. " * 60)
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(240):
         answers = await asyncio.gather(*(answer(small, asked, max_tokens=400 + n, stop=["sea"]) for n in range(3)))
     assert all(a[-1].finish_reason in ("stop", "length") for a in answers)
-    assert small._room._free == small.context_tokens
+    await _until(lambda: small._room._free == small.context_tokens)
 
 
 @pytest.mark.models
@@ -337,12 +348,19 @@ async def test_a_request_that_waits_for_room_leaves_at_once(small: LlamaChat) ->
     async with aclosing(small.stream(ChatRequest([story], max_tokens=900))) as running:
         await anext(running)
         waiting = asyncio.create_task(answer(small, story, max_tokens=900))
-        await asyncio.sleep(0.3)
+        await _until(lambda: small._room._queue)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
         assert (await answer(small, max_tokens=1))[-1].completion_tokens == 1
         assert (await anext(running)).finish_reason is None
+
+
+async def _until(holds: Callable[[], object]) -> None:
+    """Wait for what the model's threads bring about."""
+    async with asyncio.timeout(60):
+        while not holds():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 class _Counting:
@@ -370,11 +388,11 @@ async def test_a_processor_is_given_two_prompts_at_a_time(small: LlamaChat, monk
     counting = _Counting(small._server)
     monkeypatch.setattr(small, "_server", counting)
     asked = [ChatMessage(role="user", content=f"Tell me of the number {n}. " * 12) for n in range(4)]
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(240):
         answers = await asyncio.gather(*(answer(small, one, max_tokens=2) for one in asked))
     assert [one[-1].completion_tokens for one in answers] == [2] * 4
     assert counting.most == 2
-    assert small._prompts._free == small._prompts.units
+    await _until(lambda: small._prompts._free == small._prompts.units)
 
 
 @pytest.mark.models
@@ -388,9 +406,9 @@ async def test_a_request_that_waits_for_its_prompts_turn_leaves_at_once(small: L
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(240):
         await asyncio.gather(*running)
-    assert small._prompts._free == 2
+    await _until(lambda: small._prompts._free == 2)
 
 
 @pytest.mark.models

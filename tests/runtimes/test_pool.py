@@ -49,7 +49,7 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
 
     def load(model_id: str, folder: Path, *, threads: int, options: dict[str, Any]) -> Loaded:
         module.loads += 1
-        module.gate.wait(10)
+        module.gate.wait(60)
         if module.fail:
             raise module.fail
         model = Loaded()
@@ -142,7 +142,7 @@ async def _leave_while_loading(pool: Pool, runtime: Any) -> None:
 
 
 async def _until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not true():  # noqa: ASYNC110 - what is awaited is set by another thread
             await asyncio.sleep(0.01)
 

@@ -38,7 +38,7 @@ class Model(Threaded):
 
     async def compute(self) -> str:
         """Waits at the gate."""
-        return await self._in_thread(lambda: "done" if self.gate.wait(10) else "never")
+        return await self._in_thread(lambda: "done" if self.gate.wait(60) else "never")
 
     def close(self) -> None:
         """Give it back."""
@@ -57,7 +57,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     module.hold.set()
 
     def load(model_id: str, folder: Path, *, threads: int, options: Mapping[str, Any]) -> Model:
-        module.hold.wait(10)
+        module.hold.wait(60)
         if module.fail:
             raise module.fail
         module.loaded.append(model_id)
@@ -153,13 +153,17 @@ async def test_a_model_in_use_is_never_evicted_and_the_wait_has_a_deadline(tmp_p
     pool = make(tmp_path, {"a": 60, "b": 60}, budget_mib=100)
     await learn_sizes(pool, "ab")
     async with pool.lease(ref("a")):
+        leaving = asyncio.create_task(use(pool, "b"))
+        await until(lambda: pool.slot("b").waits_for_room)
         with call_scope(timeout_s=0.1), pytest.raises(NotEnoughMemory) as refused:
             await use(pool, "b")
         assert refused.value.status == 503
         assert refused.value.retry_after_s
+        leaving.cancel()
+        await until(lambda: pool.slot("b").loading is None)
         assert in_memory(pool) == {"a"}
         waiting = asyncio.create_task(use(pool, "b"))
-        await asyncio.sleep(0.05)
+        await until(lambda: pool.slot("b").waits_for_room)
         assert not waiting.done()
     await waiting
     assert in_memory(pool) == {"b"}
@@ -176,7 +180,7 @@ async def test_the_most_urgent_waiter_is_served_first(tmp_path: Path, machine: A
         waiting = []
         for name, priority in (("b", "low"), ("c", "high"), ("d", "normal")):
             waiting.append(asyncio.create_task(use(pool, name, priority)))
-            await asyncio.sleep(0.02)
+            await until(lambda name=name: pool.slot(name).waits_for_room)  # type: ignore[misc]
         waiting[2].cancel()
     await asyncio.gather(*waiting[:2])
     assert machine.loaded == ["a", "c", "b"]
@@ -223,7 +227,7 @@ async def test_failed_loads_are_tried_again_without_a_request(
         await use(pool, "a")
     machine.fail = None
     watch = asyncio.create_task(pool.watch())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while in_memory(pool) != {"a"}:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     watch.cancel()
@@ -245,7 +249,7 @@ async def test_a_hung_model_is_replaced(tmp_path: Path, machine: Any, monkeypatc
     hung = asyncio.create_task(compute())
     await asyncio.sleep(0.05)
     behind = asyncio.create_task(compute())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         with pytest.raises(ModelFailed, match="given up"):
             await behind
         async with pool.lease(ref("a")) as fresh:
@@ -266,7 +270,7 @@ async def test_what_a_hung_model_took_comes_back_when_it_ends_after_all(
     monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
     pool = make(tmp_path, {"a": 40}, budget_mib=100)
     watch = asyncio.create_task(pool.watch())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         async with pool.lease(ref("a")) as model:
             slow = asyncio.create_task(model.compute())
             await until(lambda: pool.slot("a").loaded is None)
@@ -280,12 +284,14 @@ async def test_what_a_hung_model_took_comes_back_when_it_ends_after_all(
 
 async def test_a_busy_machine_is_given_more_time(tmp_path: Path, machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """What takes long because there is twenty times more to do than cores has not hung."""
-    monkeypatch.setattr(Model, "stuck_after_s", 0.05)
+    monkeypatch.setattr(Model, "stuck_after_s", 50.0)
     monkeypatch.setattr(os, "getloadavg", lambda: (20.0 * (os.cpu_count() or 1), 0.0, 0.0))
     pool = make(tmp_path, {"a": 40}, budget_mib=100)
     async with pool.lease(ref("a")) as model:
         slow = asyncio.create_task(model.compute())
-        await asyncio.sleep(0.2)
+        await until(lambda: any(running.hold for running in model._running.values()))
+        (running,) = model._running.values()
+        running.sign_at -= 200
         assert not model.stuck()
         monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
         assert model.stuck()
@@ -330,7 +336,7 @@ async def test_a_call_that_holds_a_model_gets_another_one_while_the_device_is_gi
     async with pool.lease(ref("a")):
         pausing = asyncio.create_task(pool.pause())
         await asyncio.sleep(0.01)
-        with call_scope(timeout_s=5):
+        with call_scope(timeout_s=60):
             await use(pool, "b")
         assert not pausing.done()
     await pausing
@@ -358,7 +364,7 @@ async def test_a_pause_frees_what_is_idle_before_it_waits(tmp_path: Path, machin
         pausing = asyncio.create_task(pool.pause())
         wanted.set()
         await asyncio.sleep(0.01)
-        with call_scope(timeout_s=5):
+        with call_scope(timeout_s=60):
             await use(pool, "b")
     await pausing
     assert in_memory(pool) == set()
@@ -396,7 +402,7 @@ async def test_a_model_that_is_leased_while_another_is_evicted_stays(
 
     def close() -> None:
         closing.set()
-        leased.wait(10)
+        leased.wait(60)
 
     first = pool.slot("first").loaded
     assert first is not None
@@ -441,7 +447,7 @@ async def test_under_pressure_idle_models_leave(tmp_path: Path, machine: Any, mo
 
 async def test_a_model_that_fails_five_times_is_left_alone(tmp_path: Path, machine: Any) -> None:
     """Its breaker opens: refused at once, no further load; another model is not concerned."""
-    breakers = Breakers()
+    breakers = Breakers(clock=lambda: 0.0)
     pool = make(
         tmp_path,
         {"a": 10, "b": 10},
@@ -455,7 +461,7 @@ async def test_a_model_that_fails_five_times_is_left_alone(tmp_path: Path, machi
     with pytest.raises(Unavailable) as refused:
         await use(pool, "a")
     assert refused.value.code == "circuit_open"
-    assert 25 <= (refused.value.retry_after_s or 0) <= 30
+    assert refused.value.retry_after_s == 30
     machine.fail = None
     await use(pool, "b")
     assert breakers.states()["model:a"].state == "open"

@@ -27,14 +27,14 @@ def test_many_that_begin_at_once_leave_nothing_held() -> None:
 
     def stream() -> None:
         with shared.using(budget, 2, priority="normal"):
-            all_in.wait(10)
+            all_in.wait(60)
             most.append(budget.in_use)
-            all_in.wait(10)
+            all_in.wait(60)
 
     threads = [threading.Thread(target=stream) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     assert most == [2] * 8
     assert budget.in_use == 0

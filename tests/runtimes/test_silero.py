@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,13 +78,22 @@ async def test_a_cancelled_call_stops_between_blocks(
 ) -> None:
     """Nobody waits, so the thread does not go through the remaining hours."""
     monkeypatch.setattr(silero, "_BLOCK_S", 2.0)
+    blocks, begun, go = list[int](), threading.Event(), threading.Event()
+
+    def alive() -> None:
+        blocks.append(1)
+        begun.set()
+        go.wait(60)
+
+    monkeypatch.setattr(model, "_alive", alive)
     task = asyncio.create_task(model.speech(np.zeros(16_000 * 3_600, np.float32)))
-    await asyncio.sleep(0.2)
+    assert await asyncio.to_thread(begun.wait, 60)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    async with asyncio.timeout(2):
-        assert await model.speech(np.zeros(16_000, np.float32)) == []
+    go.set()
+    assert await model.speech(np.zeros(16_000, np.float32)) == []
+    assert len(blocks) == 2
 
 
 @pytest.mark.anyio

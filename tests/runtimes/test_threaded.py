@@ -28,7 +28,7 @@ class Model(Threaded):
 
     def _compute(self, value: int) -> int:
         self.started.set()
-        self.gate.wait(10)
+        self.gate.wait(60)
         return value * value // value
 
 
@@ -43,7 +43,7 @@ def model() -> Iterator[Model]:
 
 async def _fill(model: Model) -> list[asyncio.Task[int]]:
     tasks = [asyncio.create_task(model.compute(i)) for i in (1, 2, 3)]
-    await asyncio.to_thread(model.started.wait, 10)
+    await asyncio.to_thread(model.started.wait, 60)
     return tasks
 
 
@@ -71,14 +71,14 @@ async def test_what_could_not_begin_before_its_deadline_is_refused_now(model: Mo
 
 
 async def test_what_would_begin_but_not_end_in_time_is_refused_too() -> None:
-    """A second each, and one half done: 1.2 s are not enough for another one, 5 are."""
+    """A second each, and one half done: 1.2 s are not enough for another one, 60 are."""
     model = Model(max_waiting=10)
     first = asyncio.create_task(model.compute(1))
-    await asyncio.to_thread(model.started.wait, 10)
+    await asyncio.to_thread(model.started.wait, 60)
     model._threads._unit_s = 1.0
     with call_scope(timeout_s=1.2), pytest.raises(Overloaded):
         await model.compute(2)
-    with call_scope(timeout_s=5):
+    with call_scope(timeout_s=60):
         second = asyncio.create_task(model.compute(3))
     await asyncio.sleep(0)
     model.gate.set()
@@ -89,7 +89,7 @@ async def test_what_would_begin_but_not_end_in_time_is_refused_too() -> None:
 async def test_what_has_no_time_left_when_its_turn_comes_is_refused_then(model: Model) -> None:
     """It was taken while the model was quick; now its turn has come and it would not end in time."""
     first = asyncio.create_task(model.compute(1))
-    await asyncio.to_thread(model.started.wait, 10)
+    await asyncio.to_thread(model.started.wait, 60)
     with call_scope(timeout_s=60):
         second = asyncio.create_task(model.compute(2))
     await asyncio.sleep(0)
@@ -104,7 +104,7 @@ async def test_a_free_worker_begins_nothing_beside_others_that_would_not_end() -
     """Known to take 100 s, it is refused beside another; with nothing else under way it is tried, and teaches."""
     model = Model(max_waiting=10, workers=2)
     first = asyncio.create_task(model.compute(1))
-    await asyncio.to_thread(model.started.wait, 10)
+    await asyncio.to_thread(model.started.wait, 60)
     model._threads._unit_s = 100.0
     with call_scope(timeout_s=60), pytest.raises(Overloaded):
         await model.compute(2)
@@ -142,7 +142,7 @@ async def test_small_pieces_tell_little_of_the_pace() -> None:
 async def test_a_pace_that_has_become_slow_counts_at_once(model: Model) -> None:
     """What is under way takes longer than a piece of work ever did: the next is told so, and when to come back."""
     first = asyncio.create_task(model.compute(1))
-    await asyncio.to_thread(model.started.wait, 10)
+    await asyncio.to_thread(model.started.wait, 60)
     model._threads._unit_s = 1e-3
     (thread,) = model._threads._begun
     model._threads._begun[thread] = time.monotonic() - 50, 1.0
@@ -159,7 +159,7 @@ async def test_by_default_64_wait() -> None:
     """The bound without an option."""
     model = Model()
     tasks = [asyncio.create_task(model.compute(i + 1)) for i in range(70)]
-    await asyncio.to_thread(model.started.wait, 10)
+    await asyncio.to_thread(model.started.wait, 60)
     model.gate.set()
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert sum(isinstance(result, Overloaded) for result in results) == 70 - 1 - 64

@@ -1,15 +1,18 @@
 """API keys across processes and memberships: what is kept in a process ends within seconds."""
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
 from neuroedge.contract.errors import Forbidden, Unauthenticated
+from neuroedge.contract.ports import Clock
 from neuroedge.contract.principal import Principal
 from neuroedge.services import api_keys
 from neuroedge.services.api_keys import ApiKeys
 from neuroedge.stores.postgres import Database
 from tests.fakes import SystemClock
+from tests.services.echo_engine import NOW, StoppedClock
 from tests.stores.conftest import new_principal
 
 pytestmark = pytest.mark.anyio
@@ -26,8 +29,8 @@ class _CountedFailures:
         self.failures.append(key[-1])
 
 
-def _keys(db: Database) -> ApiKeys:
-    return ApiKeys(db=db, clock=SystemClock(), limits=_CountedFailures(), failures_per_minute=10)  # type: ignore[arg-type]
+def _keys(db: Database, clock: Clock = SystemClock()) -> ApiKeys:
+    return ApiKeys(db=db, clock=clock, limits=_CountedFailures(), failures_per_minute=10)  # type: ignore[arg-type]
 
 
 async def _made(keys: ApiKeys, caller: Principal) -> api_keys.NewKey:
@@ -38,6 +41,7 @@ async def test_another_process_refuses_a_revoked_key_within_seconds(
     db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It goes on with what it knows for so long, and no longer."""
+    monkeypatch.setattr(api_keys, "KEPT_S", 600.0)
     caller, here, there = await new_principal(db), _keys(db), _keys(db)
     made = await _made(here, caller)
     assert (await there.principal(made.text, address="a")).user_id == caller.user_id
@@ -48,6 +52,19 @@ async def test_another_process_refuses_a_revoked_key_within_seconds(
         await there.principal(made.text, address="a")
     await here.close()
     await there.close()
+
+
+async def test_a_key_expires_to_the_second_though_it_is_known(db: Database) -> None:
+    """What is kept of it in the process has its end with it."""
+    clock = StoppedClock()
+    caller, keys, ends = await new_principal(db), _keys(db, clock), NOW + timedelta(seconds=60)
+    made = await keys.create(caller, name="k", scopes=None, models=None, engines=None, expires_at=ends, request_id="r")
+    clock.time = ends - timedelta(seconds=1)
+    assert (await keys.principal(made.text, address="a")).user_id == caller.user_id
+    clock.time = ends
+    with pytest.raises(Unauthenticated):
+        await keys.principal(made.text, address="a")
+    await keys.close()
 
 
 async def test_a_key_ends_with_the_membership_and_is_gone(db: Database) -> None:

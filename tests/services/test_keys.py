@@ -1,7 +1,7 @@
 """Rotating and rewrapping keys over a real database, with two processes that each remember the keys for a while."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import psycopg
@@ -49,14 +49,21 @@ async def _standing(care: KeyCare, caller: Principal) -> key_rotation.Standing:
     return next(standing for standing in await care.standings() if standing.org_id == caller.org_id)
 
 
-async def _to_the_end(care: KeyCare, caller: Principal) -> list[Any]:
-    """What the worker does, each queued run at its time; the steps it saw."""
+async def _nothing() -> None:
+    pass
+
+
+async def _to_the_end(
+    care: KeyCare, caller: Principal, meanwhile: Callable[[], Awaitable[None]] = _nothing
+) -> list[Any]:
+    """What the worker does, each queued run at its time; the steps it saw. After each of them `meanwhile` happens."""
     await care.rotate(caller.org_id, operator=None, request_id="r")
     seen = []
     while (rotation := (await _standing(care, caller)).rotation) is not None:
         seen.append(rotation)
         await care.run(caller.org_id, request_id="r")
         await asyncio.sleep(SETTLED_S / 2)
+        await meanwhile()
     return seen
 
 
@@ -88,10 +95,10 @@ async def test_a_rotation_seals_everything_anew_and_nothing_becomes_unreadable(
     stored = await store_everything(db, caller, "one")
     before = await _prefixes(db, caller)
     texts = await _texts(other, caller)
-    stopped = asyncio.Event()
+    stopped, count = asyncio.Event(), 0
 
-    async def write_on() -> int:
-        count = 0
+    async def write_on() -> None:
+        nonlocal count
         while not stopped.is_set():
             for database in (db, other):
                 async with database.tenant(caller) as conn:
@@ -107,12 +114,17 @@ async def test_a_rotation_seals_everything_anew_and_nothing_becomes_unreadable(
                 assert await _texts(database, caller) == texts
                 count += 1
             await asyncio.sleep(0.02)
-        return count
+
+    async def written() -> None:
+        until = count + 4
+        while count < until and not writer.done():  # noqa: ASYNC110 - a number tells nobody
+            await asyncio.sleep(0.01)
 
     writer = asyncio.create_task(write_on())
-    seen = await _to_the_end(care, caller)
+    seen = await _to_the_end(care, caller, written)
     stopped.set()
-    assert await writer > 10
+    await writer
+    assert count > 10
     assert list(dict.fromkeys(seen)) == ["requested", "added", "promoted"]
     after = await _prefixes(db, caller)
     assert len(before) == len(after) == 1

@@ -10,7 +10,8 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, get_args
 from uuid import uuid4
 
 import pytest
@@ -21,6 +22,7 @@ from neuroedge.contract.errors import Conflict, NotFound
 from neuroedge.executors.local import LocalExecutor
 from neuroedge.infra.events import Event
 from neuroedge.infra.telemetry import Metrics
+from neuroedge.services import engine_proof
 from neuroedge.services.engines import Registry
 from neuroedge.services.reload import EngineReloader
 from tests.fakes import make_context, make_principal
@@ -121,7 +123,7 @@ class FakeDatabase:
 class Process:
     """One process with one engine, the plugin."""
 
-    def __init__(self, module: str, *, proof_s: float = 5.0, drain_s: float = 5.0) -> None:
+    def __init__(self, module: str, *, proof_s: float = 60.0, drain_s: float = 60.0) -> None:
         self.probe = make_context()
         engine = importlib.import_module(module).PluginEngine(probe=self.probe)
         self.registry = Registry([engine])
@@ -179,7 +181,7 @@ def write(tmp_path: Path, module: str) -> Callable[[str], None]:
 
 async def until(condition: Callable[[], Any]) -> None:
     """Wait for what another task does."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
@@ -307,10 +309,18 @@ BROKEN: list[tuple[str, str, str, str]] = [
 
 @pytest.mark.parametrize(("text", "stage", "detail"), [pytest.param(*case[1:], id=case[0]) for case in BROKEN])
 async def test_a_broken_version_changes_nothing(
-    module: str, write: Callable[[str], None], tmp_path: Path, text: str, stage: str, detail: str
+    module: str,
+    write: Callable[[str], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+    stage: str,
+    detail: str,
 ) -> None:
     """The old one stays with its module; outcome, event, row and metric tell the stage and the reason."""
-    process = Process(module, proof_s=0.5 if "limit" in detail else 30.0)
+    process = Process(module)
+    if "limit" in detail:
+        process.reloader._proof_s = _hurried(monkeypatch, stage)
     old, live, before = process.engine, sys.modules[module], set(sys.modules)
     (tmp_path / f"{module}.py").write_bytes(text.encode("utf-8", "surrogateescape"))
     outcome = await process.reload()
@@ -327,9 +337,28 @@ async def test_a_broken_version_changes_nothing(
     labels = {"engine": "plugin", "outcome": "rolled_back", "version": "1"}
     assert process.metrics.registry.get_sample_value("neuroedge_engine_reloads_total", labels) == 1
     # A reload after the repair goes through, however slow the machine.
-    process.reloader._proof_s = 30.0
+    process.reloader._proof_s = 60.0
     write(source("3"))
     assert (await process.reload()).version_after == "3"
+
+
+def _hurried(monkeypatch: pytest.MonkeyPatch, stage: str) -> float:
+    """The limit of a proof that has time for all stages before this one, and half a second left for it."""
+    stages = get_args(engine_proof.Stage)
+    if stage == stages[0]:
+        return 0.5
+    before, attempt, now = stages[stages.index(stage) - 1], engine_proof._attempt, [0.0]
+
+    async def attempted(at: engine_proof.Stage, *asked: Any, **more: Any) -> Any:
+        try:
+            return await attempt(at, *asked, **more)
+        finally:
+            if at == before:
+                now[0] = 59.5
+
+    monkeypatch.setattr(engine_proof, "_attempt", attempted)
+    monkeypatch.setattr(engine_proof, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    return 60.0
 
 
 async def test_a_file_that_is_gone_changes_nothing(module: str, tmp_path: Path) -> None:
@@ -433,7 +462,7 @@ async def test_closing_ends_a_reload_that_runs(module: str, write: Callable[[str
     caller = asyncio.create_task(process.reload())
     await asyncio.sleep(0.1)
     await process.reloader.close()
-    await asyncio.wait([caller], timeout=1)
+    await asyncio.wait([caller], timeout=60)
     assert caller.cancelled()
     assert process.engine.version == "1"
 

@@ -143,14 +143,20 @@ class Runner:
         self._failing = failing
         self.asked: dict[str, Mapping[str, Any]] = {}
         self.running = self.most = 0
+        self.together, self.go = asyncio.Event(), asyncio.Event()
+        """The first is set when three run; until the second is, none of them ends."""
+        self.go.set()
 
     async def run(self, name: str, payload: Mapping[str, Any], **caller: Any) -> Answer:
         """One call."""
         self.asked[name] = payload
         self.running += 1
         self.most = max(self.most, self.running)
+        if self.running == 3:
+            self.together.set()
         try:
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0)
+            await self.go.wait()
             if name in self._failing:
                 raise self._failing[name]
             return Answer(name=name, segments=[{"words": [{"w": "sun", "start_s": 0.0, "end_s": 1.0, "p": 1.0}]}])
@@ -165,7 +171,11 @@ async def _analyse(runner: Runner, ask: Ask = ASK) -> dict[str, Part]:
 async def test_all_parts_are_asked_at_once_and_fluency_gets_the_words() -> None:
     """Three run side by side; fluency follows the transcription."""
     runner = Runner()
-    parts = await _analyse(runner)
+    runner.go.clear()
+    work = asyncio.create_task(_analyse(runner))
+    await asyncio.wait_for(runner.together.wait(), 60)
+    runner.go.set()
+    parts = await work
     assert tuple(parts) == PARTS
     assert all(part.result and part.error is None for part in parts.values())
     assert runner.most == 3
@@ -205,9 +215,9 @@ async def test_when_no_part_can_answer_the_error_is_raised() -> None:
 async def test_a_caller_who_leaves_stops_all_parts() -> None:
     """Nothing goes on for nobody."""
     runner = Runner()
+    runner.go.clear()
     work = asyncio.create_task(_analyse(runner))
-    await asyncio.sleep(0.003)
-    assert runner.running == 3
+    await asyncio.wait_for(runner.together.wait(), 60)
     work.cancel()
     with pytest.raises(asyncio.CancelledError):
         await work

@@ -87,7 +87,7 @@ def metrics() -> Metrics:
 @pytest.fixture
 async def ledger(table: FakeTable, metrics: Metrics) -> AsyncIterator[UsageLedger]:
     """A ledger over the fake table."""
-    made = UsageLedger(table=table, metrics=metrics, kept_rows=50, wait_s=0.05)  # type: ignore[arg-type]
+    made = UsageLedger(table=table, metrics=metrics, kept_rows=50, wait_s=60)  # type: ignore[arg-type]
     yield made
     table.away = False
     table.open.set()
@@ -145,8 +145,9 @@ async def test_while_the_database_is_away_answers_do_not_wait_and_rows_are_writt
     assert len(table.rows) == 6
 
 
-async def test_a_database_that_hangs_holds_nobody_longer_than_the_limit(ledger: UsageLedger, table: FakeTable) -> None:
+async def test_a_database_that_hangs_holds_nobody_longer_than_the_limit(table: FakeTable, metrics: Metrics) -> None:
     """The first calls are released, later ones do not wait at all, and no row is lost."""
+    ledger = UsageLedger(table=table, metrics=metrics, wait_s=0.05)  # type: ignore[arg-type]
     table.open.clear()
     caller = make_principal()
     await asyncio.gather(*(ledger.record(row(caller)) for _ in range(3)))
@@ -222,7 +223,7 @@ async def test_rows_of_several_organisations_each_under_its_own(
     db: Database, real: UsageTable, metrics: Metrics
 ) -> None:
     """When a call's row is recorded, it stands in the database, with every field, for its organisation alone."""
-    ledger = UsageLedger(table=real, metrics=metrics)
+    ledger = UsageLedger(table=real, metrics=metrics, wait_s=60)
     one, other = await new_principal(db), await new_principal(db)
     sent = row(one)
     await asyncio.gather(ledger.record(sent), ledger.record(row(other)), ledger.record(row(one)))
@@ -249,7 +250,7 @@ async def test_what_the_database_refuses_does_not_stop_the_others(
     db: Database, real: UsageTable, metrics: Metrics, change: dict[str, Any]
 ) -> None:
     """A bad value, or an organisation that is gone."""
-    ledger = UsageLedger(table=real, metrics=metrics)
+    ledger = UsageLedger(table=real, metrics=metrics, wait_s=60)
     caller = await new_principal(db)
     await asyncio.gather(ledger.record(row(caller)), ledger.record(row(caller, **change)), ledger.record(row(caller)))
     assert len(await stored(db, caller)) == 2
@@ -261,7 +262,7 @@ async def test_a_lost_connection_is_replaced(
     db: Database, real: UsageTable, metrics: Metrics, migrated: Migrated
 ) -> None:
     """PostgreSQL ended the session: the rows are written over the next one, once."""
-    ledger = UsageLedger(table=real, metrics=metrics)
+    ledger = UsageLedger(table=real, metrics=metrics, wait_s=60)
     caller = await new_principal(db)
     await ledger.record(row(caller))
     with psycopg.connect(migrated.owner_url, autocommit=True) as owner:

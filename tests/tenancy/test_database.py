@@ -228,6 +228,7 @@ async def single(migrated: Migrated, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
     monkeypatch.setattr(database.pool, "_min_size", 1)
     monkeypatch.setattr(database.pool, "_max_size", 1)
     monkeypatch.setattr(database.pool, "_nconns", 1)
+    monkeypatch.setattr(database.pool, "timeout", 60.0)  # for forty callers, one after the other, on a busy machine
     await database.open()
     yield database
     await database.close()

@@ -394,7 +394,7 @@ def _call(client: httpx.Client, route: str, thing: str) -> httpx.Response:
 @pytest.mark.parametrize("route", sorted(OWN_ONLY | BY_ID | OPERATORS | INSTALLATION))
 def test_nobody_gets_in_without_a_token(server: Server, route: str) -> None:
     """401 with the scheme to use, before anything else is looked at."""
-    with httpx.Client(base_url=server.url) as nobody:
+    with httpx.Client(base_url=server.url, timeout=60) as nobody:
         for headers in ({}, {"Authorization": "Bearer forged.token.here"}):
             nobody.headers.update(headers)
             answer = _call(nobody, route, "019a0000-0000-7000-8000-000000000000")

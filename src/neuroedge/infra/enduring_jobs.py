@@ -27,6 +27,24 @@ class EnduringJobs(JobManager):
     def __init__(self, connector: Any) -> None:
         super().__init__(connector)
         self._lost: dict[str, ConnectorException] = {}
+        self._here: set[int] = set()
+        """Workers of this process: they live as long as it does, however late their heartbeats are."""
+
+    async def register_worker(self) -> int:
+        """The id of a worker that begins."""
+        worker_id = await super().register_worker()
+        self._here.add(worker_id)
+        return worker_id
+
+    async def unregister_worker(self, worker_id: int) -> None:
+        """A worker ends; its jobs are given back now, or, if the database is away, once its heartbeat is old."""
+        self._here.discard(worker_id)
+        await super().unregister_worker(worker_id)
+
+    async def abandoned_jobs(self, *, stalled_s: float) -> list[Job]:
+        """Jobs of workers that show no life. A process that stood still has not died: it goes on with its own."""
+        stalled = await self.get_stalled_jobs(seconds_since_heartbeat=stalled_s)
+        return [job for job in stalled if job.worker_id not in self._here]
 
     async def update_heartbeat(self, worker_id: int) -> None:
         """Show life; a beat missed is made up for by the next."""

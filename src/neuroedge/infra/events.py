@@ -96,7 +96,11 @@ class Events:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(BLOCK_MS / 1000):
                         entry = await follower.entries.get()
-                yield None if entry is None else _event(*entry)
+                if entry is not None:
+                    yield _event(*entry)
+                elif follower.caught_up and follower.entries.empty():
+                    # Silence; else a busy machine has just not come to read what there is.
+                    yield None
         finally:
             self._reader.leave(follower)
 

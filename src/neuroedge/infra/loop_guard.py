@@ -122,6 +122,7 @@ class LoopGuard:
         self._step: object = None
         self._raised = 0
         self._told = False
+        self._suspected: float | None = None
         self._tidings: SimpleQueue[_Block | None] = SimpleQueue()
         self._teller: threading.Thread | None = None
         self._before: tuple[Any, tuple[float, float]] = (signal.SIG_DFL, (0.0, 0.0))
@@ -171,6 +172,8 @@ class LoopGuard:
         if step is not self._step:
             # Once per half of the limit: many short steps in a row, or a process that was stopped, are no block.
             self._step = step
+            # Anew from now: after the process was stopped, the next run-down would else follow at any moment.
+            signal.setitimer(signal.ITIMER_REAL, self._limit_s / 2, self._limit_s / 2)
             return
         blocked_s = time.monotonic() - self._last
         interrupt = self._may_interrupt(frame)
@@ -199,7 +202,7 @@ class LoopGuard:
         """Count and log blocks; also those in native code that never comes back to handle the signal."""
         while True:
             try:
-                block = self._tidings.get(timeout=self._limit_s / 2)
+                block = self._tidings.get(timeout=self._limit_s / (2 if self._suspected is None else 4))
             except Empty:
                 block = self._in_native_code()
                 if block is None:
@@ -218,8 +221,14 @@ class LoopGuard:
 
     def _in_native_code(self) -> _Block | None:
         """The block whose signal was not handled though half a limit has passed since."""
-        blocked_s = time.monotonic() - self._last
+        last = self._last
+        blocked_s = time.monotonic() - last
         if self._told or blocked_s < 1.5 * self._limit_s:
+            self._suspected = None
+            return None
+        if self._suspected != last:
+            # If it was the whole process that stood still, the loop beats before the next look.
+            self._suspected = last
             return None
         frame = sys._current_frames().get(threading.main_thread().ident or 0)
         self._told = True

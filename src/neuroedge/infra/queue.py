@@ -23,7 +23,7 @@ class JobQueue:
     def __init__(self, pool: "psycopg_pool.AsyncConnectionPool[Any]") -> None:
         self._pool = pool
         self.app = procrastinate.App(connector=procrastinate.PsycopgConnector())
-        self.app.job_manager = EnduringJobs(self.app.connector)
+        self.app.job_manager = self._jobs = EnduringJobs(self.app.connector)
 
     async def open(self) -> None:
         """Use the application's pool; the queue has none of its own."""
@@ -67,9 +67,9 @@ class JobQueue:
 
     async def retry_stalled(self, *, stalled_s: float) -> int:
         """Give the jobs of workers that died back to the queue; how many."""
-        jobs = list(await self.app.job_manager.get_stalled_jobs(seconds_since_heartbeat=stalled_s))
+        jobs = await self._jobs.abandoned_jobs(stalled_s=stalled_s)
         for job in jobs:
-            await self.app.job_manager.retry_job(job)
+            await self._jobs.retry_job(job)
         return len(jobs)
 
     async def forget_cut_off(self, *, queue: str, kept_h: int) -> None:

@@ -35,6 +35,8 @@ class Follower:
     entries: asyncio.Queue[Entry] = field(default_factory=asyncio.Queue)
     read: bool = False
     """Whether its stream has been read from since it came."""
+    caught_up: bool = False
+    """Whether it was given all that its stream held when it came, as far as Valkey answers."""
 
     @property
     def wants_more(self) -> bool:
@@ -101,6 +103,8 @@ class StreamReader:
                 except (ValkeyError, OSError) as error:
                     self._connection = None
                     log.warning("listeners_wait", topics=len(self._followers), error=str(error))
+                    for follower in (each for followers in self._followers.values() for each in followers):
+                        follower.caught_up = True
                     await asyncio.sleep(_RETRY_S)
             self._task = None  # who comes from here on begins another
         finally:
@@ -115,13 +119,18 @@ class StreamReader:
             await asyncio.sleep(_WAKE_AGAIN_S)
             return
         after = {key: _text(min(each.last for each in followers)) for key, followers in asked.items()}
+        new = False
         for follower in (each for followers in asked.values() for each in followers):
-            follower.read = True
-        batches = await self._commands.run(connection.xread(after, block=BLOCK_MS, count=_AT_ONCE))
-        for key, entries in batches or ():
-            for entry_id, fields in entries:
-                for follower in asked[key.decode()]:
+            follower.read, new = True, new or not follower.caught_up
+        # Who is new is told at once that there is nothing yet.
+        batches = await self._commands.run(connection.xread(after, block=None if new else BLOCK_MS, count=_AT_ONCE))
+        given = {key.decode(): entries for key, entries in batches or ()}
+        for key, followers in asked.items():
+            entries = given.get(key, ())
+            for follower in followers:
+                for entry_id, fields in entries:
                     follower.give((entry_id.decode(), fields))
+                follower.caught_up = follower.caught_up or len(entries) < _AT_ONCE
 
     async def _wake(self, follower: Follower) -> None:
         """Until its stream is read from: the reader may have been about to block just when it was woken."""

@@ -10,6 +10,7 @@ import ctypes
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, TypeVar
@@ -99,7 +100,7 @@ async def _in_thread(work: Callable[[], T]) -> T:
             value = work()
         except BaseException as error:
             failure = error
-        if not loop.is_closed():
+        with suppress(RuntimeError):  # the loop is closed by now
             loop.call_soon_threadsafe(settle, value, failure)
 
     thread = threading.Thread(target=run, name="engine-proof", daemon=True)

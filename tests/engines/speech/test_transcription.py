@@ -63,8 +63,8 @@ class ScriptedSpeech:
         if on_progress and self._reports:
             worker = threading.Thread(target=lambda: [on_progress(i / self._reports) for i in range(self._reports)])
             worker.start()
-            await asyncio.sleep(0.2)
-            worker.join()
+            await asyncio.to_thread(worker.join)
+            await asyncio.sleep(0)
         return Transcription(
             utterances=self._utterances,
             language=self._language,

@@ -36,6 +36,8 @@ class ScriptedLLM:
 
     steps: Sequence[Step] = (ChatDelta(text="Hello", model="scripted/one"), ChatDelta(text=" there"), END)
     asked: list[tuple[ChatRequest, Policy]] = field(default_factory=list)
+    waiting: threading.Event = field(default_factory=threading.Event)
+    """Set when it has come to an event among its steps."""
     closed: threading.Event = field(default_factory=threading.Event)
 
     async def stream(self, request: ChatRequest, *, policy: Policy = Policy()) -> AsyncGenerator[ChatDelta, None]:
@@ -44,6 +46,7 @@ class ScriptedLLM:
         try:
             for step in self.steps:
                 if isinstance(step, threading.Event):
+                    self.waiting.set()
                     while not step.is_set():  # noqa: ASYNC110 - set by a thread
                         await asyncio.sleep(0.01)
                 elif isinstance(step, Exception):
@@ -119,6 +122,7 @@ class Scripted:
     def say(self, *steps: Step) -> None:
         """What the model says from now on."""
         self.llm.steps = steps
+        self.llm.waiting.clear()
         self.llm.closed.clear()
 
 
@@ -144,7 +148,7 @@ def _app(llm: ScriptedLLM, principal: Principal) -> tuple[FastAPI, str]:
         tokens=tokens,
         api_keys=None,
         metrics=Metrics(),
-        settings=SimpleNamespace(requests_per_minute=100, request_timeout_s=30.0),
+        settings=SimpleNamespace(requests_per_minute=100, request_timeout_s=300.0),
         limits=_Limits(),
         safety=_NoSafety(),
         budgets=_Budgets(),
@@ -160,7 +164,7 @@ def running() -> Iterator[Scripted]:
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", lifespan="off"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while not server.started:
         assert time.monotonic() < until
         time.sleep(0.01)
@@ -169,4 +173,4 @@ def running() -> Iterator[Scripted]:
         yield Scripted(url=f"http://127.0.0.1:{port}", token=token, llm=llm)
     finally:
         server.should_exit = True
-        thread.join(timeout=20)
+        thread.join(timeout=60)

@@ -214,9 +214,9 @@ def test_a_body_that_is_none_and_one_too_large(scripted: Scripted) -> None:
     """In Anthropic's shape."""
     headers = {"Authorization": f"Bearer {scripted.token}", "Content-Type": "application/json"}
     for body, status, kind in ((b"{", 400, "invalid_request_error"), (b"x" * 1_000_001, 413, "request_too_large")):
-        answer = httpx.post(f"{scripted.url}/v1/messages", content=body, headers=headers)
+        answer = httpx.post(f"{scripted.url}/v1/messages", content=body, headers=headers, timeout=60)
         assert (answer.status_code, answer.json()["error"]["type"]) == (status, kind)
-    nobody = httpx.post(f"{scripted.url}/v1/messages", content=b"x" * 1_000_001)
+    nobody = httpx.post(f"{scripted.url}/v1/messages", content=b"x" * 1_000_001, timeout=60)
     assert (nobody.status_code, nobody.json()["error"]["type"]) == (401, "authentication_error")
 
 

@@ -54,6 +54,6 @@ def _parts(name: str, wire: Any, url: str, connections: Connections, **more: Any
         "model": name,
         "address": Address(wire=wire, base_url=url, api_key=KEY),
         "context_tokens": 8192,
-        "silence_s": 5.0,
+        "silence_s": 60.0,
         **more,
     }

@@ -51,7 +51,7 @@ async def model_at(url: str, names: Names) -> AsyncIterator[OpenAIChat]:
             model="m",
             address=Address(wire="openai", base_url=url, api_key="sk-none", checked=True),
             context_tokens=8192,
-            silence_s=5.0,
+            silence_s=60.0,
         )
     finally:
         await connections.close()

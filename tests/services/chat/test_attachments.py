@@ -150,7 +150,7 @@ async def test_sound_is_heard_by_the_job(bench: Bench, caller: Principal, sessio
 async def test_waiting_ends_when_the_text_is_there(bench: Bench, caller: Principal, session: Session) -> None:
     """Who asks while a picture is read gets its text."""
     image = await _add(bench, caller, session, samples.PNG, "scan.png")
-    waiting = asyncio.create_task(bench.attachments.read(caller, session.id, [image.id], within_s=30))
+    waiting = asyncio.create_task(bench.attachments.read(caller, session.id, [image.id], within_s=120))
     await _process(bench, caller, image)
     (read,) = await waiting
     assert read.text == "Scanned invoice 4711."

@@ -1,7 +1,7 @@
 """Turns whose process died: gone on with where that is safe, ended with a way on where it is not."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,14 @@ class Counter:
 
 class Died(BaseException):
     """As a kill: nothing of the process runs after it."""
+
+
+@pytest.fixture(autouse=True)
+async def _ended(db: Database, caller: Principal) -> AsyncIterator[None]:
+    """What a test leaves running is not gone on with by the next one's worker, which looks after everybody's turns."""
+    yield
+    async with db.tenant(caller) as conn:
+        await conn.execute("UPDATE turns SET worker = NULL")
 
 
 Leave = Callable[..., Awaitable[Asked]]
@@ -229,7 +237,7 @@ async def test_a_question_whose_attachment_is_read_for_long_is_not_taken_for_a_d
 
     async def wait() -> None:
         await _silent(db, caller)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while await _long_unseen(db, caller):  # noqa: ASYNC110 - what is waited for lies in the database
                 await asyncio.sleep(0.05)
         await takeovers(bench, db).run()
@@ -341,7 +349,7 @@ async def test_who_was_taken_over_writes_nothing_over_its_successors_answer(
         except Conflict:
             continue  # it said just now that it lives
     second = asyncio.create_task(listening(other, again))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         heard = await first
     assert isinstance(heard[-1].data["error"], Conflict)
     assert (await message(bench, caller, asked)).state == "running"

@@ -44,6 +44,9 @@ class CountsWords:
         self.calls: list[dict[str, Any]] = []
         self.called = asyncio.Event()
         """Set by every call for real sound."""
+        self.may_end = asyncio.Event()
+        """While it is not set, calls for real sound wait."""
+        self.may_end.set()
         self.failures: list[NeuroEdgeError] = []
         """Raised by the next calls for real sound, in turn."""
         self.sentence = 0
@@ -58,6 +61,7 @@ class CountsWords:
             self.called.set()
             if self.failures:
                 raise self.failures.pop(0)
+            await self.may_end.wait()
         await asyncio.sleep(self.delay_s)
         words = _words(samples, self.sentence)
         spoken = Utterance(

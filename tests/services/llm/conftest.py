@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 import stamina
 
+from neuroedge.services.llm import attempt
 from tests.upstreams import Upstream, running_upstream
 
 
@@ -26,6 +27,12 @@ def elsewhere() -> Iterator[Upstream]:
     """Another provider."""
     with running_upstream() as other:
         yield other
+
+
+@pytest.fixture(autouse=True)
+def _long_queues(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that stands still for some seconds is no provider without a free place."""
+    monkeypatch.setattr(attempt, "PLACE_WAIT_S", 60.0)
 
 
 @pytest.fixture(autouse=True)

@@ -57,7 +57,10 @@ def make_budgets(db: Database, *, events: HeardEvents | None = None, **settings:
 def make_ledger(db: Database, *, budgets: Budgets | None = None, **settings: Any) -> CallLedger:
     """A ledger on the database."""
     return CallLedger(
-        table=CallTable(db, to_disk=False), budgets=budgets or make_budgets(db), clock=SetClock(), **settings
+        table=CallTable(db, to_disk=False),
+        budgets=budgets or make_budgets(db),
+        clock=SetClock(),
+        **{"wait_s": 60.0, **settings},
     )
 
 

@@ -1,7 +1,6 @@
 """Hears the channels over a connection of its own, and comes back by itself after Valkey was away."""
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 
 import structlog
@@ -20,7 +19,8 @@ class Listener:
     """Calls `heard` with channel and body of every message, and `connected` whenever messages may have been missed.
 
     After `silence_s` without a message the server is asked for one, and after as long again without an answer the
-    connection is taken for dead: a peer that vanished does not close it.
+    connection is taken for dead: a peer that vanished does not close it. Only time spent waiting counts, not time in
+    which this process itself stood still.
     """
 
     def __init__(
@@ -67,15 +67,18 @@ class Listener:
                 await asyncio.sleep(_RETRY_S)
 
     async def _listen(self, pubsub: "valkey.asyncio.client.PubSub") -> None:
-        heard_at, asked = time.monotonic(), False
+        silent_s, asked = 0.0, False
+        poll_s = min(_POLL_S, self._silence_s)
         while not self._closing:
-            message = await pubsub.get_message(timeout=min(_POLL_S, self._silence_s))
+            message = await pubsub.get_message(timeout=poll_s)
             if message is not None:
-                heard_at, asked = time.monotonic(), False
+                silent_s, asked = 0.0, False
                 self._take(message)
-            elif time.monotonic() - heard_at > 2 * self._silence_s:
+                continue
+            silent_s += poll_s
+            if silent_s >= 2 * self._silence_s:
                 raise ConnectionError(f"nothing heard for {2 * self._silence_s:g} s")
-            elif time.monotonic() - heard_at > self._silence_s and not asked:
+            if silent_s >= self._silence_s and not asked:
                 await pubsub.ping()
                 asked = True
 
