@@ -261,6 +261,13 @@ class Settings(BaseSettings):
     live_resume_s: float = Field(
         default=60.0, gt=0, le=3600, description="How long a live transcription waits for a lost connection, seconds."
     )
+    live_stop_s: float = Field(
+        default=6.0,
+        ge=0,
+        le=600,
+        description="How long a stopping server lets live transcriptions say what they have heard, seconds; the time "
+        "from the signal to stop until it is killed must be longer.",
+    )
     document_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
         description="Hosts that documents may be fetched from, separated by commas: example.org, *.example.org, "

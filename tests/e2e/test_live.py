@@ -532,7 +532,8 @@ def test_openais_protocol_by_hand(caller: httpx.Client, call: Floats) -> None:
 
 def test_a_stopping_server_says_what_it_heard(tmp_path: Path, models_dir: Path, call: Floats) -> None:
     """SIGTERM in the middle of a sentence: its text, the end, and close code 1012."""
-    with running_server(tmp_path / "data", models_dir, NEUROEDGE_MODELS=f"speech_to_text={MODEL}") as server:
+    more = {"NEUROEDGE_MODELS": f"speech_to_text={MODEL}", "NEUROEDGE_LIVE_STOP_S": "60"}
+    with running_server(tmp_path / "data", models_dir, **more) as server:
         with server.new_account() as client, opened(client) as socket:
             started(socket)
             stream(socket, pcm16(call[6 * 16_000 : 9 * 16_000]))

@@ -18,5 +18,6 @@ def live_of(core: Core) -> LiveSessions:
             sessions=settings.live_sessions,
             max_audio_s=settings.max_audio_s,
             resume_s=settings.live_resume_s,
+            stop_s=settings.live_stop_s,
         ),
     )

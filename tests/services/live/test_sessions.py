@@ -25,7 +25,7 @@ from neuroedge.contract.errors import (
 from neuroedge.contract.models import SAMPLE_RATE_HZ
 from neuroedge.contract.principal import Principal
 from neuroedge.infra.live_metrics import LiveMetrics
-from neuroedge.services.live import hearing, sessions, turns
+from neuroedge.services.live import hearing, turns
 from neuroedge.services.live import session as session_module
 from neuroedge.services.live.options import LiveLimits, LiveOptions
 from neuroedge.services.live.recogniser import MOST_BEFORE_S
@@ -463,9 +463,9 @@ async def test_a_lost_session_ends_when_nobody_comes_back() -> None:
     ]
 
 
-async def test_a_stopping_server_lets_sessions_finish_their_words(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stopping_server_lets_sessions_finish_their_words(live: Live) -> None:
     """What is being said becomes a final; no new session opens."""
-    monkeypatch.setattr(sessions, "_STOP_S", 60.0)
+    live.sessions.limits = replace(live.sessions.limits, stop_s=60)
     session = await live.start()
     await say(session, spoken(0.1, 0.2))
     stopping = asyncio.create_task(live.sessions.stop())

@@ -61,5 +61,7 @@ class LiveLimits:
     max_audio_s: float = 4 * 3600.0
     resume_s: float = 60.0
     """How long a session whose connection is lost waits for the next one."""
+    stop_s: float = 6.0
+    """How long sessions may take to say what they have heard when the server stops."""
     idle_s: float = 300.0
     """How long a connection may send nothing."""

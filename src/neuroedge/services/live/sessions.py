@@ -24,7 +24,6 @@ from neuroedge.stores.ledgers import UsageRow
 log = structlog.get_logger(__name__)
 MAX_SESSIONS: Final = 64
 """Sessions of one process, of whatever organisation: each holds a little memory and a decoder."""
-_STOP_S: Final = 6.0
 """How long sessions may take to tell what they still have to say when the server stops."""
 _LAST_WORDS_S: Final = 1.0
 _HAND_OVER_S: Final = 10.0
@@ -131,7 +130,7 @@ class LiveSessions:
         going_on = [session for session in self._sessions.values() if session.reason is None]
         if going_on:
             await asyncio.wait(
-                [asyncio.create_task(session.finish("shutdown")) for session in going_on], timeout=_STOP_S
+                [asyncio.create_task(session.finish("shutdown")) for session in going_on], timeout=self.limits.stop_s
             )
         for session in going_on:
             session.end("shutdown")
