@@ -106,14 +106,6 @@ async def test_a_schema_that_refers_elsewhere_is_not_followed(db: Database, url:
         await _tools(db, url).call(caller, "web", "fetching", {"x": 1}, request_id="r")
 
 
-async def test_a_tool_whose_schema_is_none_is_not_offered(db: Database, url: str, caller: Principal) -> None:
-    """A model would be refused whatever it calls it with, or its provider the whole request; JavaScript's patterns, and
-    what only some arguments would reach, are no reason."""
-    offered = {tool.name for tool in await _tools(db, url).tools(caller)}
-    assert {"echo", "javascript", "poison"} <= offered
-    assert not {"unknown_type", "endless"} & offered
-
-
 @pytest.mark.parametrize("tool", ["unknown_type", "endless"])
 async def test_a_schema_that_cannot_be_checked_is_told(
     db: Database, url: str, caller: Principal, served: Served, tool: str

@@ -84,16 +84,6 @@ class ServerStatus(BaseModel):
     detail: str | None = Field(default=None, description="Why it does not answer.")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Listed:
-    """What a server said that it offers."""
-
-    at: float
-    tools: list[RemoteTool]
-    unusable: set[str]
-    """Names of those whose arguments cannot be checked."""
-
-
 class McpTools:
     """The tools of every allowed server, each behind a circuit breaker."""
 
@@ -102,11 +92,10 @@ class McpTools:
         self._endpoints = {endpoint.name: endpoint for endpoint in endpoints}
         self._client = client
         self._breakers = breakers
-        self._listed: dict[str, _Listed] = {}
+        self._listed: dict[str, tuple[float, list[RemoteTool]]] = {}
 
     async def tools(self, principal: Principal) -> list[McpTool]:
-        """What the caller may use now; a server that does not answer, and a tool whose schema cannot be checked, are
-        left out, and logged."""
+        """What the caller may use now; a server that does not answer is left out, and logged."""
         if not principal.may(RUN_ENGINES):
             return []
         endpoints = self._of(principal)
@@ -118,7 +107,7 @@ class McpTools:
             elif isinstance(tools, BaseException):
                 raise tools
             else:
-                found += [_offered(endpoint, tool) for tool in tools.tools if tool.name not in tools.unusable]
+                found += [_offered(endpoint, tool) for tool in tools]
         return found
 
     async def servers(self, principal: Principal) -> list[ServerStatus]:
@@ -127,7 +116,7 @@ class McpTools:
         async def status(endpoint: Endpoint) -> ServerStatus:
             tools, detail = [], None
             try:
-                tools = [tool.name for tool in (await self._ask_for_tools(endpoint)).tools]
+                tools = [tool.name for tool in await self._ask_for_tools(endpoint)]
             except NeuroEdgeError as error:
                 detail = error.detail
             return ServerStatus(
@@ -156,7 +145,7 @@ class McpTools:
             raise NotFound(f"there is no MCP server {server[:100]!r}", hint="GET /v1/mcp/servers shows what there is")
         if not endpoint.server.allows(tool):
             raise _no_tool(server, tool)
-        described = next((one for one in (await self._known(endpoint)).tools if one.name == tool), None)
+        described = next((one for one in await self._known(endpoint) if one.name == tool), None)
         if described is None:
             raise _no_tool(server, tool)
         _check(described, arguments)
@@ -189,23 +178,19 @@ class McpTools:
             if not endpoint.server.organisations or principal.org_id in endpoint.server.organisations
         ]
 
-    async def _known(self, endpoint: Endpoint) -> _Listed:
+    async def _known(self, endpoint: Endpoint) -> list[RemoteTool]:
         """The tools as they were told a few minutes ago at most."""
         told = self._listed.get(endpoint.name)
-        if told is not None and time.monotonic() - told.at < _KEEP_S:
-            return told
+        if told is not None and time.monotonic() - told[0] < _KEEP_S:
+            return told[1]
         return await self._ask_for_tools(endpoint)
 
-    async def _ask_for_tools(self, endpoint: Endpoint) -> _Listed:
+    async def _ask_for_tools(self, endpoint: Endpoint) -> list[RemoteTool]:
         patience_s = scope.remaining_s(min(endpoint.server.timeout_s, _LIST_S))
         async with self._breakers.guard(f"mcp:{endpoint.name}"):
-            tools = await self._client.tools(endpoint, timeout_s=patience_s)
-        unusable = {tool.name for tool in tools if not _can_be_checked(tool)}
-        if unusable:
-            log.warning("mcp_tools_left_out", server=endpoint.name, tools=sorted(unusable))
-        listed = _Listed(at=time.monotonic(), tools=tools, unusable=unusable)
-        self._listed[endpoint.name] = listed
-        return listed
+            found = await self._client.tools(endpoint, timeout_s=patience_s)
+        self._listed[endpoint.name] = (time.monotonic(), found)
+        return found
 
 
 def _offered(endpoint: Endpoint, tool: RemoteTool) -> McpTool:
@@ -229,6 +214,8 @@ def _no_tool(server: str, tool: str) -> NotFound:
 
 def _check(tool: RemoteTool, arguments: Mapping[str, Any]) -> None:
     """Raises TooLarge or InvalidInput."""
+    import referencing
+
     try:
         size = len(to_json(dict(arguments)))
     except ValueError as error:
@@ -236,7 +223,10 @@ def _check(tool: RemoteTool, arguments: Mapping[str, Any]) -> None:
     if size > MAX_ARGUMENT_BYTES:
         raise TooLarge(f"the arguments are larger than {MAX_ARGUMENT_BYTES} bytes")
     try:
-        wrong = _wrong(tool, arguments)
+        # The empty registry: a schema of a stranger must not make this process fetch the URLs it refers to.
+        wrong = list(
+            _validator()(dict(tool.input_schema), registry=referencing.Registry()).iter_errors(dict(arguments))
+        )
     except Exception as error:  # what is no schema, or refers to nothing or to itself, breaks the validator anyhow
         raise InvalidInput(f"the schema of the tool {tool.name[:100]} is none that can be checked") from error
     if wrong:
@@ -247,28 +237,6 @@ def _check(tool: RemoteTool, arguments: Mapping[str, Any]) -> None:
                 {"loc": tuple(one.absolute_path), "msg": one.message[:500], "type": one.validator} for one in wrong
             ],
         )
-
-
-def _can_be_checked(tool: RemoteTool) -> bool:
-    """Whether its schema is one, as far as that can be seen without arguments."""
-    from jsonschema import FormatChecker
-
-    try:
-        # No formats: JavaScript's patterns are none of Python's.
-        _validator().check_schema(dict(tool.input_schema), format_checker=FormatChecker(formats=()))
-        _wrong(tool, {})
-    except Exception:  # as when it is called
-        return False
-    return True
-
-
-def _wrong(tool: RemoteTool, arguments: Mapping[str, Any]) -> list[Any]:
-    """Where the arguments break the tool's schema. Raises anything for what is no schema."""
-    import referencing
-
-    # The empty registry: a schema of a stranger must not make this process fetch the URLs it refers to.
-    validator = _validator()(dict(tool.input_schema), registry=referencing.Registry())
-    return list(validator.iter_errors(dict(arguments)))
 
 
 @cache
