@@ -189,6 +189,17 @@ async def test_native_code_is_logged_while_it_runs_and_its_answer_counts(watched
     assert "pbkdf2_hmac" in logs[0]["stack"]
 
 
+async def test_native_code_that_holds_the_interpreter_is_told_of_when_it_ends(watched: Watched) -> None:
+    """No thread can look meanwhile, and the loop beats at once after it; but it computed all the time."""
+    started = time.thread_time()
+    sum(range(1_000_000))
+    a_second = 1_000_000 / (time.thread_time() - started)
+    with capture_logs() as logs:
+        sum(range(int(6 * LIMIT_S * a_second)))
+        await _told(watched)
+    assert [line["interrupted"] for line in logs] == [False]
+
+
 async def test_a_process_that_was_stopped_is_no_block() -> None:
     """The signal that comes late is followed by another only after half the limit, whenever the timer was due."""
 

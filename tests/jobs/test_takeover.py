@@ -67,6 +67,26 @@ async def test_a_process_that_stood_still_goes_on_with_its_own_jobs() -> None:
         await asyncio.wait([worker])
 
 
+async def test_a_worker_that_begins_does_not_bury_the_other_one_of_its_process() -> None:
+    """It forgets workers without a sign of life, whose jobs then belong to nobody."""
+    database = InMemoryConnector()
+    here = Process(database)
+    async with here.queue.app.open_async():
+        await here.queue.app.configure_task("wait", queue=JOB_QUEUE).defer_async()
+        workers = [here.work()]
+        await _until(lambda: here.begun)
+        (first,) = database.workers
+        database.workers = dict.fromkeys(database.workers, datetime.now(UTC) - timedelta(hours=1))
+        workers.append(here.work())
+        await _until(lambda: len(database.workers) == 2 or first not in database.workers)
+        assert await here.queue.retry_stalled(stalled_s=5) == 0
+        assert first in database.workers
+        here.may_end.set()
+        for worker in workers:
+            worker.cancel()
+        await asyncio.wait(workers)
+
+
 async def test_jobs_of_a_worker_that_ended_are_taken_over_by_its_own_process() -> None:
     """As by any other."""
     database = InMemoryConnector()

@@ -60,6 +60,15 @@ def test_grouping_sequences_by_length_changes_no_result() -> None:
         skill = moved
 
 
+def test_hundreds_of_right_answers_before_hundreds_of_wrong_ones_can_be_fitted() -> None:
+    """Neither state's probability comes to 0, from where its weight would be no number."""
+    found = bkt.fit([[True] * 500 + [False] * 500, [True, False, True], [False, True]])
+    assert np.isfinite(bkt._values(found.skill)).all()
+    assert np.isfinite(found.log_likelihood)
+    for skill in (bkt.Skill(known_at_first=0, learn=0.1, guess=0.2, slip=0), bkt.DEFAULT):
+        assert all(0 <= p <= 1 for p in bkt.mastery([True] * 2000 + [False] * 9, skill))
+
+
 def test_of_a_long_sequence_the_first_answers_are_fitted_to() -> None:
     """And all of them tell where the student stands now."""
     rng = np.random.default_rng(4)

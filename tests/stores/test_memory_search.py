@@ -203,6 +203,7 @@ async def test_all_rows_are_compared_only_where_the_index_brought_too_few(
     for where, limit, times in (
         (MemoryFilter(), 20, 0),
         (MemoryFilter(), 30, 1),
+        (MemoryFilter(), 40, 0),  # all there are were counted just now
         (MemoryFilter(memory_type="note"), 20, 0),
         (MemoryFilter(memory_type="note"), 30, 1),
         (MemoryFilter(tags=["rare"]), 30, 1),

@@ -41,6 +41,12 @@ class EnduringJobs(JobManager):
         self._here.discard(worker_id)
         await super().unregister_worker(worker_id)
 
+    async def prune_stalled_workers(self, seconds_since_heartbeat: float) -> list[int]:
+        """Forget workers that show no life, as each worker does when it begins; those of this process live."""
+        for worker_id in list(self._here):
+            await self.update_heartbeat(worker_id)
+        return await super().prune_stalled_workers(seconds_since_heartbeat)
+
     async def abandoned_jobs(self, *, stalled_s: float) -> list[Job]:
         """Jobs of workers that show no life. A process that stood still has not died: it goes on with its own."""
         stalled = await self.get_stalled_jobs(seconds_since_heartbeat=stalled_s)

@@ -26,6 +26,8 @@ log = structlog.get_logger(__name__)
 _KEPT_EVENTS = 1000
 _KEPT_S = 24 * 3600
 _RETRY_S = 1.0
+_PATIENCE = 5
+"""Seconds after which a follower whose stream was not read yet is told of silence all the same."""
 _ANSWER_S = 2.0
 _PAUSE_S = 5.0
 """After a server that hangs, events are lost without waiting for it: work must not slow down for them."""
@@ -89,7 +91,7 @@ class Events:
     async def follow(self, org_id: UUID, topic: str, *, after: str = "0") -> AsyncIterator[Event | None]:
         """Events after an id, from the beginning by default; None about every second without one, or without Valkey:
         what is true stands in the database, and the listener goes on where it was when Valkey is back."""
-        follower = self._reader.join(_key(org_id, topic), after)
+        follower, silent = self._reader.join(_key(org_id, topic), after), 0
         try:
             while True:
                 entry = None
@@ -97,9 +99,12 @@ class Events:
                     async with asyncio.timeout(BLOCK_MS / 1000):
                         entry = await follower.entries.get()
                 if entry is not None:
+                    silent = 0
                     yield _event(*entry)
-                elif follower.caught_up and follower.entries.empty():
-                    # Silence; else a busy machine has just not come to read what there is.
+                    continue
+                silent += 1
+                # Else a busy machine has just not come to read what there is.
+                if (follower.caught_up or silent >= _PATIENCE) and follower.entries.empty():
                     yield None
         finally:
             self._reader.leave(follower)

@@ -123,6 +123,8 @@ class LoopGuard:
         self._raised = 0
         self._told = False
         self._suspected: float | None = None
+        self._used_s = _main_thread_s()
+        """Processor time of the main thread at the last beat."""
         self._tidings: SimpleQueue[_Block | None] = SimpleQueue()
         self._teller: threading.Thread | None = None
         self._before: tuple[Any, tuple[float, float]] = (signal.SIG_DFL, (0.0, 0.0))
@@ -161,6 +163,7 @@ class LoopGuard:
         self._lag.observe(max(0.0, now - self._due))
         self._last, self._due = now, now + self._beat_s
         self._step, self._raised, self._told = None, 0, False
+        self._used_s = _main_thread_s()
         signal.setitimer(signal.ITIMER_REAL, self._limit_s / 2, self._limit_s / 2)
         self._next = self._loop.call_later(self._beat_s, self._beat)
 
@@ -226,14 +229,23 @@ class LoopGuard:
         if self._told or blocked_s < 1.5 * self._limit_s:
             self._suspected = None
             return None
-        if self._suspected != last:
-            # If it was the whole process that stood still, the loop beats before the next look.
+        if self._suspected != last and _main_thread_s() - self._used_s < self._limit_s:
+            # If it was the whole process that stood still, the loop beats before the next look. What computed all the
+            # time held the interpreter too, and may have ended just now.
             self._suspected = last
             return None
         frame = sys._current_frames().get(threading.main_thread().ident or 0)
         self._told = True
         stack = _stack(frame) if frame else ""
         return _Block(context=Context(), stack=stack, blocked_s=blocked_s, interrupted=False, again=False)
+
+
+def _main_thread_s() -> float:
+    """Processor time of the main thread, seconds; 0 where the system does not tell."""
+    main = threading.main_thread().ident
+    if main is None or not hasattr(time, "pthread_getcpuclockid"):
+        return 0.0
+    return time.clock_gettime(time.pthread_getcpuclockid(main))
 
 
 def _stack(frame: FrameType) -> str:

@@ -55,6 +55,7 @@ class StreamReader:
 
     def __init__(self, client: "valkey.asyncio.Valkey", *, timeout_s: float) -> None:
         self._client = client
+        self._timeout_s = timeout_s
         self._commands = ValkeyCommands(timeout_s=timeout_s)
         self._followers: dict[str, list[Follower]] = {}
         self._task: asyncio.Task[None] | None = None
@@ -85,6 +86,7 @@ class StreamReader:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._commands.settled()
 
     def _begun(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work, context=Context())  # not within the deadline of whoever came first
@@ -94,12 +96,13 @@ class StreamReader:
 
     async def _read(self) -> None:
         connection = self._client.client()
+        commands = ValkeyCommands(timeout_s=self._timeout_s)  # its own: the next reader's must not end with them
         try:
             while self._followers:
                 try:
                     if self._connection is None:
-                        self._connection = await self._commands.run(connection.client_id())
-                    await self._read_once(connection)
+                        self._connection = await commands.run(connection.client_id())
+                    await self._read_once(connection, commands)
                 except (ValkeyError, OSError) as error:
                     self._connection = None
                     log.warning("listeners_wait", topics=len(self._followers), error=str(error))
@@ -109,10 +112,10 @@ class StreamReader:
             self._task = None  # who comes from here on begins another
         finally:
             self._connection = None
-            await self._commands.settled()
+            await commands.settled()
             await connection.aclose()
 
-    async def _read_once(self, connection: "valkey.asyncio.Valkey") -> None:
+    async def _read_once(self, connection: "valkey.asyncio.Valkey", commands: ValkeyCommands) -> None:
         asked = {key: list(_waiting(followers)) for key, followers in self._followers.items()}
         asked = {key: followers for key, followers in asked.items() if followers}
         if not asked:
@@ -123,7 +126,7 @@ class StreamReader:
         for follower in (each for followers in asked.values() for each in followers):
             follower.read, new = True, new or not follower.caught_up
         # Who is new is told at once that there is nothing yet.
-        batches = await self._commands.run(connection.xread(after, block=None if new else BLOCK_MS, count=_AT_ONCE))
+        batches = await commands.run(connection.xread(after, block=None if new else BLOCK_MS, count=_AT_ONCE))
         given = {key.decode(): entries for key, entries in batches or ()}
         for key, followers in asked.items():
             entries = given.get(key, ())

@@ -22,7 +22,8 @@ FIT_ANSWERS: Final = 1_000
 """Of each student the first so many answers are fitted to: who learns a skill has learnt it by then, and each more
 takes time in every step of EM."""
 _LOW: Final = 0.01
-_LEAST_ODDS: Final = 1e-300
+_LEAST: Final = 1e-290
+"""Odds and probabilities stay above: what has come to 0 is moved by no answer."""
 _STEPS: Final = 200
 _TOLERANCE: Final = 1e-4
 
@@ -87,7 +88,7 @@ def predictions(answers: Sequence[bool], skill: Skill) -> list[float]:
 def _against(known: float) -> float:
     """The odds that a skill is not mastered. A probability would come to 1 after some hundred right answers, from where
     no wrong one moves it."""
-    return (1 - known) / known
+    return (1 - known) / max(known, _LEAST)
 
 
 def _right(against: float, skill: Skill) -> float:
@@ -99,8 +100,8 @@ def _update(against: float, correct: bool, skill: Skill) -> float:
     """Bayes' rule on one answer, then the chance to have learnt."""
     if_known = 1 - skill.slip if correct else skill.slip
     if_not = skill.guess if correct else 1 - skill.guess
-    posterior = against * if_not / if_known
-    return max(posterior * (1 - skill.learn) / (1 + posterior * skill.learn), _LEAST_ODDS)
+    posterior = against * if_not / max(if_known, _LEAST)
+    return max(posterior * (1 - skill.learn) / (1 + posterior * skill.learn), _LEAST)
 
 
 def _values(skill: Skill) -> tuple[float, float, float, float]:
@@ -180,7 +181,7 @@ def _expected(group: _Group, skill: Skill) -> _Sums:
     for t in range(length):
         joint = (state @ move if t else state) * seen[:, t]
         scale[:, t] = joint.sum(axis=1)
-        state = forward[:, t] = joint / scale[:, t, None]
+        state = forward[:, t] = np.maximum(joint / scale[:, t, None], _LEAST)
     backward = np.ones((rows, length, 2))
     for t in range(length - 2, -1, -1):
         backward[:, t] = (seen[:, t + 1] * backward[:, t + 1]) @ move.T / scale[:, t + 1, None]

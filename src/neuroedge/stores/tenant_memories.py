@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import numpy as np
+from cachetools import TTLCache
 
 from neuroedge.contract.models import Floats
 from neuroedge.contract.ports import Found, Memory, MemoryFilter, NewMemory, Scored
@@ -14,6 +15,10 @@ from neuroedge.contract.vault import Cipher
 from neuroedge.kit.fusion import reciprocal_rank_fusion
 from neuroedge.stores import knowledge_walks, memories, memory_search
 from neuroedge.stores.postgres import Connection, Database
+
+_ALL: Final[TTLCache[tuple[UUID, UUID, str], int]] = TTLCache(4096, ttl=60)
+"""How many rows there were to find without a filter, of those who have fewer than they asked for: the index that brings
+as many has brought all, and they need not be compared at every search."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +72,13 @@ class TenantMemories:
         found = await self._search(wanted)
         if dense is None or not memory_search.may_be_more(dense, where, len(found.dense)):
             return found
-        return await self._search(replace(wanted, every=True))
+        seen_by = (self._principal.org_id, self._principal.user_id, model)
+        if len(found.dense) >= _ALL.get(seen_by, limit):
+            return found
+        found = await self._search(replace(wanted, every=True))
+        if len(found.dense) < limit:
+            _ALL[seen_by] = len(found.dense)
+        return found
 
     async def _search(self, wanted: "_Wanted") -> Found:
         org_id, dense, where = self._principal.org_id, wanted.dense, wanted.where

@@ -84,12 +84,11 @@ class Asked:
     cited: list[dict[str, Any]] = field(default_factory=list)
     task: "asyncio.Task[None] | None" = None
     ending: bool = False
-    """It is told to stop, or has its answer; whatever happens now, how it ended is stored and told."""
+    """Its answer is there, or it was stopped: how it ended is being stored and told, and nothing stops that."""
 
     def stop(self) -> None:
-        """End the work at once, and keep what came so far. The second of several stops finds nothing to do."""
+        """End the work at once, and keep what came so far."""
         if self.task is not None and not self.ending:
-            self.ending = True
             self.task.cancel()
 
 
