@@ -138,17 +138,9 @@ def test_a_killed_database(tmp_path: Path, models_dir: Path, trial: dict[str, st
         task_id = running(client, log, seconds=LONG_S)
         postmaster(server).kill()
         assert client.get(f"/v1/tasks/{task_id}").status_code in (200, 503)
-        revived = subprocess.Popen(
-            [sys.executable, "-m", "neuroedge", "worker"],
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**server.env, "NEUROEDGE_TASK_CONCURRENCY": "1"},
-        )
-        assert revived.stdout is not None
-        assert "waiting for jobs" in revived.stdout.readline()
-        revived.terminate()
-        revived.wait(timeout=90)
-        revived.stdout.close()
+        with working(server) as revived:
+            revived.terminate()
+            assert revived.wait(timeout=90) == 0
         deadline = time.monotonic() + 60
         while client.get("/ready").status_code != 200:
             assert time.monotonic() < deadline

@@ -1,13 +1,9 @@
 """Ending what was started."""
 
 import asyncio
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
-async def ended(task: "asyncio.Task[None]") -> None:
+async def ended(task: asyncio.Task[None]) -> None:
     """Cancel a task of ours and wait for it; its own failure is logged by asyncio, not raised into the shutdown."""
     task.cancel()
     await asyncio.wait([task])

@@ -3,7 +3,6 @@
 import asyncio
 import socket
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
-from typing import TYPE_CHECKING
 
 import valkey.asyncio
 
@@ -19,10 +18,6 @@ from neuroedge.runtimes.catalogue import Catalogue, load_catalogue
 from neuroedge.runtimes.device import Router
 from neuroedge.runtimes.pool import Pool, PoolSettings
 from neuroedge.settings import Settings
-
-if TYPE_CHECKING:
-    pass
-
 
 GPU_SHARE = 0.9
 """Part of a GPU's free memory at start that models may take; computing takes some too."""

@@ -56,16 +56,16 @@ def register_jobs(platform: Platform) -> None:
     register_batches(platform)
 
 
-async def run_worker(platform: Platform, *, signals: bool) -> None:
-    """Run jobs until cancelled, or until a signal to stop when `signals`."""
+async def run_worker(platform: Platform, *, until: asyncio.Event) -> None:
+    """Run jobs until `until` is set, or cancelled."""
     takeovers = asyncio.create_task(platform.chat_takeovers.keep())
     try:
-        await _work(platform, signals=signals)
+        await _work(platform, until=until)
     finally:
         await ended(takeovers)
 
 
-async def _work(platform: Platform, *, signals: bool) -> None:
+async def _work(platform: Platform, *, until: asyncio.Event) -> None:
     await work(
         platform.queue,
         sweeps={
@@ -86,5 +86,5 @@ async def _work(platform: Platform, *, signals: bool) -> None:
         },
         settings=platform.settings,
         metrics=platform.metrics,
-        signals=signals,
+        until=until,
     )

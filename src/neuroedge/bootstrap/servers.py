@@ -4,18 +4,15 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from neuroedge.bootstrap.ending import ended
 from neuroedge.contract.errors import Unavailable
 from neuroedge.infra import datadir
+from neuroedge.infra.cancellation import keep_cancellations
 from neuroedge.infra.embedded import EmbeddedServers
 from neuroedge.infra.telemetry import Metrics
 from neuroedge.infra.vault import Vault
 from neuroedge.settings import Settings
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +31,7 @@ async def open_servers(settings: Settings, *, metrics: Metrics | None = None) ->
 
     With `metrics` they are kept running: one that dies is started again, and counted.
     """
+    keep_cancellations()
     secrets = await asyncio.to_thread(datadir.prepare, settings)
     embedded = EmbeddedServers(
         settings.data_dir, secrets, postgres=settings.postgres_url is None, valkey=settings.redis_url is None

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import signal
 import socket
 import sys
 from types import FrameType
@@ -92,12 +93,28 @@ def worker() -> None:
     configure_logging(level=settings.log_level, fmt=settings.log_format)
 
     async def run() -> None:
+        told_to_stop = _told_to_stop()
         async with open_platform(settings, worker=False) as platform:
             print(f"NeuroEdge worker {os.getpid()} is waiting for jobs", flush=True)  # noqa: T201
-            await run_worker(platform, signals=True)
+            await run_worker(platform, until=told_to_stop)
 
     with readable_errors():
         asyncio.run(run())
+
+
+def _told_to_stop() -> asyncio.Event:
+    """Set by the first SIGTERM or SIGINT; the second one ends the process at once, as is usual."""
+    told, loop = asyncio.Event(), asyncio.get_running_loop()
+    numbers = (signal.SIGTERM, signal.SIGINT)
+
+    def tell() -> None:
+        told.set()
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+    for number in numbers:
+        loop.add_signal_handler(number, tell)
+    return told
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -1,7 +1,6 @@
 """A worker: runs queued jobs, takes over those of workers that died, and outlives a database that is away."""
 
 import asyncio
-import signal
 from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
@@ -28,9 +27,9 @@ async def work(
     sweeps: Mapping[str, Sweep],
     settings: Settings,
     metrics: Metrics,
-    signals: bool,
+    until: asyncio.Event,
 ) -> None:
-    """Run jobs of both queues until cancelled, or until SIGTERM or SIGINT when `signals`; sweep now and then.
+    """Run jobs of both queues until `until` is set, or cancelled; sweep now and then.
 
     `sweeps` by the name of their log line: each tells how much it removed.
     """
@@ -45,24 +44,11 @@ async def work(
         asyncio.create_task(_sweep_now_and_then({**sweeps, "cut_off_jobs_swept": cut_off})),
     ]
     try:
-        await (_signal_to_stop() if signals else asyncio.Event().wait())
+        await until.wait()
     finally:
         for task in running:
             task.cancel()
         await asyncio.wait(running)
-
-
-async def _signal_to_stop() -> None:
-    """Return on the first SIGTERM or SIGINT; the second one then ends the process at once, as is usual."""
-    stopped, loop = asyncio.Event(), asyncio.get_running_loop()
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    for number in numbers:
-        loop.add_signal_handler(number, stopped.set)
-    try:
-        await stopped.wait()
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
 
 
 async def _serve(queue: JobQueue, name: str, *, concurrency: int, settings: Settings) -> None:

@@ -142,7 +142,8 @@ async def _check(answer: Awaitable[None]) -> Check:
     started = time.perf_counter()
     detail = None
     try:
-        await asyncio.wait_for(answer, _CHECK_TIMEOUT_S)
+        async with asyncio.timeout(_CHECK_TIMEOUT_S):
+            await answer
     except NeuroEdgeError as error:
         detail = error.detail
     except TimeoutError:
