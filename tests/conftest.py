@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -78,6 +79,12 @@ class Server:
         command = [sys.executable, "-m", "neuroedge", "users", "create", name, f"{name}@example.org", "--admin"]
         subprocess.run(command, env={**self.env, "NEUROEDGE_PASSWORD": PASSWORD}, check=True, capture_output=True)
         return self.log_in(name)
+
+    def metric(self, line: str) -> float | None:
+        """The value of a line of /metrics, by its name and labels as they stand there; None without it."""
+        text = httpx.get(f"{self.url}/metrics", timeout=60).text
+        found = re.search(rf"^{re.escape(line)} (\S+)$", text, re.MULTILINE)
+        return float(found[1]) if found else None
 
     def log_in(self, name: str) -> httpx.Client:
         """A client with a user's token."""

@@ -159,6 +159,13 @@ class Upstream:
         """Those for one model, or all, in the order they came."""
         return [a for a in self.asked if model in (None, a.model)]
 
+    def as_house(self, model: str) -> str:
+        """A providers.toml that offers one of its models as the operator's own: `house/MODEL`."""
+        return (
+            f'[[provider]]\nname = "house"\nwire = "openai"\nbase_url = "{self.openai_url}"\nprivate = true\n'
+            f'[[provider.model]]\nname = "{model}"\n'
+        )
+
     def wait_for(self, model: str, *, count: int = 1, timeout_s: float = 60.0) -> list[Asked]:
         """Block until so many requests for a model came in; in a coroutine, through `asyncio.to_thread`."""
         until = time.monotonic() + timeout_s

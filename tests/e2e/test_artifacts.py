@@ -205,10 +205,7 @@ def test_a_killed_workers_generation_is_resumed(tmp_path: Path, models_dir: Path
     """kill -9 in the middle of writing, where the model is held up; the next worker writes it, once."""
     providers = tmp_path / "providers.toml"
     with running_upstream() as upstream:
-        providers.write_text(
-            f'[[provider]]\nname = "house"\nwire = "openai"\nbase_url = "{upstream.openai_url}"\nprivate = true\n'
-            '[[provider.model]]\nname = "writer"\n'
-        )
+        providers.write_text(upstream.as_house("writer"))
         upstream.script("writer", Reply(text="It rained on and on. " * 400, pause_s=0.3))
         settings = {"NEUROEDGE_WORKER": "external", "NEUROEDGE_LLM_PROVIDERS": str(providers)}
         with running_server(tmp_path / "data", models_dir, **settings) as server, server.new_account() as client:

@@ -1,6 +1,5 @@
 """A third party's engine that blocks the whole process: it alone fails, everybody else is served."""
 
-import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -88,9 +87,9 @@ def _run(client: httpx.Client, engine: str, how: str = "not") -> httpx.Response:
 
 
 def _metric(server: Server, name: str) -> float:
-    found = re.search(rf"^{name} (\S+)$", httpx.get(f"{server.url}/metrics", timeout=60).text, re.MULTILINE)
-    assert found is not None, name
-    return float(found[1])
+    value = server.metric(name)
+    assert value is not None, name
+    return value
 
 
 @pytest.mark.parametrize("how", ["loop", "sleep", "lock", "regex", "stubborn"])

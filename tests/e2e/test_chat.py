@@ -29,10 +29,7 @@ def talker(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterat
     folder = tmp_path_factory.mktemp("unending")
     providers = folder / "providers.toml"
     with running_upstream() as upstream:
-        providers.write_text(
-            f'[[provider]]\nname = "house"\nwire = "openai"\nbase_url = "{upstream.openai_url}"\nprivate = true\n'
-            '[[provider.model]]\nname = "talker"\n'
-        )
+        providers.write_text(upstream.as_house("talker"))
         settings = {"NEUROEDGE_LLM_PROVIDERS": str(providers)}
         with running_server(folder / "data", models_dir, **settings) as server, server.new_account() as client:
             yield client, upstream

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -230,6 +229,4 @@ def test_an_embedded_server_that_is_killed_comes_back_by_itself(what: str, tmp_p
 
 def restarts(server: Server, what: str) -> float:
     """How often the server started an embedded one again."""
-    text = httpx.get(f"{server.url}/metrics", timeout=WAIT_S).text
-    found = re.search(rf'^neuroedge_embedded_restarts_total{{server="{what}"}} (\S+)$', text, re.MULTILINE)
-    return float(found[1]) if found else 0.0
+    return server.metric(f'neuroedge_embedded_restarts_total{{server="{what}"}}') or 0.0

@@ -22,10 +22,7 @@ def test_an_answer_that_was_cut_off_is_there_when_the_client_reconnects(tmp_path
     data_dir = tmp_path / "data"
     data_dir.mkdir(mode=0o700)
     with running_upstream() as upstream:
-        (data_dir / "providers.toml").write_text(
-            f'[[provider]]\nname = "house"\nwire = "openai"\nbase_url = "{upstream.openai_url}"\nprivate = true\n'
-            '[[provider.model]]\nname = "talker"\n'
-        )
+        (data_dir / "providers.toml").write_text(upstream.as_house("talker"))
         upstream.script("talker", Reply(text="This is never heard to its end.", stall_after=2))
         with running_server(data_dir, models_dir) as server, server.new_account() as client:
             token = client.headers["Authorization"]

@@ -122,11 +122,12 @@ class StreamReader:
             await asyncio.sleep(_WAKE_AGAIN_S)
             return
         after = {key: _text(min(each.last for each in followers)) for key, followers in asked.items()}
-        new = False
-        for follower in (each for followers in asked.values() for each in followers):
-            follower.read, new = True, new or not follower.caught_up
+        reading = [each for followers in asked.values() for each in followers]
+        for follower in reading:
+            follower.read = True
         # Who is new is told at once that there is nothing yet.
-        batches = await commands.run(connection.xread(after, block=None if new else BLOCK_MS, count=_AT_ONCE))
+        block = BLOCK_MS if all(follower.caught_up for follower in reading) else None
+        batches = await commands.run(connection.xread(after, block=block, count=_AT_ONCE))
         given = {key.decode(): entries for key, entries in batches or ()}
         for key, followers in asked.items():
             entries = given.get(key, ())

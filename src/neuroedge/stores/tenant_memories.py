@@ -80,7 +80,7 @@ class TenantMemories:
             _ALL[seen_by] = len(found.dense)
         return found
 
-    async def _search(self, wanted: "_Wanted") -> Found:
+    async def _search(self, wanted: _Wanted) -> Found:
         org_id, dense, where = self._principal.org_id, wanted.dense, wanted.where
         by_meaning = memory_search.ask_every if wanted.every else memory_search.ask_nearest
         async with self._db.reading(self._principal, options=memory_search.options(where)) as conn:

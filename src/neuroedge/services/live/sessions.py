@@ -24,7 +24,6 @@ from neuroedge.stores.ledgers import UsageRow
 log = structlog.get_logger(__name__)
 MAX_SESSIONS: Final = 64
 """Sessions of one process, of whatever organisation: each holds a little memory and a decoder."""
-"""How long sessions may take to tell what they still have to say when the server stops."""
 _LAST_WORDS_S: Final = 1.0
 _HAND_OVER_S: Final = 10.0
 
