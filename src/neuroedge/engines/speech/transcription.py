@@ -13,7 +13,7 @@ import asyncio
 import base64
 import math
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Annotated
 
 from pydantic import BaseModel, Field
@@ -154,8 +154,7 @@ async def _relayed(progress: Progress) -> AsyncIterator[Callable[[float], None]]
         yield lambda fraction: _hop(loop, keep, fraction)
     finally:
         task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        await asyncio.gather(task, return_exceptions=True)
 
 
 def _hop(loop: asyncio.AbstractEventLoop, keep: Callable[[float], None], fraction: float) -> None:
