@@ -61,7 +61,7 @@ class RateLimits:
 
     def __init__(self, valkey_url: str, *, metrics: Metrics | None = None) -> None:
         scheme, _, rest = valkey_url.partition("://")
-        # A time-out of the client's own: cancelling its commands from outside can be swallowed (valkey_commands.py).
+        # A time-out of the client's own: commands are not cancelled from outside (valkey_commands.py).
         self._connections = valkey.asyncio.ConnectionPool.from_url(
             valkey_url, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S
         )

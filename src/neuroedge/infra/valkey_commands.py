@@ -1,7 +1,8 @@
 """Commands to Valkey, apart from the tasks that ask for them.
 
-valkey's client can swallow the cancellation of the task its commands run in (tests/infra/test_events.py); who waits
-for such a task to end after cancelling it would wait for ever. So each command gets a task of its own.
+A command that is cancelled costs its connection, and where `infra/cancellation.py` is not in place (in another program
+that uses our accelerator, say) valkey's client can swallow the cancellation, so that whoever waits for the task to end
+would wait for ever. So each command gets a task of its own.
 """
 
 import asyncio
