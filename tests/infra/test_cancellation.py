@@ -1,13 +1,17 @@
 """A cancellation that comes together with what was waited for is not lost."""
 
 import asyncio
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from psycopg_pool.pool_async import WaitingClient
 
+from neuroedge.bootstrap import open_servers
 from neuroedge.infra.cancellation import keep_cancellations
+from neuroedge.settings import Settings
 
 pytestmark = pytest.mark.anyio
 
@@ -50,6 +54,15 @@ async def test_cancelled_while_the_pool_hands_over_a_connection(steps: int) -> N
     cancelled = working.cancel()
     await asyncio.wait([working])
     assert went_on is not cancelled
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="Python has it itself")
+async def test_every_process_that_works_with_servers_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Server, worker and commands alike."""
+    monkeypatch.setattr(asyncio, "wait_for", None)
+    elsewhere = {"postgres_url": "postgresql://a", "postgres_app_url": "postgresql://b", "redis_url": "redis://c"}
+    async with open_servers(Settings.model_validate({"data_dir": tmp_path, **elsewhere})):
+        assert asyncio.wait_for is not None
 
 
 @pytest.mark.parametrize("timeout", [0.01, 0, -1, None])
