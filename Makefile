@@ -7,8 +7,9 @@ UV ?= uv
 AUDIO ?=
 QUESTION ?=
 PYTEST_ARGS ?=
-# Each file is run by one worker, with servers of its own: many tests wait for something to die or come back.
-PYTEST_WORKERS ?= 2
+# Each file is run by one worker, with servers of its own: many tests wait for something to die or come back, so that
+# there may be more workers than cores.
+PYTEST_WORKERS ?= 3
 # Small models beside the default set that tests of the runtimes use.
 TEST_MODELS := smollm2-135m-instruct whisper-tiny-en piper-joe
 
