@@ -69,6 +69,9 @@ async def _serve(queue: JobQueue, name: str, *, concurrency: int, settings: Sett
             )
         except Exception as error:  # whatever it is: without a worker nothing of this queue would ever run again
             log.warning("worker_stopped", queue=name, error=str(error))
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                return  # it was told to end, and could not say goodbye to the database
         await asyncio.sleep(_AGAIN_S)
 
 
