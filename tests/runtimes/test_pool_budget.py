@@ -16,7 +16,7 @@ from neuroedge.contract.errors import ModelFailed, NotEnoughMemory, Unavailable
 from neuroedge.contract.models import ModelRef
 from neuroedge.contract.scope import call_scope
 from neuroedge.infra.breaker import Breakers
-from neuroedge.runtimes import memory, opening
+from neuroedge.runtimes import memory, opening, residents
 from neuroedge.runtimes import pool as pool_module
 from neuroedge.runtimes.catalogue import Catalogue, ModelEntry
 from neuroedge.runtimes.device import Router
@@ -280,6 +280,35 @@ async def test_what_a_hung_model_took_comes_back_when_it_ends_after_all(
         await until(lambda: bool(machine.resident == 100 * MIB))
     watch.cancel()
     await pool.close()
+
+
+async def test_a_computation_that_hangs_does_not_keep_the_process(
+    tmp_path: Path, machine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What runs when the pool closes has some time to end; then it is left to itself, and what waits behind it ends."""
+    monkeypatch.setattr(residents, "_LAST_S", 0.2)
+    pool = make(tmp_path, {"a": 40, "b": 40}, budget_mib=100)
+
+    async def compute(name: str) -> str:
+        async with pool.lease(ref(name)) as model:
+            return str(await model.compute())
+
+    hung = asyncio.create_task(compute("a"))
+    ending = asyncio.create_task(compute("b"))
+    await until(lambda: sum(slot.loaded is not None and slot.loaded.model.busy for slot in pool.slots()) == 2)
+    a, b = (slot.loaded.model for slot in pool.slots() if slot.loaded is not None)
+    behind = asyncio.create_task(compute("a"))
+    await until(lambda: a._threads._unfinished == 2)
+    b.gate.set()
+    async with asyncio.timeout(60):
+        await pool.close()
+        assert await ending == "done"
+        with pytest.raises(ModelFailed):
+            await behind
+    assert not hung.done()
+    assert machine.resident == 140 * MIB
+    a.gate.set()
+    assert await hung == "done"
 
 
 async def test_a_busy_machine_is_given_more_time(tmp_path: Path, machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:

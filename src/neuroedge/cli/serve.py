@@ -100,10 +100,12 @@ def worker() -> None:
 
     with readable_errors():
         asyncio.run(run())
+    sys.stdout.flush()
+    os._exit(0)  # everything is stored: the thread of a computation that hangs must not keep the process
 
 
 def _told_to_stop() -> asyncio.Event:
-    """Set by the first SIGTERM or SIGINT; the second one ends the process at once, as is usual."""
+    """Set by the first SIGTERM or SIGINT, also during the start; the second one ends the process at once, as usual."""
     told, loop = asyncio.Event(), asyncio.get_running_loop()
     numbers = (signal.SIGTERM, signal.SIGINT)
 
@@ -111,6 +113,7 @@ def _told_to_stop() -> asyncio.Event:
         told.set()
         for number in numbers:
             loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
 
     for number in numbers:
         loop.add_signal_handler(number, tell)

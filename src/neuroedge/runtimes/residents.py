@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -15,6 +16,9 @@ from neuroedge.runtimes.slot import Loaded, Slot
 from neuroedge.runtimes.threaded import Threaded
 
 log = structlog.get_logger(__name__)
+_LAST_S = 15.0
+"""Time a computation has to end in when the process does; one that hangs would take for ever."""
+_LOOK_S = 0.05
 
 
 class Residents:
@@ -50,6 +54,9 @@ class Residents:
         if slot.loaded is not loaded or (loaded.leases and reason != "closed"):
             return
         slot.emptied()
+        if reason == "closed" and not await _over_in_time(loaded.model):
+            log.error("model_stuck", model=slot.entry.id)
+            return
         try:
             await asyncio.to_thread(_close, loaded.model)
         except Exception:
@@ -112,6 +119,19 @@ class Residents:
         if level == "emergency" or (level == "critical" and slot.priority != "high"):
             return "pressure"
         return "pressure" if level == "high" and slot.priority == "low" else None
+
+
+async def _over_in_time(model: Any) -> bool:
+    """Begin nothing more; whether what a model computes ends before the process has to."""
+    if not isinstance(model, Threaded):
+        return True
+    model.abandon()
+    give_up_at = time.monotonic() + _LAST_S
+    while model.busy:
+        if time.monotonic() > give_up_at:
+            return False
+        await asyncio.sleep(_LOOK_S)
+    return True
 
 
 async def _close_when_over(loaded: Loaded) -> None:

@@ -85,6 +85,11 @@ class Threaded:
         now, limit_s = time.monotonic(), self.stuck_after_s * device.overload()
         return any(now - running.sign_at > limit_s for running in list(self._running.values()))
 
+    @property
+    def busy(self) -> bool:
+        """Whether it computes."""
+        return bool(self._running)
+
     def abandon(self) -> None:
         """Give up on a hung model: who waits for its worker gets an error, its thread is left to itself."""
         self._threads.shutdown(wait=False, cancel_futures=True)
