@@ -16,11 +16,15 @@ import pytest
 from filelock import FileLock
 from hypothesis import settings as hypothesis_settings
 
+from neuroedge.infra.cancellation import keep_cancellations
 from neuroedge.settings import default_data_dir
 
 # Speed is measured in benchmarks/; a busy machine fails no test.
 hypothesis_settings.register_profile("neuroedge", deadline=None)
 hypothesis_settings.load_profile("neuroedge")
+
+# As every process of the product does.
+keep_cancellations()
 
 # The many processes that tests start run as a user's do: what Python compiled is kept for the next one.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

@@ -205,14 +205,15 @@ def test_a_batch_goes_on_after_its_server_was_killed(
     tmp_path: Path, models_dir: Path, settings: dict[str, str], log: Path
 ) -> None:
     """Outcomes from before the crash stay, and only what had none runs again."""
-    items = [*[trial(log, f"quick{i}") for i in range(4)], *[trial(log, f"slow{i}", seconds=2) for i in range(6)]]
+    go = tmp_path / "go"
+    items = [*[trial(log, f"quick{i}") for i in range(4)], *[trial(log, f"slow{i}", hold=str(go)) for i in range(6)]]
     with running_server(tmp_path / "data", models_dir, **settings) as first, first.new_account() as client:
         token = client.headers["Authorization"]
         batch_id = submitted(client, items)
         until(client, batch_id, lambda batch: batch["succeeded"] >= 4)
-        time.sleep(0.5)
         first.process.kill()
         first.process.wait()
+    go.touch()
     with (
         running_server(tmp_path / "data", models_dir, **settings) as second,
         httpx.Client(base_url=second.url, headers={"Authorization": token}, timeout=60) as client,

@@ -173,9 +173,10 @@ def test_the_worker_outlives_an_outage_of_postgres(how: str, installation: Insta
         until(lambda: state(client, running) != "queued")
         with outage(installation.postgres, how):
             time.sleep(7)
+        # Looked at right away: from half a minute without news on, the last statement of a listener is another.
+        until(lambda: listeners(installation.postgres) >= 2)
         tasks = (running, waiting)
         until(lambda: {state(client, each) for each in tasks} == {"succeeded"}, within_s=2 * WAIT_S)
-        until(lambda: listeners(installation.postgres) >= 2)
         last = submit(client)
         until(lambda: state(client, last) == "succeeded")
 

@@ -1,4 +1,4 @@
-"""A cancellation that comes together with what was waited for is not lost."""
+"""A cancellation that comes together with what was waited for is not lost (tests/conftest.py begins as servers do)."""
 
 import asyncio
 import sys
@@ -10,16 +10,9 @@ import pytest
 from psycopg_pool.pool_async import WaitingClient
 
 from neuroedge.bootstrap import open_servers
-from neuroedge.infra.cancellation import keep_cancellations
 from neuroedge.settings import Settings
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(autouse=True)
-def kept() -> None:
-    """The process as every command of ours makes it."""
-    keep_cancellations()
 
 
 async def test_cancelled_in_the_moment_the_answer_comes() -> None:

@@ -17,7 +17,7 @@ _T = TypeVar("_T")
 def keep_cancellations() -> None:
     """Give this process 3.12's `asyncio.wait_for`; does nothing where Python has it."""
     if sys.version_info < (3, 12):
-        asyncio.wait_for = _wait_for  # type: ignore[assignment]
+        asyncio.wait_for = asyncio.tasks.wait_for = _wait_for  # type: ignore[assignment]
 
 
 async def _wait_for(fut: Awaitable[_T], timeout: float | None) -> _T:

@@ -41,7 +41,7 @@ SLICE_S: Final = 30.0
 MAX_RESULT_BYTES: Final = 1 << 20
 _LONGEST_WAIT_S: Final = 30.0
 _STORE_FOR_S: Final = 60.0
-_LET_GO_S: Final = 2.0
+_LET_GO_S: Final = 5.0
 
 Outcome = Literal["skipped", "again", "done", "failed", "outdated"]
 

@@ -38,7 +38,7 @@ _LONGEST_WAIT_S = 300.0
 _PROGRESS_EVERY_S = 0.5
 _STORE_FOR_S = 60.0
 """An outcome is not lost because the database is away for a moment."""
-_LET_GO_S = 2.0
+_LET_GO_S = 5.0
 
 Outcome = Literal["skipped", "succeeded", "retrying", "failed", "dead", "outdated"]
 
