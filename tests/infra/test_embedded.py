@@ -6,6 +6,8 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -57,11 +59,11 @@ def _server_processes(root: Path) -> list[str]:
     found = []
     for process in psutil.process_iter():
         try:
-            command = " ".join(process.cmdline())
+            command, name = " ".join(process.cmdline()), process.name()
         except psutil.Error:
             continue
-        if str(root) in command and ("postgres" in process.name() or "valkey" in process.name()):
-            found.append(process.name())
+        if str(root) in command and ("postgres" in name or "valkey" in name):
+            found.append(name)
     return found
 
 
@@ -113,8 +115,7 @@ def test_servers_killed_with_9_start_again_with_their_data(tmp_path: Path) -> No
     pid = int((tmp_path / "postgres" / "postmaster.pid").read_text().splitlines()[0])
     doomed = [psutil.Process(pid), *psutil.Process(pid).children()]
     doomed.append(psutil.Process(int((tmp_path / "valkey" / "valkey.pid").read_text())))
-    for process in doomed:
-        process.kill()
+    _each(doomed, psutil.Process.kill)
     psutil.wait_procs(doomed, timeout=60)
     again = _servers(tmp_path)
     addresses = again.start()
@@ -218,6 +219,23 @@ def test_a_first_start_killed_in_the_middle_is_made_anew(tmp_path: Path) -> None
     servers.stop()
 
 
+def _initdb(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Which of them are initdb's; its short-lived shells may be over."""
+    found = []
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            if "initdb" in process.name():
+                found.append(process)
+    return found
+
+
+def _each(processes: list[psutil.Process], signal_it: Callable[[psutil.Process], None]) -> None:
+    """Signal those that have not ended meanwhile, by themselves or with another one."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            signal_it(process)
+
+
 def test_a_first_start_killed_with_9_during_initdb_starts_the_next_time(tmp_path: Path) -> None:
     """The process and initdb with its children end at once, as when a container is killed."""
     holder = subprocess.Popen(
@@ -226,18 +244,14 @@ def test_a_first_start_killed_with_9_during_initdb_starts_the_next_time(tmp_path
     initdb: list[psutil.Process] = []
     deadline = time.monotonic() + 120
     while not initdb and time.monotonic() < deadline:
-        children = psutil.Process(holder.pid).children(recursive=True)
-        initdb = [process for process in children if "initdb" in process.name()]
+        initdb = _initdb(psutil.Process(holder.pid).children(recursive=True))
     while not (tmp_path / "postgres" / "PG_VERSION").exists() and time.monotonic() < deadline:
-        for process in initdb:  # in small steps, so that it is not over before it is killed
-            process.resume()
+        _each(initdb, psutil.Process.resume)  # in small steps, so that it is not over before it is killed
         time.sleep(0.002)
-        for process in initdb:
-            process.suspend()
-    doomed = [*psutil.Process(holder.pid).children(recursive=True), psutil.Process(holder.pid)]
-    assert [process for process in doomed if "initdb" in process.name()], "initdb was over too soon"
-    for process in doomed:
-        process.kill()
+        _each(initdb, psutil.Process.suspend)
+    doomed = [psutil.Process(holder.pid), *psutil.Process(holder.pid).children(recursive=True)]
+    assert _initdb(doomed), "initdb was over too soon"
+    _each(doomed, psutil.Process.kill)
     holder.communicate()
     servers = _servers(tmp_path)
     addresses = servers.start()

@@ -1,10 +1,12 @@
 """Files of the embedded servers: where a socket may lie, what a log ends with, what survives a crash, whose it is."""
 
+import contextlib
 import hashlib
 import os
 import pwd
 import re
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,3 +92,14 @@ def works_in(process: "psutil.Process", folder: Path) -> bool:
     import psutil
 
     return process.status() != psutil.STATUS_ZOMBIE and process.cwd() == str(folder.resolve())
+
+
+def wait_until_gone(process: "psutil.Process", folder: Path, *, timeout_s: float) -> None:
+    """Wait until a server that was told to stop has left its folder, for so long at most."""
+    import psutil
+
+    deadline = time.monotonic() + timeout_s
+    # Not `process.wait`: a container's first process may leave the dead standing for long, or for ever.
+    with contextlib.suppress(psutil.Error):
+        while works_in(process, folder) and time.monotonic() < deadline:
+            time.sleep(0.02)

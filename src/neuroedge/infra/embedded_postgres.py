@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neuroedge.contract.errors import Unavailable
-from neuroedge.infra.embedded_paths import socket_folder, works_in, write_durably
+from neuroedge.infra.embedded_paths import socket_folder, wait_until_gone, works_in, write_durably
 
 if TYPE_CHECKING:
     import psutil
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _START_S = 60
 """Also the time a recovery after a crash may take."""
+_GONE_S = 10.0
+"""How long a server that has stopped may take to leave."""
 _PORT = 5432
 """Only a part of the socket's name; given, so that PGPORT in one process's environment does not part it from others."""
 _LEAST_BUFFERS_MB = 128
@@ -80,13 +82,15 @@ class Cluster:
 
     def stop(self) -> None:
         """Stop the server in order, or at once when that takes too long."""
-        if self._server is None or not self.alive():
+        if self._server is None or (process := _postmaster(self.pgdata)) is None:
             return
         try:
             self._pg_ctl("-w", "-m", "fast", "stop")
         except subprocess.SubprocessError:
             with contextlib.suppress(subprocess.SubprocessError):
                 self._pg_ctl("-w", "-m", "immediate", "stop")
+        # pg_ctl waits for postmaster.pid to go, which is a moment earlier.
+        wait_until_gone(process, self.pgdata, timeout_s=_GONE_S)
 
     def _mend(self) -> None:
         """Remove a half-made cluster; put back the password rule of a finished one whose pg_hba.conf is damaged."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neuroedge.contract.errors import Unavailable
-from neuroedge.infra.embedded_paths import log_tail, socket_folder, works_in
+from neuroedge.infra.embedded_paths import log_tail, socket_folder, wait_until_gone, works_in
 
 if TYPE_CHECKING:
     import psutil
@@ -51,10 +51,7 @@ class Valkey:
         with contextlib.suppress(psutil.Error):
             if (process := self._process()) is not None:
                 process.send_signal(signal.SIGTERM)
-                deadline = time.monotonic() + _STOP_S
-                # Not `process.wait`: a container's first process may leave the dead standing for long, or for ever.
-                while works_in(process, self.folder) and time.monotonic() < deadline:
-                    time.sleep(0.02)
+                wait_until_gone(process, self.folder, timeout_s=_STOP_S)
 
     def _process(self) -> "psutil.Process | None":
         import psutil
