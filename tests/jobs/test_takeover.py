@@ -43,7 +43,8 @@ class Process:
         return asyncio.create_task(worker)
 
 
-async def _until(wanted: Any) -> None:
+async def until(wanted: Any) -> None:
+    """Wait for something to be so."""
     async with asyncio.timeout(60):
         while not wanted():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
@@ -56,12 +57,12 @@ async def test_a_process_that_stood_still_goes_on_with_its_own_jobs() -> None:
     async with here.queue.app.open_async():
         await here.queue.app.configure_task("wait", queue=JOB_QUEUE).defer_async()
         worker = here.work()
-        await _until(lambda: here.begun)
+        await until(lambda: here.begun)
         database.workers = dict.fromkeys(database.workers, datetime.now(UTC) - timedelta(hours=1))
         assert await here.queue.retry_stalled(stalled_s=5) == 0
         assert database.jobs[1]["status"] == "doing"
         assert await elsewhere.queue.retry_stalled(stalled_s=5) == 1
-        await _until(lambda: len(here.begun) == 2)
+        await until(lambda: len(here.begun) == 2)
         here.may_end.set()
         worker.cancel()
         await asyncio.wait([worker])
@@ -74,11 +75,11 @@ async def test_a_worker_that_begins_does_not_bury_the_other_one_of_its_process()
     async with here.queue.app.open_async():
         await here.queue.app.configure_task("wait", queue=JOB_QUEUE).defer_async()
         workers = [here.work()]
-        await _until(lambda: here.begun)
+        await until(lambda: here.begun)
         (first,) = database.workers
         database.workers = dict.fromkeys(database.workers, datetime.now(UTC) - timedelta(hours=1))
         workers.append(here.work())
-        await _until(lambda: len(database.workers) == 2 or first not in database.workers)
+        await until(lambda: len(database.workers) == 2 or first not in database.workers)
         assert await here.queue.retry_stalled(stalled_s=5) == 0
         assert first in database.workers
         here.may_end.set()

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from neuroedge.bootstrap.inference import catalogue_of
-    from neuroedge.bootstrap.jobs import run_worker
     from neuroedge.bootstrap.platform import build_app, open_platform
     from neuroedge.bootstrap.servers import Servers, app_password, open_servers, open_vault
 
@@ -21,7 +20,6 @@ __all__ = [
     "open_platform",
     "open_servers",
     "open_vault",
-    "run_worker",
 ]
 _MODULES = {
     "Servers": "servers",
@@ -31,7 +29,6 @@ _MODULES = {
     "open_platform": "platform",
     "open_servers": "servers",
     "open_vault": "servers",
-    "run_worker": "jobs",
 }
 
 

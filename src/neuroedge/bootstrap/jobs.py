@@ -56,16 +56,16 @@ def register_jobs(platform: Platform) -> None:
     register_batches(platform)
 
 
-async def run_worker(platform: Platform, *, until: asyncio.Event) -> None:
-    """Run jobs until `until` is set, or cancelled."""
+async def run_worker(platform: Platform) -> None:
+    """Run jobs until cancelled."""
     takeovers = asyncio.create_task(platform.chat_takeovers.keep())
     try:
-        await _work(platform, until=until)
+        await _work(platform)
     finally:
         await ended(takeovers)
 
 
-async def _work(platform: Platform, *, until: asyncio.Event) -> None:
+async def _work(platform: Platform) -> None:
     await work(
         platform.queue,
         sweeps={
@@ -86,5 +86,4 @@ async def _work(platform: Platform, *, until: asyncio.Event) -> None:
         },
         settings=platform.settings,
         metrics=platform.metrics,
-        until=until,
     )

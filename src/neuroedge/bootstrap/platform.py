@@ -64,7 +64,7 @@ async def open_platform(settings: Settings, *, worker: bool) -> AsyncIterator[Pl
         stack.push_async_callback(platform.assistant.settled)
         stack.push_async_callback(platform.safety.close)
         if worker:
-            job = asyncio.create_task(run_worker(platform, until=asyncio.Event()))
+            job = asyncio.create_task(run_worker(platform))
             stack.push_async_callback(ended, job)
         yield platform
 

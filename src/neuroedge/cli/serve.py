@@ -86,7 +86,7 @@ def _announce(listener: socket.socket) -> None:
 
 def worker() -> None:
     """Run jobs until SIGTERM or SIGINT."""
-    from neuroedge.bootstrap import open_platform, run_worker
+    from neuroedge.bootstrap import open_platform
     from neuroedge.infra.telemetry import configure_logging
 
     settings = settings_or_exit()
@@ -94,9 +94,9 @@ def worker() -> None:
 
     async def run() -> None:
         told_to_stop = _told_to_stop()
-        async with open_platform(settings, worker=False) as platform:
+        async with open_platform(settings, worker=True):
             print(f"NeuroEdge worker {os.getpid()} is waiting for jobs", flush=True)  # noqa: T201
-            await run_worker(platform, until=told_to_stop)
+            await told_to_stop.wait()
 
     with readable_errors():
         asyncio.run(run())

@@ -27,9 +27,8 @@ async def work(
     sweeps: Mapping[str, Sweep],
     settings: Settings,
     metrics: Metrics,
-    until: asyncio.Event,
 ) -> None:
-    """Run jobs of both queues until `until` is set, or cancelled; sweep now and then.
+    """Run jobs of both queues until cancelled; sweep now and then.
 
     `sweeps` by the name of their log line: each tells how much it removed.
     """
@@ -44,7 +43,7 @@ async def work(
         asyncio.create_task(_sweep_now_and_then({**sweeps, "cut_off_jobs_swept": cut_off})),
     ]
     try:
-        await until.wait()
+        await asyncio.Event().wait()
     finally:
         for task in running:
             task.cancel()

@@ -203,6 +203,11 @@ class WhisperSpeechToText(Threaded):
         """Whether a computation has hung."""
         return super().stuck() or self._live.stuck()
 
+    @property
+    def busy(self) -> bool:
+        """Whether it computes."""
+        return super().busy or self._live.busy
+
     def abandon(self) -> None:
         """Give up on a hung model."""
         super().abandon()
